@@ -1,0 +1,72 @@
+"""Tasks that run as long as their process: relays, consumers, reapers, reconcilers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_FIRST_BACKOFF_S = 0.2
+_MAX_BACKOFF_S = 5.0
+_STEADY_S = 30.0
+
+
+class Background:
+    """Runs named tasks until it is left; one that raises is logged and started again after a growing pause.
+
+    Leaving cancels them all and waits at most `stop_timeout_s` seconds for them.
+    """
+
+    def __init__(self, *, stop_timeout_s: float = 10.0) -> None:
+        self._stop_timeout_s = stop_timeout_s
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Self:
+        """Start empty."""
+        return self
+
+    def run(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
+        """Keep `task` running under this name; when it returns by itself, it is done and not started again."""
+        self._tasks[name] = asyncio.create_task(_keep_running(name, task), name=name)
+
+    def every(self, name: str, period_s: float, task: Callable[[], Awaitable[object]]) -> None:
+        """Call `task` at once and then again `period_s` seconds after each end; an error is logged and skipped."""
+
+        async def loop() -> None:
+            while True:
+                try:
+                    await task()
+                except Exception as error:
+                    log.warning("background.failed", task=name, error=repr(error))
+                await asyncio.sleep(period_s)
+
+        self.run(name, loop)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Cancel every task and wait for it, bounded."""
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks.values(), timeout=self._stop_timeout_s)
+            for task in late:
+                log.warning("background.stuck", task=task.get_name(), after_s=self._stop_timeout_s)
+
+
+async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
+    backoff_s = _FIRST_BACKOFF_S
+    clock = asyncio.get_running_loop().time
+    while True:
+        began = clock()
+        try:
+            await task()
+        except Exception:
+            backoff_s = _FIRST_BACKOFF_S if clock() - began > _STEADY_S else min(backoff_s * 2, _MAX_BACKOFF_S)
+            log.exception("background.crashed", task=name, restart_in_s=backoff_s)
+            await asyncio.sleep(backoff_s)
+        else:
+            return

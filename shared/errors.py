@@ -1,0 +1,103 @@
+"""The error taxonomy: each error has an HTTP status, a stable code, and is retryable or not.
+
+The same classes feed HTTP answers, failed tunes (`status_details`) and dead letters. A message says what is wrong with
+which field, value and limit, and what to do.
+"""
+
+from typing import ClassVar
+
+
+class TunesmithError(Exception):
+    """Base of every error that Tunesmith raises on purpose; the message is shown to the caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.headers = headers or {}
+
+
+class InvalidError(TunesmithError):
+    """A field of the request is wrong. Answered as FastAPI's 422: a list of {loc, msg, type}."""
+
+    status = 422
+    code = "invalid"
+
+    def __init__(self, message: str, *, loc: tuple[str | int, ...] = ("body",), kind: str = "value_error") -> None:
+        super().__init__(message)
+        self.loc = loc
+        self.kind = kind
+
+
+class UnauthorizedError(TunesmithError):
+    """No key, or one that is unknown, expired or revoked."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class ForbiddenError(TunesmithError):
+    """The key is good but lacks the scope."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFoundError(TunesmithError):
+    """The thing does not exist, or is another account's: nobody can tell which."""
+
+    status = 404
+    code = "not_found"
+
+
+class ConflictError(TunesmithError):
+    """The request contradicts the state of the thing, e.g. the cancel of a finished tune."""
+
+    status = 409
+    code = "conflict"
+
+
+class NameTakenError(ConflictError):
+    """The name is in use in this account."""
+
+    code = "name_taken"
+
+
+class NotSupportedError(TunesmithError):
+    """A part of the API that this server does not offer. 400, since clients repeat a 5xx."""
+
+    status = 400
+    code = "not_supported"
+
+
+class TooLargeError(TunesmithError):
+    """The body is larger than the limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class LimitError(TunesmithError):
+    """A quota or rate is used up; `Retry-After` says when to come back."""
+
+    status = 429
+    code = "limit_exceeded"
+    retryable = True
+
+
+class UnavailableError(TunesmithError):
+    """A part that is needed is away for now; `Retry-After` says when to come back."""
+
+    status = 503
+    code = "unavailable"
+    retryable = True
+
+
+class LeaseLostError(TunesmithError):
+    """The write's lease epoch is not the tune's any more: another trainer may hold it. Stop, write nothing."""
+
+    status = 409
+    code = "lease_lost"

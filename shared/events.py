@@ -1,0 +1,222 @@
+"""Every fact that travels by Kafka: one model a fact, in the past tense.
+
+On the wire a fact is a CloudEvents 1.0 message in binary mode: `ce_*` headers (`ce_id`, `ce_type`, `ce_source`,
+`ce_time`, `ce_specversion`), a JSON body, and the aggregate's id as the key. Changes are additive only: every fact ever
+published must still parse (`tests/contract/golden`).
+"""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Fact(BaseModel):
+    """Something that happened to one aggregate.
+
+    `version` is the aggregate's after it happened: a handler applies a fact only if it is newer than what it knows, which
+    makes replays harmless.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: ClassVar[str]
+    topic: ClassVar[str]
+    key_field: ClassVar[str]
+
+    version: int
+
+    @property
+    def key(self) -> str:
+        """The Kafka key: facts of one key stay in order."""
+        return getattr(self, self.key_field)
+
+
+class AssetFact(Fact):
+    """A fact about an asset."""
+
+    topic = "assets"
+    key_field = "asset_id"
+
+    asset_id: str
+    account_id: str
+
+
+class AssetCreated(AssetFact):
+    """An asset was created and waits for its bytes."""
+
+    type = "asset.created"
+    asset_type: str
+    name: str
+
+
+class AssetUploaded(AssetFact):
+    """The bytes are in staging; intake may look at them."""
+
+    type = "asset.uploaded"
+
+
+class AssetReady(AssetFact):
+    """The asset passed intake and can be used by name. `tune_id` names the tune that made it, if one did."""
+
+    type = "asset.ready"
+    asset_type: str
+    name: str
+    tune_id: str | None = None
+
+
+class AssetRejected(AssetFact):
+    """Intake refused the asset. For a LoRA that a tune made, `tune_id` names the tune."""
+
+    type = "asset.rejected"
+    reason: str
+    tune_id: str | None = None
+
+
+class AssetDeleted(AssetFact):
+    """The asset was deleted; its name is free."""
+
+    type = "asset.deleted"
+
+
+class TuneFact(Fact):
+    """A fact about a tune; `version` is also its sequence number among the tune's events."""
+
+    topic = "tunes"
+    key_field = "tune_id"
+
+    tune_id: str
+    account_id: str
+
+
+class TuneQueued(TuneFact):
+    """The tune's files are there; a trainer may claim it."""
+
+    type = "tune.queued"
+
+
+class TuneRequeued(TuneFact):
+    """The tune lost its trainer and waits for another. `reason` is `preempted`, `lease_expired` or an error's code."""
+
+    type = "tune.requeued"
+    reason: str
+    attempt: int
+
+
+class TuneStarted(TuneFact):
+    """A trainer claimed the tune; it starts from `step` (0, or that of the checkpoint it resumes from)."""
+
+    type = "tune.started"
+    trainer: str
+    epoch: int
+    attempt: int
+    step: int
+
+
+class TuneProgressed(TuneFact):
+    """Training went on: steps done, the mean loss since the last report, and the speed."""
+
+    type = "tune.progressed"
+    epoch: int
+    step: int
+    steps: int
+    loss: float | None
+    steps_per_second: float | None
+
+
+class TuneCheckpointed(TuneFact):
+    """A resumable state is in the store."""
+
+    type = "tune.checkpointed"
+    epoch: int
+    step: int
+
+
+class TuneTrained(TuneFact):
+    """The LoRA is stored under the tune's prefix and waits to be registered in the library."""
+
+    type = "tune.trained"
+    epoch: int
+    name: str
+    engine: str
+    trigger_word: str
+    base_asset_id: str
+    base_sha256: str
+    shape_class: str
+    lora_key: str
+    lora_sha256: str
+    lora_size_bytes: int
+
+
+class TuneSucceeded(TuneFact):
+    """The LoRA is in the library, usable by the tune's name."""
+
+    type = "tune.succeeded"
+    lora_asset_id: str
+
+
+class TuneFailed(TuneFact):
+    """The tune ended without a LoRA; `code` is of the error taxonomy."""
+
+    type = "tune.failed"
+    code: str
+    message: str
+
+
+class TuneCancelRequested(TuneFact):
+    """Someone asked for the tune to stop; its trainer still has to."""
+
+    type = "tune.cancel_requested"
+
+
+class TuneCancelled(TuneFact):
+    """The tune stopped on request."""
+
+    type = "tune.cancelled"
+
+
+class TuneDeleted(TuneFact):
+    """The tune is gone from the lists; its LoRA and images stay."""
+
+    type = "tune.deleted"
+
+
+class ImageRequested(Fact):
+    """Images were asked for; keyed by affinity, so that a worker meets the checkpoint and LoRAs that it has loaded."""
+
+    type = "image.requested"
+    topic = "images.requests"
+    key_field = "affinity"
+
+    generation_id: str
+    affinity: str
+
+
+class ImageGenerated(Fact):
+    """The images are in the store, their keys in the generation's row."""
+
+    type = "image.generated"
+    topic = "images.results"
+    key_field = "generation_id"
+
+    generation_id: str
+
+
+class ImageFailed(Fact):
+    """The generation ended without images; the error is in its row."""
+
+    type = "image.failed"
+    topic = "images.results"
+    key_field = "generation_id"
+
+    generation_id: str
+    code: str
+    message: str
+
+
+def _leaves(base: type[Fact]) -> list[type[Fact]]:
+    subclasses = base.__subclasses__()
+    return [leaf for child in subclasses for leaf in _leaves(child)] if subclasses else [base]
+
+
+FACTS: dict[str, type[Fact]] = {fact.type: fact for fact in _leaves(Fact)}
+"""Every fact by its CloudEvents type."""

@@ -1,0 +1,40 @@
+"""API keys: random, recognisable, checkable without the database, and kept only as a hash.
+
+A key is `tsk_`, 43 characters of URL-safe base 64 (256 random bits) and 7 of checksum (CRC-32 of what comes before, in
+base 36 and padded), so that a mistyped key and a key found in a leaked file can be told from noise.
+"""
+
+import hashlib
+import secrets
+import zlib
+
+PREFIX = "tsk_"
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_CHECK_LENGTH = 7
+HINT_LENGTH = 10
+
+
+def _checksum(body: str) -> str:
+    value = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(_CHECK_LENGTH):
+        value, digit = divmod(value, 36)
+        digits = _DIGITS[digit] + digits
+    return digits
+
+
+def new_secret() -> str:
+    """Return a fresh key of 54 characters."""
+    body = PREFIX + secrets.token_urlsafe(32)
+    return body + _checksum(body)
+
+
+def is_well_formed(secret: str) -> bool:
+    """Say whether the text can be a key: prefix and checksum agree."""
+    body, check = secret[:-_CHECK_LENGTH], secret[-_CHECK_LENGTH:]
+    return body.startswith(PREFIX) and secrets.compare_digest(_checksum(body).encode(), check.encode())
+
+
+def sha256(secret: str) -> bytes:
+    """Return what the database keeps. A key has 256 random bits, so a slow password hash would add nothing."""
+    return hashlib.sha256(secret.encode()).digest()

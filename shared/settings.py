@@ -1,0 +1,43 @@
+"""Settings that every service has, read from the environment (`TUNESMITH_...`).
+
+`docs/configuration.md` lists every setting of every service; a test keeps it complete.
+"""
+
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """What every service needs: where the database, the broker and the store are, and where to listen."""
+
+    model_config = SettingsConfigDict(env_prefix="TUNESMITH_", frozen=True)
+
+    database_url: SecretStr = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host:port/name`.")
+    database_pool_size: int = Field(default=10, ge=1, le=200, description="Connections held to PostgreSQL.")
+    kafka_bootstrap_servers: str = Field(description="Kafka brokers, as `host:port,host:port`.")
+    s3_endpoint: str = Field(description="The S3 store as the services reach it, as `http://host:port`.")
+    s3_access_key: SecretStr = Field(description="Access key of the S3 store.")
+    s3_secret_key: SecretStr = Field(description="Secret key of the S3 store.")
+    s3_bucket: str = Field(default="tunesmith", description="The bucket that holds everything.")
+    s3_region: str = Field(default="us-east-1", description="Region used in signatures.")
+    public_url: str = Field(
+        default="http://127.0.0.1:8080",
+        description="The origin that clients use; presigned URLs and links are built from it, never from a Host header.",
+    )
+    http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    work_dir: Path = Field(
+        default=Path(gettempdir()) / "tunesmith", description="Scratch folder of this process; safe to delete when it is down."
+    )
+    log_format: Literal["console", "json"] = Field(default="json", description="`console` for people, `json` for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level that is logged.")
+    outbox_poll_s: float = Field(
+        default=1.0, gt=0, description="How often the outbox is polled when no notification came, in seconds."
+    )
+    reconcile_every_s: float = Field(
+        default=5.0, gt=0, description="How often rows that wait for a fact past its bound are looked for, in seconds."
+    )

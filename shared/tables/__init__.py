@@ -1,0 +1,26 @@
+"""Every table, one file a context; `docs/architecture.md` says which context writes which."""
+
+from shared.tables.accounts import Account, ApiKey
+from shared.tables.assets import Asset, AssetName, Blob
+from shared.tables.base import Base
+from shared.tables.generations import Generation
+from shared.tables.messaging import INBOXES, OUTBOXES, Context
+from shared.tables.tunes import Checkpoint, Trainer, Tune, TuneEvent, TuneFile
+
+__all__ = [
+    "INBOXES",
+    "OUTBOXES",
+    "Account",
+    "ApiKey",
+    "Asset",
+    "AssetName",
+    "Base",
+    "Blob",
+    "Checkpoint",
+    "Context",
+    "Generation",
+    "Trainer",
+    "Tune",
+    "TuneEvent",
+    "TuneFile",
+]

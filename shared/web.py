@@ -1,0 +1,142 @@
+"""The HTTP side of every process: error answers, request ids, health, readiness and metrics, and how it is served."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.errors import InvalidError, TunesmithError
+from shared.ids import new_id
+from shared.settings import ServiceSettings
+from shared.telemetry import configure_logging, get_logger
+
+log = get_logger(__name__)
+
+Check = Callable[[], Awaitable[object]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+_CHECK_TIMEOUT_S = 3.0
+_GRACE_S = 20
+REQUEST_ID_HEADER = "X-User-Request-ID"
+
+
+class _RequestId:
+    """Gives every answer an `X-User-Request-ID`, which OctoAI's clients append to their error texts."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = new_id("req")
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", []), (REQUEST_ID_HEADER.encode(), request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if started:
+                raise
+            # Starlette's own last resort stands outside of every middleware, so its 500 would have no request id.
+            await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
+
+
+async def _on_error(_request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, InvalidError):
+        detail = [{"loc": list(error.loc), "msg": error.message, "type": error.kind}]
+        return JSONResponse({"detail": detail, "code": error.code}, error.status, error.headers)
+    if isinstance(error, TunesmithError):
+        return JSONResponse({"detail": error.message, "code": error.code}, error.status, error.headers)
+    if isinstance(error, RequestValidationError):
+        # Only loc, msg and type: pydantic's other keys may hold what the client sent, and not all of it is JSON.
+        fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+        return JSONResponse({"detail": fields, "code": InvalidError.code}, 422)
+    if isinstance(error, HTTPException):
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        return JSONResponse({"detail": error.detail, "code": code}, error.status_code, error.headers)
+    log.error("http.failed", error=repr(error), exc_info=error)
+    return JSONResponse({"detail": "an unexpected error; it is in the log", "code": TunesmithError.code}, 500)
+
+
+def _probes(service: str, ready: Mapping[str, Check], live: Mapping[str, Check]) -> APIRouter:
+    router = APIRouter()
+
+    async def answer(checks: Mapping[str, Check]) -> JSONResponse:
+        problems: dict[str, str] = {}
+
+        async def attempt(name: str, check: Check) -> None:
+            try:
+                await asyncio.wait_for(check(), _CHECK_TIMEOUT_S)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong is the answer
+                problems[name] = str(error) or type(error).__name__
+
+        await asyncio.gather(*(attempt(name, check) for name, check in checks.items()))
+        status = "ok" if not problems else "failing"
+        return JSONResponse({"service": service, "status": status, "problems": problems}, 503 if problems else 200)
+
+    @router.get("/health", summary="Whether the process is alive")
+    async def health() -> JSONResponse:
+        return await answer(live)
+
+    @router.get("/ready", include_in_schema=False)
+    async def readiness() -> JSONResponse:
+        return await answer(ready)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def create_app(
+    service: str,
+    *,
+    lifespan: Lifespan,
+    routers: Sequence[APIRouter] = (),
+    ready: Mapping[str, Check] | None = None,
+    live: Mapping[str, Check] | None = None,
+) -> FastAPI:
+    """Build a process's HTTP application.
+
+    `ready` and `live` map a name to an async callable that raises when something is wrong; /ready and /health answer 503
+    with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
+    """
+    app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.add_middleware(_RequestId)
+    for kind in (TunesmithError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _on_error)
+    app.include_router(_probes(service, ready or {}, live or {}))
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+def run(service: str, create: Callable[[], FastAPI], settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get a bounded time to end, then the lifespan is left."""
+    configure_logging(service, settings)
+    uvicorn.run(
+        create(),
+        host=settings.http_host,
+        port=settings.http_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        server_header=False,
+    )
+
+

@@ -110,13 +110,14 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     ready: Mapping[str, Check] | None = None,
     live: Mapping[str, Check] | None = None,
+    openapi_url: str | None = "/openapi.json",
 ) -> FastAPI:
     """Build a process's HTTP application.
 
     `ready` and `live` map a name to an async callable that raises when something is wrong; /ready and /health answer 503
     with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
     """
-    app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
     app.add_middleware(_RequestId)
     for kind in (TunesmithError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)

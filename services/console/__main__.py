@@ -1,0 +1,9 @@
+"""Runs the console: `python -m services.console`."""
+
+from services.console.app import create_app
+from services.console.settings import ConsoleSettings
+from shared import web
+
+if __name__ == "__main__":
+    settings = ConsoleSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields
+    web.run("console", lambda: create_app(settings), settings)

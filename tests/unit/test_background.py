@@ -1,0 +1,68 @@
+"""Background tasks outlive their own errors and end with their process."""
+
+import asyncio
+
+from shared.background import Background
+
+
+async def test_a_task_that_raises_is_started_again() -> None:
+    again = asyncio.Event()
+    runs = 0
+
+    async def fails_once() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise ConnectionError
+        again.set()
+
+    async with Background() as background:
+        background.run("fails once", fails_once)
+        await asyncio.wait_for(again.wait(), 5)
+    assert runs == 2
+
+
+async def test_a_periodic_task_goes_on_after_an_error() -> None:
+    twice = asyncio.Event()
+    calls = 0
+
+    async def fails_at_first() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ConnectionError
+        twice.set()
+
+    async with Background() as background:
+        background.every("periodic", 0.01, fails_at_first)
+        await asyncio.wait_for(twice.wait(), 5)
+
+
+async def test_leaving_cancels_every_task() -> None:
+    cancelled = asyncio.Event()
+
+    async def runs_for_ever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with Background() as background:
+        background.run("for ever", runs_for_ever)
+        await asyncio.sleep(0)
+    assert cancelled.is_set()
+
+
+async def test_leaving_does_not_wait_for_a_task_that_will_not_end() -> None:
+    release = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await release.wait()
+
+    async with Background(stop_timeout_s=0.05) as background:
+        background.run("stubborn", stubborn)
+        await asyncio.sleep(0)
+    release.set()

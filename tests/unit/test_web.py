@@ -1,0 +1,110 @@
+"""Every process answers errors, probes and request ids alike."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel, Field
+
+from shared import web
+from shared.errors import InvalidError, NameTakenError, UnavailableError
+
+
+class _Body(BaseModel):
+    steps: int = Field(ge=1)
+
+
+async def _fails() -> None:
+    msg = "the broker is away"
+    raise ConnectionError(msg)
+
+
+async def _works() -> None:
+    return
+
+
+def _application() -> FastAPI:
+    router = APIRouter()
+
+    @router.post("/steps")
+    async def steps(body: _Body) -> int:
+        return body.steps
+
+    @router.get("/raise/{kind}")
+    async def throw(kind: str) -> None:
+        match kind:
+            case "taken":
+                raise NameTakenError("name: 'dog' is taken")
+            case "invalid":
+                raise InvalidError("steps: 0 is below 1", loc=("body", "details", "steps"))
+            case "away":
+                raise UnavailableError("the broker is away", headers={"Retry-After": "2"})
+            case _:
+                raise ZeroDivisionError
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    return web.create_app(
+        "sample", lifespan=lifespan, routers=[router], ready={"database": _works, "broker": _fails}, live={"loop": _works}
+    )
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(_application()), base_url="http://sample") as client:
+        yield client
+
+
+async def test_a_wrong_body_is_a_422_with_a_list_of_loc_msg_type(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/steps", json={"steps": 0})
+
+    assert answer.status_code == 422
+    [problem] = answer.json()["detail"]
+    assert problem["loc"] == ["body", "steps"]
+    assert set(problem) == {"loc", "msg", "type"}
+
+
+async def test_an_invalid_field_found_later_has_the_same_form(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/raise/invalid")
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == [
+        {"loc": ["body", "details", "steps"], "msg": "steps: 0 is below 1", "type": "value_error"}
+    ]
+
+
+@pytest.mark.parametrize(("kind", "status", "code"), [("taken", 409, "name_taken"), ("away", 503, "unavailable")])
+async def test_errors_carry_their_code(client: httpx.AsyncClient, kind: str, status: int, code: str) -> None:
+    answer = await client.get(f"/raise/{kind}")
+
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+async def test_an_error_says_when_to_come_back(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/raise/away")).headers["Retry-After"] == "2"
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/raise/taken", "/raise/crash"])
+async def test_every_answer_has_a_request_id_even_after_a_crash(client: httpx.AsyncClient, path: str) -> None:
+    answers = [await client.get(path) for _ in range(2)]
+
+    assert len({answer.headers["X-User-Request-ID"] for answer in answers}) == 2
+    assert all(answer.headers["content-type"] == "application/json" for answer in answers)
+
+
+async def test_a_crash_is_a_500_that_tells_nothing_of_the_inside(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/raise/crash")
+
+    assert answer.status_code == 500
+    assert "ZeroDivision" not in answer.text
+
+
+async def test_readiness_names_what_is_away_and_liveness_does_not_mind(client: httpx.AsyncClient) -> None:
+    ready, live = await client.get("/ready"), await client.get("/health")
+
+    assert (ready.status_code, ready.json()["problems"]) == (503, {"broker": "the broker is away"})
+    assert live.status_code == 200

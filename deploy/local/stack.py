@@ -1,0 +1,101 @@
+"""The local stack as a list of processes, and the settings that tie them together."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.local import edge, kafka, postgres, ports, store
+from deploy.local.paths import StackPaths
+from deploy.local.process import Process, http_ok
+from deploy.local.secrets import get_or_create
+
+BUCKET = "tunesmith"
+SERVICES = ("upload", "scheduler", "inference", "console", "trainer", "inference-worker")
+_MODULES = {name: f"services.{name}" for name in SERVICES} | {"inference-worker": "services.inference.worker"}
+_WORKERS = ("trainer", "inference-worker")
+_EXTERNAL = ("TUNESMITH_DATABASE_URL", "TUNESMITH_KAFKA_BOOTSTRAP_SERVERS", "TUNESMITH_S3_ENDPOINT")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a supervisor runs for one stack."""
+
+    url: str
+    env: dict[str, str]
+    """The environment that every service gets."""
+    processes: tuple[Process, ...]
+
+
+def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
+    """Lay out a stack on `port`. A part whose address the environment names already is used and not started.
+
+    With `only_external` it is PostgreSQL, Kafka and the store alone, for tests.
+    """
+    paths.create()
+    allotted = ports.allot(paths.ports, [*postgres.PORTS, *kafka.PORTS, *store.PORTS, *SERVICES])
+    password = get_or_create(paths.secrets, "postgres_password")
+    secret_key = get_or_create(paths.secrets, "s3_secret_key")
+    url = f"http://{ports.LOOPBACK}:{port}"
+    own = {
+        "TUNESMITH_DATABASE_URL": postgres.url(allotted["postgres"], password),
+        "TUNESMITH_KAFKA_BOOTSTRAP_SERVERS": f"{ports.LOOPBACK}:{allotted['kafka']}",
+        "TUNESMITH_S3_ENDPOINT": f"http://{ports.LOOPBACK}:{allotted['store-s3']}",
+    }
+    given = {name: os.environ[name] for name in _EXTERNAL if os.environ.get(name)}
+    env = own | given
+    env |= {
+        "TUNESMITH_S3_ACCESS_KEY": os.environ.get("TUNESMITH_S3_ACCESS_KEY", store.ACCESS_KEY),
+        "TUNESMITH_S3_SECRET_KEY": os.environ.get("TUNESMITH_S3_SECRET_KEY", secret_key),
+        "TUNESMITH_S3_BUCKET": os.environ.get("TUNESMITH_S3_BUCKET", BUCKET),
+        "TUNESMITH_PUBLIC_URL": url,
+        "TUNESMITH_HTTP_HOST": ports.LOOPBACK,
+        "TUNESMITH_LOG_FORMAT": os.environ.get("TUNESMITH_LOG_FORMAT", "console"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    external = [
+        process
+        for name, process in zip(
+            _EXTERNAL,
+            (
+                postgres.process(paths.postgres, allotted["postgres"], password),
+                kafka.process(paths.kafka, allotted),
+                store.process(paths.store, paths.secrets / "s3.json", allotted, secret_key),
+            ),
+            strict=True,
+        )
+        if name not in given
+    ]
+    if only_external:
+        return Plan(url, env, tuple(external))
+    endpoint = env["TUNESMITH_S3_ENDPOINT"].removeprefix("http://")
+    front = edge.process(paths.edge, port, bucket=env["TUNESMITH_S3_BUCKET"], store=endpoint, services=allotted)
+    bootstrap = Process(
+        name="bootstrap",
+        argv=(sys.executable, "-m", "deploy.local.bootstrap", str(paths.data_dir)),
+        env=env,
+        needs=tuple(process.name for process in external),
+        once=True,
+    )
+    services = (_service(name, env, allotted, paths.work) for name in SERVICES)
+    return Plan(url, env, (*external, bootstrap, front, *services))
+
+
+
+
+def _service(name: str, env: dict[str, str], allotted: dict[str, int], work: Path) -> Process:
+    folder = work / name
+    folder.mkdir(exist_ok=True)
+    mine = env | {"TUNESMITH_HTTP_PORT": str(allotted[name]), "TUNESMITH_WORK_DIR": str(folder)}
+    if name == "console":
+        addresses = {other: f"http://{ports.LOOPBACK}:{allotted[other]}" for other in SERVICES}
+        mine |= {f"TUNESMITH_{other.upper().replace('-', '_')}_URL": address for other, address in addresses.items()}
+    return Process(
+        name=name,
+        argv=(sys.executable, "-m", _MODULES[name]),
+        env=mine,
+        ready=http_ok(allotted[name], "/ready"),
+        # Workers spend their first 20 seconds importing, so they start at once; what they need is there before they ask.
+        needs=() if name in _WORKERS else ("bootstrap",),
+        wave=3,
+    )

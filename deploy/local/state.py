@@ -1,0 +1,69 @@
+"""What runs of a stack, as a file: written by the supervisor, read by the commands and by tests."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from deploy.local.paths import StackPaths
+
+
+class ProcessState(BaseModel):
+    """A process of the stack; `pid` is null while it is down."""
+
+    pid: int | None
+    restarts: int
+    ready: bool
+
+
+class StackState(BaseModel):
+    """The stack, as its supervisor last said."""
+
+    supervisor: int
+    url: str
+    ready: bool
+    error: str = ""
+    env: dict[str, str] = {}
+    processes: dict[str, ProcessState] = {}
+
+
+def write(path: Path, state: StackState) -> None:
+    """Replace the file whole, so that a reader never sees half of it."""
+    draft = path.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(state.model_dump_json(indent=1))
+    draft.replace(path)
+
+
+def read(paths: StackPaths) -> StackState | None:
+    """Return the state of the stack that runs on this data folder, or None when none does."""
+    if not is_locked(paths.lock):
+        return None
+    try:
+        return StackState.model_validate_json(paths.state.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def open_lock(path: Path) -> int | None:
+    """Take the stack's lock and return its file descriptor; None when another supervisor's process holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether any process of the stack still lives: each of them holds the lock."""
+    if not path.exists():
+        return False
+    fd = open_lock(path)
+    if fd is None:
+        return True
+    os.close(fd)
+    return False

@@ -1,0 +1,66 @@
+"""The S3 store: SeaweedFS as one process on loopback, with an access key of ours."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from deploy.local.ports import LOOPBACK
+from deploy.local.process import Process, port_open
+from deploy.local.secrets import write_private
+
+ACCESS_KEY = "tunesmith"
+PORTS = (
+    "store-s3",
+    "store-s3-grpc",
+    "store-master",
+    "store-master-grpc",
+    "store-volume",
+    "store-volume-grpc",
+    "store-filer",
+    "store-filer-grpc",
+)
+_MEMORY_LIMIT = "512MiB"
+_VOLUME_SIZE_MB = 1024
+
+
+def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) -> Process:
+    """Return the store's process."""
+    folder.mkdir(exist_ok=True)
+    identity = {
+        "name": "tunesmith",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": secret_key}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    write_private(config, json.dumps({"identities": [identity]}))
+    flags = {
+        "dir": folder,
+        "ip": LOOPBACK,
+        "ip.bind": LOOPBACK,
+        # Without this the filer's port lets anyone read and write the objects.
+        "disableHttp": "true",
+        "master.telemetry": "false",
+        "master.port": ports["store-master"],
+        "master.port.grpc": ports["store-master-grpc"],
+        "master.volumeSizeLimitMB": _VOLUME_SIZE_MB,
+        "volume.port": ports["store-volume"],
+        "volume.port.grpc": ports["store-volume-grpc"],
+        "volume.max": 0,
+        "filer": "true",
+        "filer.port": ports["store-filer"],
+        "filer.port.grpc": ports["store-filer-grpc"],
+        "s3": "true",
+        "s3.port": ports["store-s3"],
+        "s3.port.grpc": ports["store-s3-grpc"],
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.config": config,
+        "s3.iam": "false",
+    }
+    binary = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
+    return Process(
+        name="store",
+        argv=(binary, "-v=0", "server", *(f"-{name}={value}" for name, value in flags.items())),
+        env={"GOMEMLIMIT": _MEMORY_LIMIT},
+        ready=port_open(ports["store-s3"]),
+    )

@@ -1,0 +1,203 @@
+"""Runs the stack's processes: starts them in order, restarts what dies, merges their logs, and ends them all.
+
+Ours, because no maintained process manager does all that a stack on a laptop needs: jobs before services, readiness,
+one merged log, and no orphan whatever kills the manager. Each process gets a death signal from the kernel when the
+supervisor dies (`PR_SET_PDEATHSIG`, set in the child, which is forked by the supervisor's main thread: the kernel counts
+the thread's death, not the process's), and inherits the stack's lock file: the lock is free only when all are gone.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from deploy.local.logs import LogSink
+from deploy.local.process import Process
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+_FIRST_BACKOFF_S = 0.2
+_MAX_BACKOFF_S = 5.0
+_STEADY_S = 30.0
+_CHECK_EVERY_S = 0.1
+_JOB_TRIES = 3
+
+
+class StartError(Exception):
+    """A part of the stack did not become ready; the message says which, and what it said last."""
+
+
+@dataclass
+class Status:
+    """Where a process stands."""
+
+    pid: int | None = None
+    restarts: int = 0
+    ready: bool = False
+    last_line: str = ""
+
+
+@dataclass
+class Supervisor:
+    """Owns the processes of one stack; `changed` is called whenever a status changes."""
+
+    processes: Sequence[Process]
+    sink: LogSink
+    lock_fd: int
+    changed: Callable[[], None]
+    statuses: dict[str, Status] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Prepare a status and an event for every process."""
+        self.statuses = {process.name: Status() for process in self.processes}
+        self._up = {process.name: asyncio.Event() for process in self.processes}
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._stopping = False
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, timeout_s: float) -> None:
+        """Start everything and return when all is ready. Raises StartError when a job fails or time runs out."""
+        self._tasks = [asyncio.create_task(self._keep(process), name=process.name) for process in self.processes]
+        ready = asyncio.gather(*(event.wait() for event in self._up.values()))
+        done, _ = await asyncio.wait({ready, self._failure}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if ready in done:
+            return
+        ready.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ready
+        if self._failure in done:
+            self._failure.result()
+        late = [f"{name} ({self.statuses[name].last_line or 'silent'})" for name, up in self._up.items() if not up.is_set()]
+        msg = f"not ready after {timeout_s:.0f} s: {', '.join(late)}"
+        raise StartError(msg)
+
+    async def stop(self) -> None:
+        """End everything, what needs others before what they need."""
+        self._stopping = True
+        waves = _waves(self.processes)
+        for wave in reversed(waves):
+            await asyncio.gather(*(self._end(process) for process in wave))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def kill(self) -> None:
+        """Kill everything at once."""
+        self._stopping = True
+        for running in self._running.values():
+            _signal_group(running.pid, signal.SIGKILL)
+
+    async def _keep(self, process: Process) -> None:
+        """Run the process again and again, with a growing pause between tries that do not last."""
+        for need in process.needs:
+            await self._up[need].wait()
+        backoff_s, tries = _FIRST_BACKOFF_S, 0
+        while not self._stopping:
+            began = time.monotonic()
+            code, error = await self._run_once(process)
+            if self._stopping or (process.once and code == 0):
+                return
+            tries += 1
+            status = self.statuses[process.name]
+            reason = error or f"exited with {code}: {status.last_line or 'silent'}"
+            if process.once and tries >= _JOB_TRIES:
+                if not self._failure.done():
+                    self._failure.set_exception(StartError(f"{process.name} {reason}"))
+                return
+            if time.monotonic() - began > _STEADY_S:
+                backoff_s = _FIRST_BACKOFF_S
+            self.sink.write("supervisor", f"{process.name} {reason}; starting it again in {backoff_s:.1f} s")
+            await asyncio.sleep(backoff_s)
+            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+            status.restarts += 1
+
+    async def _run_once(self, process: Process) -> tuple[int | None, str]:
+        """Run the process to its end; return its exit code, or None and why it could not be started."""
+        try:
+            if process.before:
+                await asyncio.to_thread(process.before)
+            running = await asyncio.create_subprocess_exec(
+                *process.argv,
+                env=os.environ | process.env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=[self.lock_fd],
+                preexec_fn=_die_with_parent(os.getpid()),
+            )
+        except (OSError, RuntimeError) as error:
+            return None, f"cannot be started: {error}"
+        self._running[process.name] = running
+        status = self.statuses[process.name]
+        status.pid = running.pid
+        self.changed()
+        watch = asyncio.create_task(self._watch(process))
+        await self._copy_output(process.name, running)
+        code = await running.wait()
+        watch.cancel()
+        # What it left behind in its session would hold its ports.
+        _signal_group(running.pid, signal.SIGKILL)
+        del self._running[process.name]
+        status.pid, status.ready = None, process.once and code == 0
+        if status.ready:
+            self._up[process.name].set()
+        self.changed()
+        return code, ""
+
+    async def _copy_output(self, name: str, running: asyncio.subprocess.Process) -> None:
+        assert running.stdout is not None  # noqa: S101 - asked for above
+        async for line in running.stdout:
+            text = line.decode(errors="replace").rstrip()
+            self.statuses[name].last_line = text or self.statuses[name].last_line
+            self.sink.write(name, text)
+
+    async def _watch(self, process: Process) -> None:
+        """Mark the process ready when its check says so."""
+        if process.once:
+            return
+        while process.ready and not await process.ready():
+            await asyncio.sleep(_CHECK_EVERY_S)
+        self.statuses[process.name].ready = True
+        self._up[process.name].set()
+        self.changed()
+
+    async def _end(self, process: Process) -> None:
+        running = self._running.get(process.name)
+        if running is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            running.send_signal(process.stop_signal)
+        try:
+            await asyncio.wait_for(running.wait(), process.grace_s)
+        except TimeoutError:
+            self.sink.write("supervisor", f"{process.name} did not stop within {process.grace_s:.0f} s; killing it")
+        _signal_group(running.pid, signal.SIGKILL)
+
+
+def _waves(processes: Sequence[Process]) -> list[list[Process]]:
+    """Group the processes so that each comes in a later wave than all that it needs."""
+    depth: dict[str, int] = {}
+    for process in processes:
+        depth[process.name] = process.wave if process.wave is not None else 1 + max((depth[n] for n in process.needs), default=-1)
+    return [[p for p in processes if depth[p.name] == level] for level in range(max(depth.values(), default=-1) + 1)]
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _die_with_parent(parent: int) -> Callable[[], None]:
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        # The parent may have died before the line above took effect.
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare

@@ -1,0 +1,222 @@
+"""Objects in an S3 store.
+
+The `minio` client blocks, so it runs in a bounded thread pool with timeouts of its own: its defaults (300 s and five
+retries) would hold a thread for half an hour. A second client on the public address only signs; the region is set, so
+that signing makes no network call.
+"""
+
+import asyncio
+import hashlib
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.commonconfig import CopySource
+from minio.error import InvalidResponseError, S3Error, ServerError
+
+from shared.errors import NotFoundError, TooLargeError, UnavailableError
+from shared.settings import ServiceSettings
+
+T = TypeVar("T")
+
+_CONNECT_S = 2.0
+_READ_S = 30.0
+_THREADS = 8
+_MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object as it was written or read: its SHA-256 in hexadecimal and its size in bytes."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object of a listing."""
+
+    key: str
+    size_bytes: int
+    age_s: float
+
+
+class Blobs:
+    """An asynchronous face of the store. Every method raises UnavailableError when the store does not answer."""
+
+    def __init__(
+        self, endpoint: str, public_url: str, *, access_key: str, secret_key: str, bucket: str, region: str
+    ) -> None:
+        self.bucket = bucket
+        self._client = _client(endpoint, access_key, secret_key, region)
+        self._signer = _client(public_url, access_key, secret_key, region)
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
+
+    @classmethod
+    def from_settings(cls, settings: ServiceSettings) -> "Blobs":
+        """Build the process's store client from its settings."""
+        return cls(
+            settings.s3_endpoint,
+            settings.public_url,
+            access_key=settings.s3_access_key.get_secret_value(),
+            secret_key=settings.s3_secret_key.get_secret_value(),
+            bucket=settings.s3_bucket,
+            region=settings.s3_region,
+        )
+
+    async def close(self) -> None:
+        """Let running calls end and free the threads."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+    async def ensure_bucket(self) -> None:
+        """Make the bucket unless it is there."""
+
+        def make() -> None:
+            try:
+                self._client.make_bucket(self.bucket)
+            except S3Error as error:
+                if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
+                    raise
+
+        await self._run(make)
+
+    async def ping(self) -> None:
+        """Raise unless the store answers and has the bucket."""
+        if not await self._run(lambda: self._client.bucket_exists(self.bucket)):
+            msg = f"the store has no bucket {self.bucket!r}"
+            raise UnavailableError(msg)
+
+    async def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> Stored:
+        """Store a file under a key, replacing what was there."""
+
+        def put() -> Stored:
+            stored = hash_file(path)
+            self._client.fput_object(self.bucket, key, str(path), content_type)
+            return stored
+
+        return await self._run(put)
+
+    async def put_bytes(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> Stored:
+        """Store bytes under a key, replacing what was there."""
+
+        def put() -> Stored:
+            self._client.put_object(self.bucket, key, io.BytesIO(data), len(data), content_type)
+            return Stored(hashlib.sha256(data).hexdigest(), len(data))
+
+        return await self._run(put)
+
+    async def get_file(self, key: str, path: Path) -> Stored:
+        """Fetch an object into a file; the file appears whole or not at all. Raises NotFoundError."""
+
+        def get() -> Stored:
+            draft = path.with_name(path.name + ".part")
+            digest = hashlib.sha256()
+            response = self._client.get_object(self.bucket, key)
+            try:
+                with draft.open("wb") as file:
+                    for chunk in response.stream(1 << 20):
+                        digest.update(chunk)
+                        file.write(chunk)
+                    size = file.tell()
+            finally:
+                response.close()
+                response.release_conn()
+            draft.replace(path)
+            return Stored(digest.hexdigest(), size)
+
+        return await self._run(get)
+
+    async def get_bytes(self, key: str, *, max_bytes: int) -> bytes:
+        """Fetch a small object. Raises NotFoundError, and TooLargeError past `max_bytes`."""
+
+        def get() -> bytes:
+            response = self._client.get_object(self.bucket, key)
+            try:
+                data = response.read(max_bytes + 1)
+            finally:
+                response.close()
+                response.release_conn()
+            if len(data) > max_bytes:
+                msg = f"the object {key} is larger than {max_bytes} bytes"
+                raise TooLargeError(msg)
+            return data
+
+        return await self._run(get)
+
+    async def size(self, key: str) -> int | None:
+        """Return the object's size in bytes, or None when there is none."""
+        try:
+            return (await self._run(lambda: self._client.stat_object(self.bucket, key))).size
+        except NotFoundError:
+            return None
+
+    async def copy(self, source: str, target: str) -> None:
+        """Copy an object inside the store. Raises NotFoundError."""
+        await self._run(lambda: self._client.copy_object(self.bucket, target, CopySource(self.bucket, source)))
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; one that is gone already is fine."""
+        await self._run(lambda: self._client.remove_object(self.bucket, key))
+
+    async def list(self, prefix: str) -> list[Listed]:
+        """Return every object below a prefix."""
+
+        def listing() -> list[Listed]:
+            found = self._client.list_objects(self.bucket, prefix, recursive=True)
+            return [Listed(item.object_name or "", item.size or 0, _age_s(item.last_modified)) for item in found]
+
+        return await self._run(listing)
+
+    def presign_put(self, key: str, expires_s: int) -> str:
+        """Return a URL on the public address that takes a PUT of the object, without any header, until it expires."""
+        return self._signer.presigned_put_object(self.bucket, key, timedelta(seconds=expires_s))
+
+    def presign_get(self, key: str, expires_s: int) -> str:
+        """Return a URL on the public address that answers the object until it expires."""
+        return self._signer.presigned_get_object(self.bucket, key, timedelta(seconds=expires_s))
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        except S3Error as error:
+            if error.code in _MISSING:
+                msg = f"the store has no object {error.object_name!r}"
+                raise NotFoundError(msg) from error
+            msg = f"the store refused: {error.code}: {error.message}"
+            raise UnavailableError(msg) from error
+        except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, OSError) as error:
+            msg = f"the store does not answer: {error}"
+            raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
+
+
+def hash_file(path: Path) -> Stored:
+    """Return the SHA-256 and the size of a file."""
+    with path.open("rb") as file:
+        return Stored(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def _age_s(modified: object) -> float:
+    return (datetime.now(UTC) - modified).total_seconds() if isinstance(modified, datetime) else 0.0
+
+
+def _client(url: str, access_key: str, secret_key: str, region: str) -> Minio:
+    parts = urlsplit(url)
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
+        maxsize=_THREADS,
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=certifi.where(),
+        retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+    )
+    return Minio(
+        parts.netloc, access_key=access_key, secret_key=secret_key, region=region, secure=parts.scheme == "https", http_client=pool
+    )

@@ -1,0 +1,38 @@
+"""LoRA files: diffusers' safetensors layout, with what a reader must know in the header."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
+from peft.utils.save_and_load import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+
+def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str], *, dtype: torch.dtype = torch.float16) -> None:
+    """Write the adapters of these modules as one file that diffusers' `load_lora_weights` reads.
+
+    `modules` maps `unet`, `text_encoder` and `text_encoder_2` to modules with a peft adapter named `default`; `header` is
+    added to the file's metadata. The file appears whole or not at all, and equal adapters give equal bytes.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    adapters: dict[str, Any] = {}
+    for part, module in modules.items():
+        weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
+        # transformers 5.6 flattened CLIPTextModel; every other reader knows its keys with `text_model.`.
+        inner = "" if part == "unet" or hasattr(module, "text_model") else "text_model."
+        for name, tensor in weights.items():
+            tensors[f"{part}.{inner}{name}"] = tensor.detach().to("cpu", dtype).contiguous()
+        config = module.peft_config["default"].to_dict()
+        adapters |= {f"{part}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    metadata = {
+        **header,
+        "format": "pt",
+        # The only place that keeps alpha: a reader that finds none takes alpha for rank.
+        "lora_adapter_metadata": json.dumps(adapters, indent=2, sort_keys=True, default=str),
+    }
+    partial = path.with_name(f"{path.name}.partial")
+    save_file(dict(sorted(tensors.items())), partial, metadata)
+    partial.replace(path)

@@ -1,0 +1,111 @@
+"""What we need of an S3 store, held against every store that we name."""
+
+import hashlib
+from pathlib import Path
+
+import httpx
+import pytest
+
+from shared.blobs import Blobs, Stored
+from shared.errors import NotFoundError, TooLargeError, UnavailableError
+
+
+async def test_bytes_come_back_as_they_went(blobs: Blobs) -> None:
+    stored = await blobs.put_bytes("assets/a", b"picture", "image/png")
+
+    assert stored == Stored(hashlib.sha256(b"picture").hexdigest(), 7)
+    assert await blobs.get_bytes("assets/a", max_bytes=7) == b"picture"
+    assert await blobs.size("assets/a") == 7
+
+
+async def test_files_come_back_as_they_went(blobs: Blobs, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(bytes(range(256)) * 50_000)
+
+    put = await blobs.put_file("assets/large", source)
+    got = await blobs.get_file("assets/large", target)
+
+    assert put == got
+    assert target.read_bytes() == source.read_bytes()
+
+
+async def test_a_second_put_replaces_the_first(blobs: Blobs) -> None:
+    await blobs.put_bytes("k", b"one")
+    await blobs.put_bytes("k", b"two")
+
+    assert await blobs.get_bytes("k", max_bytes=10) == b"two"
+
+
+async def test_what_is_not_there_is_said_so(blobs: Blobs, tmp_path: Path) -> None:
+    assert await blobs.size("nothing") is None
+    with pytest.raises(NotFoundError):
+        await blobs.get_bytes("nothing", max_bytes=1)
+    with pytest.raises(NotFoundError):
+        await blobs.get_file("nothing", tmp_path / "x")
+    with pytest.raises(NotFoundError):
+        await blobs.copy("nothing", "target")
+    assert not (tmp_path / "x").exists()
+
+
+async def test_an_object_larger_than_expected_is_not_read_whole(blobs: Blobs) -> None:
+    await blobs.put_bytes("k", b"x" * 11)
+
+    with pytest.raises(TooLargeError):
+        await blobs.get_bytes("k", max_bytes=10)
+
+
+async def test_a_copy_is_of_its_own(blobs: Blobs) -> None:
+    await blobs.put_bytes("source", b"lora")
+    await blobs.copy("source", "target")
+    await blobs.delete("source")
+
+    assert await blobs.get_bytes("target", max_bytes=10) == b"lora"
+
+
+async def test_deleting_twice_is_fine(blobs: Blobs) -> None:
+    await blobs.put_bytes("k", b"x")
+    await blobs.delete("k")
+    await blobs.delete("k")
+
+    assert await blobs.size("k") is None
+
+
+async def test_a_listing_has_what_lies_below_the_prefix(blobs: Blobs) -> None:
+    for key in ("tunes/a/1", "tunes/a/2/x", "assets/b"):
+        await blobs.put_bytes(key, b"x")
+
+    assert sorted(item.key for item in await blobs.list("tunes/")) == ["tunes/a/1", "tunes/a/2/x"]
+
+
+async def test_making_the_bucket_twice_is_fine(blobs: Blobs) -> None:
+    await blobs.ensure_bucket()
+    await blobs.ping()
+
+
+async def test_anyone_with_the_url_can_put_and_get_that_object_alone(blobs: Blobs) -> None:
+    async with httpx.AsyncClient() as client:
+        # The SDKs send neither Authorization nor Content-Type.
+        put = await client.put(blobs.presign_put("staging/file/a", 60), content=b"photo")
+        got = await client.get(blobs.presign_get("staging/file/a", 60))
+        elsewhere = await client.put(blobs.presign_put("staging/file/a", 60).replace("file/a", "file/b"), content=b"x")
+        unsigned = await client.get(blobs.presign_get("staging/file/a", 60).partition("?")[0])
+
+    assert (put.status_code, got.status_code, got.content) == (200, 200, b"photo")
+    assert elsewhere.status_code == unsigned.status_code == 403
+
+
+async def test_a_store_that_is_away_is_unavailable() -> None:
+    away = Blobs(
+        "http://127.0.0.1:1", "http://127.0.0.1:1", access_key="a", secret_key="b", bucket="c", region="us-east-1"
+    )
+    with pytest.raises(UnavailableError):
+        await away.get_bytes("k", max_bytes=1)
+    await away.close()
+
+
+async def test_signing_needs_no_store() -> None:
+    away = Blobs(
+        "http://127.0.0.1:1", "https://tunes.example", access_key="a", secret_key="b", bucket="c", region="us-east-1"
+    )
+    assert away.presign_put("staging/file/a", 60).startswith("https://tunes.example/c/staging/file/a?")
+    await away.close()

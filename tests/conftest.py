@@ -87,7 +87,7 @@ async def database_url(backends: dict[str, str], _template: str) -> AsyncIterato
     """A fresh, migrated database of the test's own."""
     url = backends["TUNESMITH_DATABASE_URL"]
     name = f"test_{uuid4().hex}"
-    await _admin(url, f"CREATE DATABASE {name} TEMPLATE {_template} STRATEGY FILE_COPY")
+    await _admin(url, f"CREATE DATABASE {name} TEMPLATE {_template}")
     yield _on(url, name)
     await _admin(url, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,1 +1,1 @@
-"""Models on disk and in memory: checkpoints, LoRA files, samplers. Imports torch: only GPU processes import this."""
+"""What both GPU workers know of models: loading checkpoints, LoRA files, sampling. Imports torch."""

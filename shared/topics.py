@@ -1,0 +1,65 @@
+"""Every topic: its name, partitions and retention. Ours to make: the broker creates none by itself."""
+
+import asyncio
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+
+from shared.errors import UnavailableError
+
+_DAY_MS = 24 * 3600 * 1000
+_TIMEOUT_S = 10.0
+_TOPIC_ALREADY_EXISTS = 36
+RETRY_SUFFIX = ".retry"
+DEAD_LETTER_SUFFIX = ".dlq"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of facts; each has a `.retry` and a `.dlq` topic beside it."""
+
+    name: str
+    partitions: int
+    retention_ms: int
+
+
+TOPICS = (
+    Topic("assets", partitions=6, retention_ms=7 * _DAY_MS),
+    Topic("tunes", partitions=6, retention_ms=7 * _DAY_MS),
+    Topic("images.requests", partitions=12, retention_ms=_DAY_MS),
+    Topic("images.results", partitions=6, retention_ms=_DAY_MS),
+)
+_ALL = {
+    topic.name + suffix: (topic.partitions if not suffix else 1, days * _DAY_MS if suffix else topic.retention_ms)
+    for topic in TOPICS
+    for suffix, days in (("", 0), (RETRY_SUFFIX, 7), (DEAD_LETTER_SUFFIX, 30))
+}
+
+
+async def ensure_topics(bootstrap_servers: str, *, replication_factor: int = -1) -> list[str]:
+    """Make the topics that are missing and return their names; -1 takes the broker's default replication.
+
+    Raises UnavailableError when the broker does not answer.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(_TIMEOUT_S * 1000))
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await admin.start()
+            missing = sorted(_ALL.keys() - set(await admin.list_topics()))
+            new = [
+                NewTopic(name, _ALL[name][0], replication_factor, topic_configs={"retention.ms": str(_ALL[name][1])})
+                for name in missing
+            ]
+            answer = await admin.create_topics(new) if new else None
+    except (KafkaError, OSError, TimeoutError) as error:
+        msg = f"Kafka at {bootstrap_servers} does not answer: {error!r}"
+        raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
+    finally:
+        await admin.close()
+    for name, code, *text in answer.topic_errors if answer else ():
+        # Another process may have made it between the listing and our request.
+        if code not in {0, _TOPIC_ALREADY_EXISTS}:
+            msg = f"Kafka refused to make the topic {name}: {for_code(code).__name__} {text}"
+            raise UnavailableError(msg)
+    return missing

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft.utils.save_and_load import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 
 def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str], *, dtype: torch.dtype = torch.float16) -> None:
@@ -34,5 +34,16 @@ def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str]
         "lora_adapter_metadata": json.dumps(adapters, indent=2, sort_keys=True, default=str),
     }
     partial = path.with_name(f"{path.name}.partial")
-    save_file(dict(sorted(tensors.items())), partial, metadata)
+    partial.write_bytes(_with_ordered_metadata(save(tensors, metadata)))
     partial.replace(path)
+
+
+def _with_ordered_metadata(file: bytes) -> bytes:
+    # safetensors writes the metadata in a random order, and the file's sha256 would differ each time. The layout: the header's
+    # length in 8 bytes, little-endian; the header, JSON padded with spaces to a multiple of 8; the tensors.
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + length :]

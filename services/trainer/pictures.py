@@ -1,0 +1,27 @@
+"""Training images as pixels: bucketed by aspect ratio at the base's native size, so that none is squeezed or padded."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.training_utils import find_nearest_bucket, generate_aspect_ratio_buckets
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from services.trainer.errors import BadImageError
+
+
+def load_picture(file: Path, native_size_px: int, divisor_px: int) -> torch.Tensor:
+    """Return the picture as float [3, height, width] in -1..1, scaled to cover its bucket and cropped at the centre.
+
+    The bucket is the nearest in aspect ratio of those with about native_size_px squared pixels. Raises BadImageError.
+    """
+    buckets = generate_aspect_ratio_buckets(native_size_px, divisor_px)
+    try:
+        with Image.open(file) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        msg = f"files: training image {file.stem} cannot be read ({error}); upload it again as PNG or JPEG and start a new tune"
+        raise BadImageError(msg) from error
+    height, width = buckets[find_nearest_bucket(picture.height, picture.width, buckets)]
+    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float().div_(127.5).sub_(1.0)

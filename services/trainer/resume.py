@@ -1,0 +1,68 @@
+"""A training's resumable state as one safetensors file: adapter weights, AdamW's moments, class pictures, step."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from services.trainer.errors import BadCheckpointError
+
+_FORMAT = "tunesmith-checkpoint-1"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save_state(
+    path: Path,
+    step: int,
+    weights: dict[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    class_latents: list[torch.Tensor],
+) -> None:
+    """Write the state after `step` steps; the file appears whole or not at all."""
+    tensors = {f"class/{number:04}": latents for number, latents in enumerate(class_latents)}
+    for name, weight in weights.items():
+        tensors[f"weight/{name}"] = weight.detach()
+        # A weight that never met a gradient has no moments: SDXL does not read its text encoders' last layer.
+        for moment in _MOMENTS if weight in optimizer.state else ():
+            tensors[f"{moment}/{name}"] = optimizer.state[weight][moment]
+    partial = path.with_name(f"{path.name}.partial")
+    # The class pictures of a bucket may be views of one batch, which safetensors refuses.
+    whole = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in sorted(tensors.items())}
+    save_file(whole, partial, {"format": _FORMAT, "step": str(step)})
+    partial.replace(path)
+
+
+def read_class_latents(path: Path) -> list[torch.Tensor]:
+    """Return the class pictures' latents that the state keeps. Raises BadCheckpointError."""
+    tensors, _ = _read(path)
+    return [tensor for name, tensor in sorted(tensors.items()) if name.startswith("class/")]
+
+
+def load_state(path: Path, weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    """Put a state back into weights and optimizer and return its step. Raises BadCheckpointError."""
+    tensors, step = _read(path)
+    for name, weight in weights.items():
+        saved = tensors.get(f"weight/{name}")
+        if saved is None or saved.shape != weight.shape:
+            found = "nothing" if saved is None else f"shape {tuple(saved.shape)}"
+            msg = f"checkpoint {path.name} has {found} for {name}, not shape {tuple(weight.shape)}; start the tune again"
+            raise BadCheckpointError(msg)
+        weight.data.copy_(saved)
+        if f"{_MOMENTS[0]}/{name}" in tensors:
+            moments = {moment: tensors[f"{moment}/{name}"].to(weight.device) for moment in _MOMENTS}
+            optimizer.state[weight] = {"step": torch.tensor(float(step)), **moments}
+    return step
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], int]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                msg = f"checkpoint {path.name} has format {metadata.get('format')!r}, not {_FORMAT!r}; start the tune again"
+                raise BadCheckpointError(msg)
+            return {name: file.get_tensor(name) for name in file.keys()}, int(metadata["step"])  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        msg = f"checkpoint {path.name} cannot be read: {error}; start the tune again"
+        raise BadCheckpointError(msg) from error

@@ -5,7 +5,6 @@ import contextlib
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from prometheus_client import Gauge
 from sqlalchemy import delete, func, or_, select, text
 
@@ -36,7 +35,7 @@ class Relay:
         self._database = database
         self._context = context
         self._table = OUTBOXES[context]
-        self._bootstrap = settings.kafka_bootstrap_servers
+        self._settings = settings
         self._dsn = settings.database_url.get_secret_value().replace("+asyncpg", "")
         self._poll_s = settings.outbox_poll_s
         self._wake = asyncio.Event()
@@ -52,7 +51,7 @@ class Relay:
                 self._wake.clear()
                 try:
                     sent = await self._relay_batch()
-                except (KafkaError, OSError, TimeoutError, asyncpg.PostgresError, Exception) as error:  # noqa: BLE001
+                except Exception as error:  # noqa: BLE001 - whatever it is, the rows stay and are tried again
                     await self._give_up(error)
                     await asyncio.sleep(backoff_s)
                     backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
@@ -96,9 +95,9 @@ class Relay:
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
             # After every reconnect: the broker may have lost its data.
-            await ensure_topics(self._bootstrap)
+            await ensure_topics(self._settings)
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap,
+                bootstrap_servers=self._settings.kafka_bootstrap_servers,
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=5,
@@ -122,7 +121,6 @@ class Relay:
         if producer is None:
             return
         with contextlib.suppress(Exception):
-            # Stopping waits for batches that may never be acknowledged, so they are dropped first.
             await asyncio.wait_for(_abort(producer), _STOP_TIMEOUT_S)
 
     async def _listen(self) -> None:
@@ -141,11 +139,6 @@ class Relay:
 
 
 async def _abort(producer: AIOKafkaProducer) -> None:
-    sender = producer._sender  # noqa: SLF001 - aiokafka has no way to stop without flushing
-    if sender.sender_task is not None:
-        sender.sender_task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await sender.sender_task
-    await producer._message_accumulator.close() if False else None  # noqa: SLF001
-    await producer.client.close()
-    producer._closed = True  # noqa: SLF001
+    # aiokafka has no way to stop without flushing: end its sender first, then there is nobody left to flush.
+    await producer._sender.close()  # noqa: SLF001
+    await producer.stop()

@@ -19,6 +19,9 @@ class ServiceSettings(BaseSettings):
     database_url: SecretStr = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host:port/name`.")
     database_pool_size: int = Field(default=10, ge=1, le=200, description="Connections held to PostgreSQL.")
     kafka_bootstrap_servers: str = Field(description="Kafka brokers, as `host:port,host:port`.")
+    kafka_replication_factor: int = Field(
+        default=1, ge=1, description="Copies of each topic that is made; 3 in a cluster that should survive a broker."
+    )
     s3_endpoint: str = Field(description="The S3 store as the services reach it, as `http://host:port`.")
     s3_access_key: SecretStr = Field(description="Access key of the S3 store.")
     s3_secret_key: SecretStr = Field(description="Secret key of the S3 store.")

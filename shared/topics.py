@@ -7,6 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from shared.errors import UnavailableError
+from shared.settings import ServiceSettings
 
 _DAY_MS = 24 * 3600 * 1000
 _TIMEOUT_S = 10.0
@@ -37,18 +38,24 @@ _ALL = {
 }
 
 
-async def ensure_topics(bootstrap_servers: str, *, replication_factor: int = -1) -> list[str]:
-    """Make the topics that are missing and return their names; -1 takes the broker's default replication.
+async def ensure_topics(settings: ServiceSettings) -> list[str]:
+    """Make the topics that are missing and return their names.
 
     Raises UnavailableError when the broker does not answer.
     """
+    bootstrap_servers = settings.kafka_bootstrap_servers
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(_TIMEOUT_S * 1000))
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await admin.start()
             missing = sorted(_ALL.keys() - set(await admin.list_topics()))
             new = [
-                NewTopic(name, _ALL[name][0], replication_factor, topic_configs={"retention.ms": str(_ALL[name][1])})
+                NewTopic(
+                    name,
+                    _ALL[name][0],
+                    settings.kafka_replication_factor,
+                    topic_configs={"retention.ms": str(_ALL[name][1])},
+                )
                 for name in missing
             ]
             answer = await admin.create_topics(new) if new else None

@@ -29,7 +29,7 @@ async def bootstrap(paths: StackPaths, settings: ServiceSettings) -> None:
     """Prepare everything that the services of a local stack expect to find."""
     url = settings.database_url.get_secret_value()
     await _ensure_database(url)
-    await asyncio.gather(migrations.upgrade(url), topics.ensure_topics(settings.kafka_bootstrap_servers))
+    await asyncio.gather(migrations.upgrade(url), topics.ensure_topics(settings))
     database, blobs = Database.from_settings(settings, application_name="bootstrap"), Blobs.from_settings(settings)
     await blobs.ensure_bucket()
     await _ensure_key(database, paths)

@@ -1,0 +1,65 @@
+"""Facts heard without a group: every listener hears all of them, from now on, and may miss some.
+
+A hint only saves waiting: whoever listens also looks into the database from time to time.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from shared import cloudevents
+from shared.errors import UnavailableError
+from shared.events import Fact
+from shared.settings import ServiceSettings
+from shared.telemetry import get_logger
+from shared.topics import ensure_topics
+
+log = get_logger(__name__)
+
+_RECONNECT_S = 2.0
+_STOP_TIMEOUT_S = 2.0
+
+
+class Hints:
+    """Calls a function for every fact of the given kinds that is published while it runs."""
+
+    def __init__(
+        self, settings: ServiceSettings, kinds: Sequence[type[Fact]], heard: Callable[[Fact], object]
+    ) -> None:
+        self._settings = settings
+        self._kinds = {kind.type: kind for kind in kinds}
+        self._heard = heard
+        self.listening = asyncio.Event()
+        """Set while hints arrive."""
+
+    async def run(self) -> None:
+        """Listen until cancelled, reconnecting when the broker was away."""
+        while True:
+            try:
+                await ensure_topics(self._settings)
+                await self._listen()
+            except (KafkaError, OSError, UnavailableError, TimeoutError) as error:
+                log.debug("hints.waiting", error=repr(error))
+            self.listening.clear()
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _listen(self) -> None:
+        topics = sorted({kind.topic for kind in self._kinds.values()})
+        consumer = AIOKafkaConsumer(
+            *topics, bootstrap_servers=self._settings.kafka_bootstrap_servers, auto_offset_reset="latest", enable_auto_commit=False
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), _STOP_TIMEOUT_S * 5)
+            self.listening.set()
+            async for record in consumer:
+                headers = cloudevents.decode_headers(record.headers)
+                if headers.get("ce_type") in self._kinds:
+                    # A hint that cannot be read is no hint.
+                    with contextlib.suppress(cloudevents.MalformedError):
+                        self._heard(cloudevents.parse(headers, record.value))
+        finally:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(consumer.stop(), _STOP_TIMEOUT_S)

@@ -1,0 +1,212 @@
+"""Facts travel from a transaction to a handler: once in effect, in order, and past what is broken."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared import outbox
+from shared.background import Background
+from shared.consumer import Consumers
+from shared.db import Database
+from shared.errors import LimitError
+from shared.events import AssetDeleted, AssetReady
+from shared.hints import Hints
+from shared.relay import Relay
+from shared.settings import ServiceSettings
+from shared.tables import OUTBOXES, Context
+from shared.topics import ensure_topics
+
+MakeSettings = Callable[..., ServiceSettings]
+WAIT_S = 30
+
+
+@pytest.fixture
+async def settings(make_settings: MakeSettings) -> ServiceSettings:
+    settings = make_settings(outbox_poll_s=0.1)
+    await ensure_topics(settings)
+    return settings
+
+
+@pytest.fixture
+async def database(settings: ServiceSettings) -> AsyncIterator[Database]:
+    database = Database.from_settings(settings, application_name="test")
+    yield database
+    await database.close()
+
+
+def deleted(asset_id: str, version: int = 1) -> AssetDeleted:
+    return AssetDeleted(asset_id=asset_id, account_id="a", version=version)
+
+
+class Recorder:
+    """Collects the facts of this test's own assets: topics are shared with other tests."""
+
+    def __init__(self, database: Database, settings: ServiceSettings) -> None:
+        self.prefix = f"asset_{uuid4().hex}"
+        self.heard: list[AssetDeleted] = []
+        self.changed = asyncio.Event()
+        self.fail: dict[str, list[Exception]] = {}
+        self.consumers = Consumers(context=Context.UPLOAD, group=f"test-{self.prefix}", database=database, settings=settings)
+
+        @self.consumers.on(AssetDeleted)
+        async def handle(_session: AsyncSession, fact: AssetDeleted) -> None:
+            if not fact.asset_id.startswith(self.prefix):
+                return
+            if self.fail.get(fact.asset_id):
+                raise self.fail[fact.asset_id].pop(0)
+            self.heard.append(fact)
+            self.changed.set()
+
+    async def until(self, count: int) -> list[AssetDeleted]:
+        async with asyncio.timeout(WAIT_S):
+            while len(self.heard) < count:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.heard
+
+
+@pytest.fixture
+async def recorder(database: Database, settings: ServiceSettings) -> AsyncIterator[Recorder]:
+    recorder = Recorder(database, settings)
+    async with Background() as background:
+        background.run("relay", Relay(database, Context.UPLOAD, settings).run)
+        background.run("consumers", recorder.consumers.run)
+        yield recorder
+
+
+async def test_a_fact_of_a_committed_transaction_arrives(database: Database, recorder: Recorder) -> None:
+    fact = deleted(recorder.prefix)
+    async with database.begin() as session:
+        await outbox.publish(session, Context.UPLOAD, fact)
+
+    assert await recorder.until(1) == [fact]
+
+
+async def test_a_fact_of_a_transaction_that_failed_does_not(database: Database, recorder: Recorder) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with database.begin() as session:
+            await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix + "lost"))
+            raise ZeroDivisionError
+    async with database.begin() as session:
+        await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix + "kept"))
+
+    assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix + "kept"]
+
+
+async def test_facts_of_one_key_arrive_in_order(database: Database, recorder: Recorder) -> None:
+    for version in range(1, 51):
+        async with database.begin() as session:
+            await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix, version))
+
+    assert [fact.version for fact in await recorder.until(50)] == list(range(1, 51))
+
+
+async def test_the_outbox_is_empty_once_the_broker_has_all(database: Database, recorder: Recorder) -> None:
+    async with database.begin() as session:
+        await outbox.publish(session, Context.UPLOAD, *(deleted(recorder.prefix + str(i)) for i in range(20)))
+    await recorder.until(20)
+
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            async with database.begin() as session:
+                if await session.scalar(select(func.count()).select_from(OUTBOXES[Context.UPLOAD])) == 0:
+                    return
+
+
+async def test_a_redelivered_fact_is_handled_once(database: Database, recorder: Recorder, settings: ServiceSettings) -> None:
+    fact = deleted(recorder.prefix)
+    headers = [(k, v.encode()) for k, v in outbox.cloudevents.headers(fact, uuid4(), source="test").items()]
+    async with _producer(settings) as producer:
+        for _ in range(3):
+            await producer.send_and_wait(fact.topic, fact.model_dump_json().encode(), key=b"k", headers=headers)
+        last = deleted(recorder.prefix + "last")
+        async with database.begin() as session:
+            await outbox.publish(session, Context.UPLOAD, last)
+
+    assert sorted(f.asset_id for f in await recorder.until(2)) == [fact.asset_id, last.asset_id]
+
+
+async def test_a_handler_that_asks_for_another_try_gets_it(database: Database, recorder: Recorder) -> None:
+    recorder.fail[recorder.prefix] = [LimitError("too many at once")]
+    async with database.begin() as session:
+        await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix))
+
+    assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix]
+
+
+async def test_what_is_away_is_waited_for_and_nothing_overtakes(database: Database, recorder: Recorder) -> None:
+    recorder.fail[recorder.prefix] = [ConnectionError("the store is away") for _ in range(3)]
+    for version in (1, 2):
+        async with database.begin() as session:
+            await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix, version))
+
+    assert [fact.version for fact in await recorder.until(2)] == [1, 2]
+
+
+async def test_poison_becomes_a_dead_letter_with_its_reason_and_blocks_nobody(
+    database: Database, recorder: Recorder, settings: ServiceSettings
+) -> None:
+    poison = recorder.prefix + "poison"
+    recorder.fail[poison] = [ValueError("cannot be handled")]
+    async with _dead_letters(settings) as letters:
+        async with _producer(settings) as producer:
+            await producer.send_and_wait("assets", b"{not json", key=b"x", headers=[("ce_type", b"asset.deleted")])
+        async with database.begin() as session:
+            await outbox.publish(session, Context.UPLOAD, deleted(poison), deleted(recorder.prefix + "neighbour"))
+
+        assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix + "neighbour"]
+        found: dict[str, str] = {}
+        async with asyncio.timeout(WAIT_S):
+            async for record in letters:
+                headers = {name: value.decode() for name, value in record.headers}
+                if headers["ts_group"] == recorder.consumers.group:
+                    found[headers["ts_code"]] = headers["ts_reason"]
+                if len(found) == 2:
+                    break
+    assert found["ValueError"] == "cannot be handled"
+    assert "ce_id" in found["malformed"]
+
+
+async def test_everybody_who_listens_hears_a_hint(database: Database, settings: ServiceSettings) -> None:
+    asset_id = f"asset_{uuid4().hex}"
+    heard = [asyncio.Event(), asyncio.Event()]
+
+    def hear(event: asyncio.Event) -> Callable[[AssetReady], None]:
+        return lambda fact: event.set() if fact.asset_id == asset_id else None
+
+    async with Background() as background:
+        listeners = [Hints(settings, [AssetReady], hear(event)) for event in heard]  # pyright: ignore[reportArgumentType]
+        for number, listener in enumerate(listeners):
+            background.run(f"hints {number}", listener.run)
+            await asyncio.wait_for(listener.listening.wait(), WAIT_S)
+        background.run("relay", Relay(database, Context.UPLOAD, settings).run)
+        async with database.begin() as session:
+            ready = AssetReady(asset_id=asset_id, account_id="a", version=1, asset_type="file", name="n")
+            await outbox.publish(session, Context.UPLOAD, ready)
+
+        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in heard)), WAIT_S)
+
+
+@asynccontextmanager
+async def _producer(settings: ServiceSettings) -> AsyncIterator[AIOKafkaProducer]:
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all")
+    await producer.start()
+    yield producer
+    await producer.stop()
+
+
+@asynccontextmanager
+async def _dead_letters(settings: ServiceSettings) -> AsyncIterator[AIOKafkaConsumer]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest")
+    await consumer.start()
+    partition = TopicPartition("assets.dlq", 0)
+    consumer.assign([partition])
+    await consumer.seek_to_end(partition)
+    yield consumer
+    await consumer.stop()

@@ -1,0 +1,77 @@
+"""The header of a safetensors file, read without torch and without reading the weights.
+
+The layout is the format's own (github.com/huggingface/safetensors): eight bytes of little-endian length, that many bytes
+of JSON, then the tensors' bytes, back to back. A pickle is not one, whatever it is called.
+"""
+
+import json
+from math import prod
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError
+
+from shared.errors import InvalidError
+
+MAX_HEADER_BYTES = 16 * 2**20
+_LENGTH_BYTES = 8
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}
+_BITS |= {"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8}
+
+
+class Tensor(BaseModel):
+    """One entry: its element type (`F16`, `BF16`, `F32`, ...), its shape, and where its bytes begin and end."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+class Header(BaseModel):
+    """What a safetensors file says of itself."""
+
+    metadata: dict[str, str] = Field(default_factory=dict)
+    tensors: dict[str, Tensor]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header: every tensor's bytes are there, in order, without a gap, and nothing else is.
+
+    Raises InvalidError that says what is wrong.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if size <= _LENGTH_BYTES or length > size - _LENGTH_BYTES:
+            msg = f"the file is not safetensors: its {size} bytes cannot hold the header that they announce"
+            raise InvalidError(msg)
+        if length > MAX_HEADER_BYTES:
+            msg = f"the safetensors header is {length} bytes long; at most {MAX_HEADER_BYTES} are allowed"
+            raise InvalidError(msg)
+        text = file.read(length)
+    try:
+        document = json.loads(text)
+        metadata = document.pop("__metadata__", {})
+        header = Header(metadata=metadata, tensors=document)
+    # RecursionError: brackets nested a million deep are valid JSON.
+    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
+        msg = "the file is not safetensors: its header is not the JSON object that the format asks for"
+        raise InvalidError(msg) from error
+    _check_offsets(header, size - _LENGTH_BYTES - length)
+    return header
+
+
+def _check_offsets(header: Header, data_bytes: int) -> None:
+    position = 0
+    for name, tensor in sorted(header.tensors.items(), key=lambda item: item[1].data_offsets):
+        begin, end = tensor.data_offsets
+        bits = _BITS.get(tensor.dtype)
+        if bits is None:
+            msg = f"tensor {name[:200]!r} has the unknown type {tensor.dtype[:50]!r}"
+            raise InvalidError(msg)
+        if begin != position or min(tensor.shape, default=0) < 0 or (end - begin) * 8 != prod(tensor.shape) * bits:
+            msg = f"tensor {name[:200]!r} does not fit its shape, or overlaps another, or leaves a gap before it"
+            raise InvalidError(msg)
+        position = end
+    if position != data_bytes:
+        msg = f"the file holds {data_bytes} bytes of weights where its header describes {position}: it is cut or was added to"
+        raise InvalidError(msg)

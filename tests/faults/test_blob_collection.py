@@ -1,0 +1,192 @@
+"""Promise 14: deleting and collecting are safe. Every row's blob exists, and every old blob has a row."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select, update
+
+from shared import accounts, blob_rows
+from shared.blob_collector import BlobCollector
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.errors import ConflictError
+from shared.tables import Asset, Blob, Context, Generation
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def account_id(database: Database) -> UUID:
+    async with database.begin() as session:
+        return await accounts.create_account(session, "someone")
+
+
+@pytest.fixture
+def collector(database: Database, blobs: Blobs) -> BlobCollector:
+    return BlobCollector(database, blobs, Context.UPLOAD, prefixes=("assets/", "staging/"), grace_s=0, staging_s=0)
+
+
+async def _store(database: Database, blobs: Blobs, key: str) -> None:
+    async with database.begin() as session:
+        await blob_rows.stage(session, Context.UPLOAD, key)
+    stored = await blobs.put_bytes(key, key.encode())
+    async with database.begin() as session:
+        await blob_rows.commit(session, key, stored)
+
+
+async def _orphan(database: Database, key: str) -> None:
+    async with database.begin() as session:
+        await blob_rows.orphan(session, key)
+
+
+async def _state(database: Database, key: str) -> str | None:
+    async with database.begin() as session:
+        return await session.scalar(select(Blob.state).where(Blob.key == key))
+
+
+def _asset(account_id: UUID, key: str, asset_id: str = "asset_a") -> Asset:
+    return Asset(
+        id=asset_id, account_id=account_id, asset_type="file", name=asset_id, status="ready", data={}, blob_key=key
+    )
+
+
+async def test_an_orphan_is_deleted_with_its_object(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
+    await _store(database, blobs, "assets/a")
+    assert await collector.collect() == []
+
+    await _orphan(database, "assets/a")
+
+    assert await collector.collect() == ["assets/a"]
+    assert await blobs.size("assets/a") is None
+    assert await _state(database, "assets/a") == "deleted"
+
+
+async def test_an_orphan_is_kept_for_the_grace_period(database: Database, blobs: Blobs) -> None:
+    patient = BlobCollector(database, blobs, Context.UPLOAD, prefixes=("assets/",), grace_s=60, staging_s=60)
+    await _store(database, blobs, "assets/a")
+    await _orphan(database, "assets/a")
+
+    assert await patient.collect() == []
+    assert await blobs.size("assets/a") == 8
+
+
+async def test_an_orphan_that_something_refers_to_is_kept(
+    database: Database, blobs: Blobs, collector: BlobCollector, account_id: UUID
+) -> None:
+    await _store(database, blobs, "assets/a")
+    async with database.begin() as session:
+        session.add(_asset(account_id, "assets/a"))
+    await _orphan(database, "assets/a")
+    assert await collector.collect() == []
+
+    async with database.begin() as session:
+        await session.execute(update(Asset).values(blob_key=None, status="rejected"))
+
+    assert await collector.collect() == ["assets/a"]
+
+
+async def test_what_an_unfinished_generation_reads_is_kept(
+    database: Database, blobs: Blobs, collector: BlobCollector, account_id: UUID
+) -> None:
+    await _store(database, blobs, "assets/lora")
+    inputs = {"loras": [{"blob_key": "assets/lora", "weight": 0.8}]}
+    async with database.begin() as session:
+        session.add(Generation(id="g", account_id=account_id, engine="sd", affinity="a", inputs=inputs))
+    await _orphan(database, "assets/lora")
+
+    assert await collector.collect() == []
+
+
+async def test_a_reference_that_is_not_committed_yet_is_not_missed(
+    database: Database, blobs: Blobs, collector: BlobCollector, account_id: UUID
+) -> None:
+    await _store(database, blobs, "assets/a")
+    async with database.begin() as session:
+        await blob_rows.pin(session, ["assets/a"])
+        # The owner gives the blob up while the other transaction is about to refer to it.
+        orphaning = asyncio.create_task(_orphan(database, "assets/a"))
+        collected_meanwhile = await collector.collect()
+        session.add(_asset(account_id, "assets/a"))
+    await orphaning
+
+    assert collected_meanwhile == []
+    assert await collector.collect() == []
+    assert await blobs.size("assets/a") == 8
+
+
+async def test_what_is_being_collected_cannot_be_pinned(database: Database, blobs: Blobs) -> None:
+    await _store(database, blobs, "assets/a")
+    await _orphan(database, "assets/a")
+
+    async with database.begin() as session:
+        with pytest.raises(ConflictError, match="assets/a"):
+            await blob_rows.pin(session, ["assets/a"])
+
+
+async def test_a_writer_that_died_leaves_nothing(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
+    async with database.begin() as session:
+        await blob_rows.stage(session, Context.UPLOAD, "assets/a")
+    await blobs.put_bytes("assets/a", b"half")
+
+    assert await collector.collect() == ["assets/a"]
+    assert await blobs.size("assets/a") is None
+
+
+async def test_a_writer_that_was_given_up_cannot_commit(
+    database: Database, blobs: Blobs, collector: BlobCollector
+) -> None:
+    async with database.begin() as session:
+        await blob_rows.stage(session, Context.UPLOAD, "assets/a")
+    await collector.collect()
+    stored = await blobs.put_bytes("assets/a", b"late")
+
+    async with database.begin() as session:
+        with pytest.raises(ConflictError):
+            await blob_rows.commit(session, "assets/a", stored)
+    with pytest.raises(ConflictError):
+        async with database.begin() as session:
+            await blob_rows.stage(session, Context.UPLOAD, "assets/a")
+
+
+async def test_the_sweep_deletes_what_has_no_row(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
+    await _store(database, blobs, "assets/kept")
+    await blobs.put_bytes("staging/file/written-late", b"x")
+    await blobs.put_bytes("tunes/not-ours", b"x")
+
+    # The store's clock has whole seconds, and may be a moment ahead.
+    swept = await collector.sweep()
+    while not swept.strays:
+        swept = await collector.sweep()
+
+    assert swept.strays == ["staging/file/written-late"]
+    assert await blobs.size("assets/kept") == 11
+    assert await blobs.size("tunes/not-ours") == 1
+
+
+async def test_a_collector_that_died_after_its_commit_is_made_good(
+    database: Database, blobs: Blobs, collector: BlobCollector
+) -> None:
+    await _store(database, blobs, "assets/a")
+    async with database.begin() as session:
+        await session.execute(update(Blob).values(state="deleted"))
+
+    while not (await collector.sweep()).strays:
+        pass
+
+    assert await blobs.size("assets/a") is None
+
+
+async def test_the_sweep_reports_a_row_whose_object_is_gone(
+    database: Database, blobs: Blobs, collector: BlobCollector
+) -> None:
+    await _store(database, blobs, "assets/a")
+    await blobs.delete("assets/a")
+
+    assert (await collector.sweep()).missing == ["assets/a"]

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Makes the project's own environment: `.uv` (the installer) and `.venv` (everything else), both by version and hash.
+# Needs Python 3.11 or newer with its venv module, and nothing else. Does nothing when nothing changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+find_python() {
+	local candidate found=""
+	for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14}; do
+		command -v "$candidate" >/dev/null 2>&1 || continue
+		if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+			"$candidate" -c 'import sys; print(sys.executable)'
+			return
+		fi
+		found+=" $candidate is $("$candidate" --version 2>&1);"
+	done
+	echo "Tunesmith needs Python 3.11 or newer:${found:- there is no python3 on the PATH}." >&2
+	echo "Install one, or name it: make install PYTHON=/path/to/python3.12" >&2
+	return 1
+}
+
+# pip's settings (a mirror, a folder of wheels, a certificate) count for uv, too, which does not read them by itself.
+pip_setting() {
+	local variable="PIP_$1"
+	if [ -n "${!variable:-}" ]; then
+		echo "${!variable}"
+		return
+	fi
+	local name="${1,,}"
+	.uv/bin/python -m pip config get "global.${name//_/-}" 2>/dev/null || true
+}
+
+adopt_pip_settings() {
+	local value place places=""
+	value="$(pip_setting INDEX_URL)"
+	[ -z "$value" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$value}"
+	value="$(pip_setting EXTRA_INDEX_URL)"
+	[ -z "$value" ] || export UV_INDEX="${UV_INDEX:-$value}"
+	for place in $(pip_setting FIND_LINKS); do
+		# An empty or missing folder is an error for uv and nothing for pip.
+		if [[ "$place" == *://* ]] || [ -n "$(ls -A "$place" 2>/dev/null)" ]; then places+="${places:+,}$place"; fi
+	done
+	[ -z "$places" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$places}"
+	value="$(pip_setting CERT)"
+	[ -z "$value" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$value}"
+	value="$(pip_setting NO_INDEX)"
+	[ -z "$value" ] || export UV_NO_INDEX="${UV_NO_INDEX:-$value}"
+	# Whole gigabytes come from far away; a slow line is not an error.
+	export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-${PIP_DEFAULT_TIMEOUT:-180}}"
+}
+
+install_uv() {
+	[ -x .uv/bin/uv ] && [ "$(cat .uv/stamp 2>/dev/null)" = "$(sha256sum locks/uv.txt)" ] && return
+	echo "installing uv"
+	rm -rf .uv
+	if ! "$python" -m venv .uv; then
+		echo "$python cannot make environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2
+		return 1
+	fi
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
+	sha256sum locks/uv.txt >.uv/stamp
+}
+
+install_all() {
+	# Where the tree lies is part of it: the environment's scripts and the editable install name the folder.
+	local wanted
+	wanted="$(pwd; cat locks/all.txt pyproject.toml deploy/local/install.sh | sha256sum)"
+	[ -x .venv/bin/tunesmith ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ] && return
+	echo "installing into .venv (about 6 GB; the first time, most of it is downloaded)"
+	adopt_pip_settings
+	rm -f .venv/stamp
+	[ -x .venv/bin/python ] && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && grep -qsF "$PWD/.venv" .venv/bin/activate ||
+		.uv/bin/uv venv --quiet --clear --python "$python" .venv
+	export VIRTUAL_ENV="$PWD/.venv"
+	.uv/bin/uv pip sync --quiet --require-hashes --compile-bytecode locks/all.txt
+	.uv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	echo "$wanted" >.venv/stamp
+}
+
+case "${1:-install}" in
+install)
+	python="$(find_python)"
+	install_uv
+	install_all
+	;;
+lock)
+	python="$(find_python)"
+	install_uv
+	adopt_pip_settings
+	# Nothing of where the packages came from is written down: a lock is names, versions and hashes.
+	compile=(.uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
+		--no-emit-find-links --no-annotate --no-header --no-emit-package tunesmith pyproject.toml)
+	"${compile[@]}" ${UPGRADE:+--upgrade} --all-extras --output-file locks/all.txt
+	for extra in upload scheduler trainer inference inference-worker console; do
+		"${compile[@]}" --extra "$extra" --constraint locks/all.txt --output-file "locks/$extra.txt"
+	done
+	;;
+*)
+	echo "usage: $0 [install|lock]" >&2
+	exit 2
+	;;
+esac

@@ -1,0 +1,1 @@
+"""Takes tunes, queues them, watches their leases, and ends them."""

@@ -1,0 +1,75 @@
+"""Turns a tune's row into what a client sees."""
+
+from collections.abc import Sequence
+
+from services.scheduler.schemas import OPTIONS, Progress, Result, TuneAnswer, Warning_
+from shared.states import TuneState, client_status
+from shared.tables import Tune, TuneFile
+
+
+def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
+    """Build the answer for a tune and its files."""
+    return TuneAnswer(
+        id=tune.id,
+        tenant_id=tune.account_id,
+        name=tune.name,
+        description=tune.description,
+        tune_type="lora_tune",
+        details={
+            # The discriminator of OctoAI's clients: without it they cannot read the answer.
+            "tune_type": "lora_tune",
+            "base_checkpoint": {"checkpoint_id": tune.base_asset_id, "engine": tune.engine, "name": tune.base_name},
+            "files": [{"file_id": file.asset_id, "caption": file.caption} for file in files],
+            "steps": tune.steps,
+            "seed": tune.seed,
+            "trigger_words": [tune.trigger_word],
+            "resize_images": tune.resize_images,
+            **{option: tune.parameters.get(option) for option in OPTIONS},
+        },
+        status=client_status(TuneState(tune.state), tune.lease_epoch),
+        status_details=tune.status_details,
+        output_lora_ids=[tune.lora_asset_id] if tune.lora_asset_id else [],
+        result=_result(tune, files) if tune.state == TuneState.SUCCEEDED else None,
+        created_at=tune.created_at,
+        updated_at=tune.updated_at,
+        succeeded_at=tune.succeeded_at,
+        deleted_at=tune.deleted_at,
+        progress=_progress(tune),
+        warnings=_warnings(tune, files),
+    )
+
+
+def _result(tune: Tune, files: Sequence[TuneFile]) -> Result:
+    by_verdict = {verdict: [f.asset_id for f in files if f.verdict == verdict] for verdict in ("ready", "rejected", "pending")}
+    return Result(
+        number_of_available_assets=len(by_verdict["ready"]),
+        output_assets=[tune.lora_asset_id] if tune.lora_asset_id else [],
+        rejected_assets=by_verdict["rejected"],
+        unready_assets=by_verdict["pending"],
+    )
+
+
+def _progress(tune: Tune) -> Progress | None:
+    if tune.lease_epoch == 0:
+        return None
+    speed = tune.steps_per_second
+    training = tune.state == TuneState.TRAINING and speed
+    return Progress(
+        step=tune.step,
+        steps=tune.steps,
+        loss=tune.loss,
+        steps_per_second=speed,
+        eta_seconds=round((tune.steps - tune.step) / speed, 1) if training and speed else None,
+    )
+
+
+def _warnings(tune: Tune, files: Sequence[TuneFile]) -> list[Warning_]:
+    return [
+        Warning_(
+            code="caption_without_trigger_word",
+            message=f"the caption {file.caption!r} does not contain the trigger word {tune.trigger_word!r}",
+            file_id=file.asset_id,
+        )
+        for file in files
+        if tune.trigger_word.lower() not in file.caption.lower()
+    ]

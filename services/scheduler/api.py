@@ -1,0 +1,70 @@
+"""The tune API: parse, call, answer."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from services.scheduler.repository import TuneFilter
+from services.scheduler.schemas import CreateTune, EventList, TuneAnswer, TuneList
+from services.scheduler.service import TuneService
+from shared.auth import Principal, require
+from shared.db import Database
+
+Caller = Annotated[Principal, Depends(require("tunes"))]
+Limit = Annotated[int, Query(ge=1, le=100)]
+Offset = Annotated[int, Query(ge=0)]
+
+
+def router(database: Database, service: TuneService) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(prefix="/v1", tags=["tunes"])
+
+    @routes.post("/tune", status_code=201, summary="Start a tune")
+    async def create(caller: Caller, body: CreateTune) -> TuneAnswer:
+        async with database.begin() as session:
+            return await service.create(session, caller.account_id, body)
+
+    @routes.get("/tune/{tune_id}", summary="A tune")
+    async def get(caller: Caller, tune_id: str) -> TuneAnswer:
+        async with database.begin() as session:
+            return await service.get(session, caller.account_id, tune_id)
+
+    @routes.get("/tune/{tune_id}/events", summary="What happened to a tune, oldest first")
+    async def events(
+        caller: Caller, tune_id: str, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100
+    ) -> EventList:
+        async with database.begin() as session:
+            return await service.events(session, caller.account_id, tune_id, after=after, limit=limit)
+
+    @routes.post("/tune/{tune_id}/cancel", summary="Ask a tune to stop")
+    async def cancel(caller: Caller, tune_id: str) -> TuneAnswer:
+        async with database.begin() as session:
+            return await service.cancel(session, caller.account_id, tune_id)
+
+    @routes.delete("/tune/{tune_id}", summary="Delete a tune; its images and its LoRA stay")
+    async def delete(caller: Caller, tune_id: str) -> TuneAnswer:
+        async with database.begin() as session:
+            return await service.delete(session, caller.account_id, tune_id)
+
+    @routes.get("/tunes", summary="The account's tunes, newest first")
+    async def list_(  # noqa: PLR0913 - one parameter a filter
+        caller: Caller,
+        *,
+        name: str | None = None,
+        tune_type: str | None = None,
+        base_checkpoint_id: str | None = None,
+        base_checkpoint: Annotated[str | None, Query(description="As base_checkpoint_id; one client's name for it.")] = None,
+        trigger_words: Annotated[list[str] | None, Query()] = None,
+        engine: str | None = None,
+        offset: Offset = 0,
+        limit: Limit = 100,
+    ) -> TuneList:
+        if tune_type not in {None, "lora_tune"}:
+            return TuneList(data=[], has_more=False, total=0)
+        # One client repeats the parameter, another joins the words with commas.
+        words = tuple(word for part in trigger_words or [] for word in part.split(","))
+        wanted = TuneFilter(name, base_checkpoint_id or base_checkpoint, words, engine)
+        async with database.begin() as session:
+            return await service.list(session, caller.account_id, wanted, offset=offset, limit=limit)
+
+    return routes

@@ -1,0 +1,61 @@
+"""Wires the scheduler."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.scheduler import api, consumers
+from services.scheduler.service import TuneService
+from services.scheduler.settings import SchedulerSettings
+from services.scheduler.watch import Reaper, Reconciler
+from shared import web
+from shared.auth import Authenticator
+from shared.background import Background
+from shared.blob_collector import BlobCollector
+from shared.blobs import Blobs
+from shared.consumer import Consumers
+from shared.db import Database
+from shared.relay import Relay
+from shared.tables import Context
+
+_HOUR_S = 3600.0
+_COLLECT_EVERY_S = 60.0
+
+
+def create_app(settings: SchedulerSettings) -> FastAPI:
+    """Build the scheduler's application."""
+    database = Database.from_settings(settings, application_name="scheduler")
+    blobs = Blobs.from_settings(settings)
+    service = TuneService(settings)
+    heard = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
+    consumers.register(heard, service)
+    reaper = Reaper(database, lease_s=settings.lease_s)
+    reconciler = Reconciler(database, service)
+    collector = BlobCollector(
+        database,
+        blobs,
+        Context.TUNES,
+        prefixes=("tunes/",),
+        grace_s=settings.blob_grace_s,
+        staging_s=settings.blob_staging_s,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.authenticator = Authenticator(database)
+        async with Background() as background:
+            background.run("relay", Relay(database, Context.TUNES, settings).run)
+            background.run("consumers", heard.run)
+            background.every("reaper", settings.reap_every_s, reaper.run_once)
+            background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
+            background.every("collector", _COLLECT_EVERY_S, collector.collect)
+            background.every("sweep", _HOUR_S, collector.sweep)
+            background.every("forget", _HOUR_S, reconciler.forget_old_events)
+            yield
+        await blobs.close()
+        await database.close()
+
+    return web.create_app(
+        "scheduler", lifespan=lifespan, routers=[api.router(database, service)], ready={"database": database.ping}
+    )

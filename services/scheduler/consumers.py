@@ -1,0 +1,37 @@
+"""What the scheduler learns from the library."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.scheduler import repository
+from services.scheduler.service import TuneService
+from shared.consumer import Consumers
+from shared.events import AssetDeleted, AssetReady, AssetRejected
+from shared.tables import Asset
+
+
+def register(consumers: Consumers, service: TuneService) -> None:
+    """Add the scheduler's handlers. Each looks at the rows as they are, so a late or repeated fact changes nothing."""
+
+    async def look_at_waiting(session: AsyncSession, asset_id: str) -> None:
+        for tune_id in await repository.waiting_for_file(session, asset_id):
+            await service.settle(session, tune_id)
+
+    @consumers.on(AssetReady)
+    async def ready(session: AsyncSession, fact: AssetReady) -> None:
+        if fact.tune_id:
+            asset = await session.get(Asset, fact.asset_id)
+            if asset is not None:
+                await service.registered(session, fact.tune_id, asset)
+        else:
+            await look_at_waiting(session, fact.asset_id)
+
+    @consumers.on(AssetRejected)
+    async def rejected(session: AsyncSession, fact: AssetRejected) -> None:
+        if fact.tune_id:
+            await service.not_registered(session, fact.tune_id, fact.reason)
+        else:
+            await look_at_waiting(session, fact.asset_id)
+
+    @consumers.on(AssetDeleted)
+    async def deleted(session: AsyncSession, fact: AssetDeleted) -> None:
+        await look_at_waiting(session, fact.asset_id)

@@ -1,5 +1,6 @@
 """The base model of a tune, in memory."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,13 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
+from safetensors import SafetensorError
+
 from services.trainer.errors import BadBaseError
-from services.trainer.spec import Device
+from services.trainer.spec import Device, Job
 from shared.engines import Engine
-
-PIPELINES: dict[Engine, type[StableDiffusionPipeline] | type[StableDiffusionXLPipeline]] = {
-    Engine.SD15: StableDiffusionPipeline,
-    Engine.SDXL: StableDiffusionXLPipeline,
-}
-
+from shared.errors import InvalidError
+from shared.models import checkpoints
 
 @dataclass(frozen=True)
 class Base:
@@ -52,29 +51,42 @@ def pick_device(wanted: Device) -> torch.device:
     return torch.device(wanted)
 
 
-def load_base(folder: Path, engine: Engine, device: torch.device) -> Base:
-    """Load a base from its diffusers folder, offline. Raises BadBaseError when it is not what it should be."""
+def load_base(job: Job, device: torch.device) -> Base:
+    """Load the job's base from its diffusers folder, offline.
+
+    Raises BadBaseError when it is damaged, or not of the engine and shape that the tune recorded.
+    """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
-        pipeline: Any = PIPELINES[engine].from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        msg = f"the base checkpoint cannot be loaded as {engine}: {error}; tune another checkpoint or bring this one anew"
+        loaded = checkpoints.load(job.base_folder, device=device, dtype=dtype)
+    except (InvalidError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        msg = f"the base checkpoint cannot be loaded: {error}; tune another checkpoint or bring this one anew"
         raise BadBaseError(msg) from error
+    if (loaded.info.engine, loaded.info.shape_class) != (job.engine, job.shape_class):
+        msg = (
+            f"the base checkpoint is {loaded.info.engine} of shape {loaded.info.shape_class}, the tune was made for {job.engine} "
+            f"of shape {job.shape_class}; start a new tune"
+        )
+        raise BadBaseError(msg)
+    pipeline = _pipeline(loaded, job.base_folder)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.to(device)
     if dtype is not torch.float32:
         # The SDXL VAE overflows in half precision, and encoding happens once an image.
         pipeline.vae.to(torch.float32)
-    for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None)):
-        if module is not None:
-            module.requires_grad_(requires_grad=False)
     pipeline.unet.to(memory_format=torch.channels_last)
-    return Base(
-        engine=engine,
-        pipeline=pipeline,
-        device=device,
-        dtype=dtype,
-        noise=DDPMScheduler.from_config(pipeline.scheduler.config),
+    return Base(engine=job.engine, pipeline=pipeline, device=device, dtype=dtype, noise=pipeline.scheduler)
+
+
+def _pipeline(loaded: checkpoints.Components, folder: Path) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
+    noise = DDPMScheduler.from_pretrained(loaded.scheduler_folder, local_files_only=True)
+    if loaded.info.engine is Engine.SD15:
+        [encoder], [tokenizer] = loaded.text_encoders, loaded.tokenizers
+        return StableDiffusionPipeline(
+            loaded.vae, encoder, tokenizer, loaded.unet, noise, None, None, requires_safety_checker=False
+        )
+    (first, second), (tokenizer, tokenizer_2) = loaded.text_encoders, loaded.tokenizers
+    index = json.loads((folder / "model_index.json").read_bytes())
+    zeros = bool(index.get("force_zeros_for_empty_prompt", True))
+    return StableDiffusionXLPipeline(
+        loaded.vae, first, second, tokenizer, tokenizer_2, loaded.unet, noise, force_zeros_for_empty_prompt=zeros
     )

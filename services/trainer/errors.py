@@ -58,3 +58,12 @@ class InputUnavailableError(TunesmithError):
 
     code = "inputs_unavailable"
     retryable = True
+
+
+class ChildFailedError(TunesmithError):
+    """The training process said why it cannot go on; the code is that of the error which it met."""
+
+    def __init__(self, message: str, *, code: str, retryable: bool) -> None:
+        super().__init__(message)
+        self.child_code = code
+        self.child_retryable = retryable

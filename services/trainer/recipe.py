@@ -75,7 +75,7 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    base = load_base(job.base_folder, job.engine, device)
+    base = load_base(job, device)
 
     alive(Phase.CACHE)
     examples = [_encode_picture(base, job, image.file, image.caption) for image in job.images]

@@ -1,0 +1,34 @@
+"""Wires the trainer."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.trainer.service import HINTS, TrainerService
+from services.trainer.settings import TrainerSettings
+from shared import web
+from shared.background import Background
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.hints import Hints
+
+
+def create_app(settings: TrainerSettings) -> FastAPI:
+    """Build the trainer: probes over HTTP, tunes in the background."""
+    database = Database.from_settings(settings, application_name="trainer")
+    blobs = Blobs.from_settings(settings)
+    trainer = TrainerService(database, blobs, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with Background() as background:
+            background.run("trainer", trainer.run)
+            background.run("hints", Hints(settings, HINTS, trainer.hear).run)
+            background.every("heartbeat", settings.heartbeat_every_s, trainer.heartbeat)
+            yield
+            await trainer.drain()
+        await blobs.close()
+        await database.close()
+
+    return web.create_app("trainer", lifespan=lifespan, ready={"database": database.ping, "child": trainer.ready})

@@ -1,0 +1,24 @@
+"""The trainer's SQL beside the leases: its own row, for people to look at."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete, func
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.tables import Trainer
+
+_FORGOTTEN_AFTER = timedelta(hours=1)
+
+
+async def seen(session: AsyncSession, trainer: str, *, host: str, device: str, state: str, tune_id: str | None) -> None:
+    """Say that the trainer is there and what it does; forgets those that have not been seen for an hour."""
+    now = {"device": device, "state": state, "tune_id": tune_id, "seen_at": func.now()}
+    row = insert(Trainer).values(id=trainer, host=host, **now)
+    await session.execute(row.on_conflict_do_update(index_elements=["id"], set_=now))
+    await session.execute(delete(Trainer).where(Trainer.seen_at < func.now() - _FORGOTTEN_AFTER))
+
+
+async def gone(session: AsyncSession, trainer: str) -> None:
+    """Take the trainer's row away."""
+    await session.execute(delete(Trainer).where(Trainer.id == trainer))

@@ -1,0 +1,99 @@
+"""What an attempt writes to the store: its checkpoints while it trains, its LoRA at the end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import NoReturn
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.trainer.fence import patiently
+from shared import blob_rows, leases
+from shared.blobs import Blobs, Stored
+from shared.db import Database
+from shared.errors import UnavailableError
+from shared.tables import Context
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_RETRY_S = 1.0
+
+
+class Uploads:
+    """Stores an attempt's files under its epoch and records them under its fence.
+
+    A trainer that lost its lease may still store files there; it can never record them.
+    """
+
+    def __init__(self, tune_id: str, epoch: int, database: Database, blobs: Blobs) -> None:
+        self._tune_id = tune_id
+        self._epoch = epoch
+        self._database = database
+        self._blobs = blobs
+        self._waiting: tuple[int, Path] | None = None
+        self._offered = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def offer(self, step: int, file: Path) -> None:
+        """Have a checkpoint stored; one that still waits for its turn is passed over for it."""
+        if self._waiting:
+            self._waiting[1].unlink(missing_ok=True)
+        self._waiting = (step, file)
+        self._idle.clear()
+        self._offered.set()
+
+    async def stored(self) -> None:
+        """Wait until every checkpoint that was offered is recorded."""
+        await self._idle.wait()
+
+    async def run(self) -> NoReturn:
+        """Store what is offered, one at a time, until cancelled. Raises LeaseLostError."""
+        while True:
+            await self._offered.wait()
+            self._offered.clear()
+            while self._waiting:
+                step, file = self._waiting
+                self._waiting = None
+                await self._store_checkpoint(step, file)
+            self._idle.set()
+
+    async def store_lora(self, file: Path, *, also: Callable[[AsyncSession], Awaitable[object]]) -> None:
+        """Store the LoRA and record the tune as trained: the point of no return.
+
+        `also` is written in the same transaction, before. Raises LeaseLostError, and CancelRequestedError when a cancel came
+        first.
+        """
+        key = f"tunes/{self._tune_id}/{self._epoch}/lora.safetensors"
+        stored = await self._put(key, file)
+
+        async def record(session: AsyncSession) -> None:
+            await also(session)
+            await leases.trained(
+                session, self._tune_id, self._epoch, lora_key=key, sha256=stored.sha256, size_bytes=stored.size_bytes
+            )
+            await blob_rows.commit(session, key, stored)
+
+        await patiently(self._database, record)
+
+    async def _store_checkpoint(self, step: int, file: Path) -> None:
+        key = f"tunes/{self._tune_id}/{self._epoch}/checkpoint-{step}.safetensors"
+        stored = await self._put(key, file)
+
+        async def record(session: AsyncSession) -> None:
+            await leases.checkpointed(session, self._tune_id, self._epoch, step=step, key=key)
+            # Last: repeated after a COMMIT that was cut off, the line above gives up the very blob that it recorded before.
+            await blob_rows.commit(session, key, stored)
+
+        await patiently(self._database, record)
+        file.unlink(missing_ok=True)
+
+    async def _put(self, key: str, file: Path) -> Stored:
+        await patiently(self._database, lambda session: blob_rows.stage(session, Context.TUNES, key))
+        while True:
+            try:
+                return await self._blobs.put_file(key, file)
+            except UnavailableError as error:
+                log.warning("trainer.store_away", key=key, error=error.message)
+            await asyncio.sleep(_RETRY_S)

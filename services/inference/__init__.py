@@ -1,0 +1,1 @@
+"""Generates images: an HTTP API without torch, and GPU workers behind it."""

@@ -1,0 +1,56 @@
+"""Wires the image API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.inference import api
+from services.inference.service import ImageService
+from services.inference.settings import InferenceSettings
+from shared import inbox, web
+from shared.auth import Authenticator
+from shared.background import Background
+from shared.blob_collector import BlobCollector
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.relay import Relay
+from shared.tables import Context
+
+_HOUR_S = 3600.0
+_COLLECT_EVERY_S = 60.0
+
+
+def create_app(settings: InferenceSettings) -> FastAPI:
+    """Build the image API's application."""
+    database, blobs = Database.from_settings(settings, application_name="inference"), Blobs.from_settings(settings)
+    service = ImageService(settings, database, blobs)
+    collector = BlobCollector(
+        database,
+        blobs,
+        Context.IMAGES,
+        prefixes=("generations/",),
+        grace_s=settings.generation_grace_s,
+        staging_s=_HOUR_S,
+    )
+
+    async def forget() -> None:
+        async with database.begin() as session:
+            await inbox.forget(session, Context.IMAGES)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.authenticator = Authenticator(database)
+        async with Background() as background:
+            background.run("relay", Relay(database, Context.IMAGES, settings).run)
+            background.run("hints", service.hints.run)
+            background.every("reconciler", settings.reconcile_every_s, service.reconcile)
+            background.every("collector", _COLLECT_EVERY_S, collector.collect)
+            background.every("forget", _HOUR_S, forget)
+            yield
+        await blobs.close()
+        await database.close()
+
+    return web.create_app(
+        "inference", lifespan=lifespan, routers=[api.router(service)], ready={"database": database.ping}
+    )

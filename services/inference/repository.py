@@ -1,0 +1,92 @@
+"""The image API's SQL: looking up what a request names, and the rows of requests."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.tables import Account, Asset, Generation
+
+_PLATFORM_PREFIX = "octoai:"
+
+
+async def find_asset(session: AsyncSession, account_id: UUID, asset_type: str, key: str) -> Asset | None:
+    """Return a ready asset by id or name of the account's own, by `octoai:NAME`, or by the id of a public one."""
+    platform = select(Account.id).where(Account.is_platform).scalar_subquery()
+    public = and_(Asset.account_id == platform, Asset.is_public)
+    if key.startswith(_PLATFORM_PREFIX):
+        match = and_(public, Asset.name == key.removeprefix(_PLATFORM_PREFIX))
+    else:
+        own = and_(Asset.account_id == account_id, or_(Asset.id == key, Asset.name == key))
+        match = or_(own, and_(public, Asset.id == key))
+    found = select(Asset).where(match, Asset.asset_type == asset_type, Asset.status == "ready")
+    return (await session.scalars(found.limit(1))).one_or_none()
+
+
+async def is_platforms(session: AsyncSession, account_id: UUID) -> bool:
+    """Say whether this is the platform's own account."""
+    return bool(await session.scalar(select(Account.is_platform).where(Account.id == account_id)))
+
+
+async def finished(session: AsyncSession, generation_id: str) -> Generation | None:
+    """Return the request if it has its result or its error."""
+    done = select(Generation).where(Generation.id == generation_id, Generation.finished_at.is_not(None))
+    return (await session.scalars(done.execution_options(populate_existing=True))).one_or_none()
+
+
+async def take_expired(session: AsyncSession, *, limit: int = 50) -> list[Generation]:
+    """Take the claim from workers that went away, and return the requests, queued again."""
+    expired = (
+        select(Generation.id)
+        .where(Generation.state == "running", Generation.claim_expires_at < func.now())
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = (
+        update(Generation)
+        .where(Generation.id.in_(expired.scalar_subquery()))
+        .values(
+            state="queued",
+            claim_token=None,
+            claim_holder=None,
+            claim_expires_at=None,
+            version=Generation.version + 1,
+            updated_at=func.now(),
+        )
+        .returning(Generation)
+    )
+    return list(await session.scalars(taken))
+
+
+async def unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 50) -> list[Generation]:
+    """Return requests that nobody has claimed for a while, and restart their clock."""
+    waiting = (
+        select(Generation.id)
+        .where(Generation.state == "queued", Generation.updated_at < func.now() - timedelta(seconds=older_than_s))
+        .order_by(Generation.created_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    touched = (
+        update(Generation)
+        .where(Generation.id.in_(waiting.scalar_subquery()))
+        .values(updated_at=func.now())
+        .returning(Generation)
+    )
+    return list(await session.scalars(touched))
+
+
+async def fail(session: AsyncSession, generation: Generation, *, code: str, message: str, status: int) -> None:
+    """End a queued request without pictures."""
+    await session.execute(
+        update(Generation)
+        .where(Generation.id == generation.id, Generation.state == "queued")
+        .values(
+            state="failed",
+            error={"code": code, "message": message, "status": status},
+            finished_at=func.now(),
+            updated_at=func.now(),
+            version=Generation.version + 1,
+        )
+    )

@@ -1,0 +1,20 @@
+"""Settings of the image API."""
+
+from pydantic import Field
+
+from shared.settings import ServiceSettings
+
+
+class InferenceSettings(ServiceSettings):
+    """How long a request waits, and when a claim of a worker counts as lost."""
+
+    generate_timeout_s: float = Field(
+        default=120.0, gt=0, description="How long `/generate` waits for its images before it answers 504, in seconds."
+    )
+    generation_attempts: int = Field(default=3, ge=1, description="Workers that may try a request before it fails.")
+    generation_hint_s: float = Field(
+        default=10.0, gt=0, description="How long a request may go unclaimed before workers are told again, in seconds."
+    )
+    generation_grace_s: float = Field(
+        default=3600.0, ge=0, description="How long images are kept in the store after they were answered, in seconds."
+    )

@@ -36,5 +36,6 @@ def process(folder: Path, port: int, *, bucket: str, store: str, services: dict[
         argv=(binary, "run", "--config", str(CADDYFILE), "--adapter", "caddyfile"),
         env=env,
         ready=port_open(port),
+        ports=(port,),
         grace_s=5,
     )

@@ -23,7 +23,7 @@ REPOSITORY_VARIABLE = "TUNESMITH_MAVEN_REPOSITORY"
 _LIST = json.loads((Path(__file__).parent / "kafka_jars.json").read_text())
 _CLUSTER_ID = "dHVuZXNtaXRoLWxvY2FsIQ"
 """16 bytes in URL-safe base 64. Fixed: a local stack has one node, which no other will ever join."""
-_JAVA_OPTIONS = ("-Xmx256m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_JAVA_OPTIONS = ("-Xmx256m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _LOG_OPTIONS = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
 
 
@@ -34,6 +34,7 @@ def process(folder: Path, ports: dict[str, int]) -> Process:
         name="kafka",
         argv=(*_java(), "kafka.Kafka", str(config)),
         ready=port_open(ports["kafka"]),
+        ports=tuple(ports[name] for name in PORTS),
         before=lambda: _prepare(folder, config, ports),
     )
 
@@ -110,6 +111,9 @@ def _prepare(folder: Path, config: Path, ports: dict[str, int]) -> None:
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": folder,
+        # A broker that was killed may register again only when its last session has run out.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
         "auto.create.topics.enable": "false",
         "group.initial.rebalance.delay.ms": 0,
         "offsets.topic.num.partitions": 1,

@@ -1,12 +1,15 @@
 """Free ports for the parts of a stack, kept from start to start so that addresses in logs and clients stay true."""
 
 import json
+import random
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8080
+_RANGE = range(20000, 32000)
+"""Below what Linux gives to outgoing connections (32768 and up), which could take a port while its process restarts."""
 
 
 def is_free(port: int) -> bool:
@@ -30,19 +33,12 @@ def is_open(port: int) -> bool:
 def allot(path: Path, names: Sequence[str]) -> dict[str, int]:
     """Return a port for each name: the remembered one where it is still free, else a fresh one; remembers them."""
     known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-    held: list[socket.socket] = []
+    drawn = iter(random.sample(_RANGE, len(_RANGE)))
     ports: dict[str, int] = {}
-    try:
-        for name in names:
-            port = known.get(name, 0)
-            if not port or port in ports.values() or not is_free(port):
-                # The sockets stay open until all are drawn, so that none is drawn twice.
-                held.append(socket.socket())
-                held[-1].bind((LOOPBACK, 0))
-                port = held[-1].getsockname()[1]
-            ports[name] = port
-    finally:
-        for sock in held:
-            sock.close()
+    for name in names:
+        port = known.get(name, 0)
+        while port not in _RANGE or port in ports.values() or not is_free(port):
+            port = next(drawn)
+        ports[name] = port
     path.write_text(json.dumps(ports, indent=1))
     return ports

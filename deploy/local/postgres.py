@@ -46,6 +46,7 @@ def process(folder: Path, port: int, password: str) -> Process:
         name="postgres",
         argv=(*wrap, str(binaries / "postgres"), "-D", str(folder), *options),
         ready=port_open(port),
+        ports=(port,),
         # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients.
         stop_signal=signal.SIGINT,
         before=lambda: _initialise(folder, password, wrap, binaries),

@@ -18,6 +18,8 @@ class Process:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     ready: Ready | None = None
+    ports: tuple[int, ...] = ()
+    """What it listens on; free before it is started."""
     needs: tuple[str, ...] = ()
     """Names of the processes that must be ready (or, of jobs, done) before this one starts."""
     wave: int | None = None

@@ -15,6 +15,7 @@ SERVICES = ("upload", "scheduler", "inference", "console", "trainer", "inference
 _MODULES = {name: f"services.{name}" for name in SERVICES} | {"inference-worker": "services.inference.worker"}
 _WORKERS = ("trainer", "inference-worker")
 _EXTERNAL = ("TUNESMITH_DATABASE_URL", "TUNESMITH_KAFKA_BOOTSTRAP_SERVERS", "TUNESMITH_S3_ENDPOINT")
+_CREDENTIALS = ("TUNESMITH_S3_ACCESS_KEY", "TUNESMITH_S3_SECRET_KEY")
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,17 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
         "TUNESMITH_S3_ENDPOINT": f"http://{ports.LOOPBACK}:{allotted['store-s3']}",
     }
     given = {name: os.environ[name] for name in _EXTERNAL if os.environ.get(name)}
-    env = own | given
-    env |= {
-        "TUNESMITH_S3_ACCESS_KEY": os.environ.get("TUNESMITH_S3_ACCESS_KEY", store.ACCESS_KEY),
-        "TUNESMITH_S3_SECRET_KEY": os.environ.get("TUNESMITH_S3_SECRET_KEY", secret_key),
+    if "TUNESMITH_S3_ENDPOINT" in given:
+        given |= {name: os.environ[name] for name in _CREDENTIALS if os.environ.get(name)}
+    env = own | {
+        "TUNESMITH_S3_ACCESS_KEY": store.ACCESS_KEY,
+        "TUNESMITH_S3_SECRET_KEY": secret_key,
         "TUNESMITH_S3_BUCKET": os.environ.get("TUNESMITH_S3_BUCKET", BUCKET),
         "TUNESMITH_PUBLIC_URL": url,
         "TUNESMITH_HTTP_HOST": ports.LOOPBACK,
         "TUNESMITH_LOG_FORMAT": os.environ.get("TUNESMITH_LOG_FORMAT", "console"),
         "PYTHONUNBUFFERED": "1",
+        **given,
     }
     external = [
         process
@@ -82,7 +85,6 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
 
 
 
-
 def _service(name: str, env: dict[str, str], allotted: dict[str, int], work: Path) -> Process:
     folder = work / name
     folder.mkdir(exist_ok=True)
@@ -95,6 +97,7 @@ def _service(name: str, env: dict[str, str], allotted: dict[str, int], work: Pat
         argv=(sys.executable, "-m", _MODULES[name]),
         env=mine,
         ready=http_ok(allotted[name], "/ready"),
+        ports=(allotted[name],),
         # Workers spend their first 20 seconds importing, so they start at once; what they need is there before they ask.
         needs=() if name in _WORKERS else ("bootstrap",),
         wave=3,

@@ -22,11 +22,14 @@ PORTS = (
 )
 _MEMORY_LIMIT = "512MiB"
 _VOLUME_SIZE_MB = 128
+_LOGGING = ("-alsologtostderr=false", "-stderrthreshold=ERROR", "-log_max_size_mb=10", "-log_max_files=1")
 
 
 def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) -> Process:
-    """Return the store's process."""
-    folder.mkdir(exist_ok=True)
+    """Return the store's process. Its own log, which tells every heartbeat, lies beside the data, bounded."""
+    logs = folder.with_name(f"{folder.name}-log")
+    for path in (folder, logs):
+        path.mkdir(mode=0o700, exist_ok=True)
     identity = {
         "name": "tunesmith",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": secret_key}],
@@ -42,6 +45,8 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         "master.telemetry": "false",
         "master.port": ports["store-master"],
         "master.port.grpc": ports["store-master-grpc"],
+        # A lone master that starts again elects itself only after this long.
+        "master.electionTimeout": "1s",
         "master.volumeSizeLimitMB": _VOLUME_SIZE_MB,
         "volume.port": ports["store-volume"],
         "volume.port.grpc": ports["store-volume-grpc"],
@@ -60,8 +65,9 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
     binary = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
     return Process(
         name="store",
-        argv=(binary, "-v=0", "server", *(f"-{name}={value}" for name, value in flags.items())),
+        argv=(binary, *_LOGGING, f"-logdir={logs}", "server", *(f"-{name}={value}" for name, value in flags.items())),
         # A bucket starts with one volume file instead of seven, which a laptop's disk has no use for.
         env={"GOMEMLIMIT": _MEMORY_LIMIT, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
         ready=port_open(ports["store-s3"]),
+        ports=tuple(ports[name] for name in PORTS),
     )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from deploy.local.logs import LogSink
+from deploy.local.ports import is_free
 from deploy.local.process import Process
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -25,6 +26,10 @@ _MAX_BACKOFF_S = 5.0
 _STEADY_S = 30.0
 _CHECK_EVERY_S = 0.1
 _JOB_TRIES = 3
+_PORT_TIMEOUT_S = 20.0
+_LINE_BYTES = 64 * 2**10
+_DRAIN_S = 0.5
+"""How long the output of a process that has ended is still read: something it started may hold the pipe open."""
 
 
 class StartError(Exception):
@@ -104,7 +109,7 @@ class Supervisor:
                 return
             tries += 1
             status = self.statuses[process.name]
-            reason = error or f"exited with {code}: {status.last_line or 'silent'}"
+            reason = error or _reason(code, status.last_line)
             if process.once and tries >= _JOB_TRIES:
                 if not self._failure.done():
                     self._failure.set_exception(StartError(f"{process.name} {reason}"))
@@ -118,31 +123,42 @@ class Supervisor:
 
     async def _run_once(self, process: Process) -> tuple[int | None, str]:
         """Run the process to its end; return its exit code, or None and why it could not be started."""
+        # A pipe of our own: asyncio's wait() on one of its own ends only when every holder of the pipe has gone.
+        read, write = os.pipe()
         try:
+            await _wait_for_ports(process.ports)
             if process.before:
                 await asyncio.to_thread(process.before)
+            if self._stopping:
+                os.close(read)
+                return None, "not started: the stack is stopping"
             running = await asyncio.create_subprocess_exec(
                 *process.argv,
                 env=os.environ | process.env,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=write,
+                stderr=write,
                 start_new_session=True,
                 pass_fds=[self.lock_fd],
                 preexec_fn=_die_with_parent(os.getpid()),
             )
         except (OSError, RuntimeError) as error:
+            os.close(read)
             return None, f"cannot be started: {error}"
+        finally:
+            os.close(write)
         self._running[process.name] = running
         status = self.statuses[process.name]
         status.pid = running.pid
         self.changed()
         watch = asyncio.create_task(self._watch(process))
-        await self._copy_output(process.name, running)
+        copy = asyncio.create_task(self._copy_output(process.name, read))
         code = await running.wait()
         watch.cancel()
         # What it left behind in its session would hold its ports.
         _signal_group(running.pid, signal.SIGKILL)
+        await asyncio.wait({copy}, timeout=_DRAIN_S)
+        copy.cancel()
         del self._running[process.name]
         status.pid, status.ready = None, process.once and code == 0
         if status.ready:
@@ -150,12 +166,29 @@ class Supervisor:
         self.changed()
         return code, ""
 
-    async def _copy_output(self, name: str, running: asyncio.subprocess.Process) -> None:
-        assert running.stdout is not None  # noqa: S101 - asked for above
-        async for line in running.stdout:
-            text = line.decode(errors="replace").rstrip()
-            self.statuses[name].last_line = text or self.statuses[name].last_line
-            self.sink.write(name, text)
+    async def _copy_output(self, name: str, pipe: int) -> None:
+        """Write each line to the log; a line without end is cut into pieces."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
+        )
+        rest = b""
+        try:
+            while chunk := await reader.read(_LINE_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > _LINE_BYTES:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    self._log(name, line)
+        finally:
+            if rest:
+                self._log(name, rest)
+            transport.close()
+
+    def _log(self, name: str, line: bytes) -> None:
+        text = line.decode(errors="replace").rstrip()
+        self.statuses[name].last_line = text or self.statuses[name].last_line
+        self.sink.write(name, text)
 
     async def _watch(self, process: Process) -> None:
         """Mark the process ready when its check says so."""
@@ -186,6 +219,22 @@ def _waves(processes: Sequence[Process]) -> list[list[Process]]:
     for process in processes:
         depth[process.name] = process.wave if process.wave is not None else 1 + max((depth[n] for n in process.needs), default=-1)
     return [[p for p in processes if depth[p.name] == level] for level in range(max(depth.values(), default=-1) + 1)]
+
+
+def _reason(code: int | None, last_line: str) -> str:
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"exited with {code}: {last_line or 'silent'}"
+
+
+async def _wait_for_ports(ports: Sequence[int]) -> None:
+    """Wait until a process that ended has let go of its ports. Raises RuntimeError when one stays taken."""
+    deadline = time.monotonic() + _PORT_TIMEOUT_S
+    while taken := [port for port in ports if not is_free(port)]:
+        if time.monotonic() > deadline:
+            msg = f"port {taken[0]} is taken by another program"
+            raise RuntimeError(msg)
+        await asyncio.sleep(_CHECK_EVERY_S)
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

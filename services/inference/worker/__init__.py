@@ -1,0 +1,1 @@
+"""The GPU side of image generation: claims requests, keeps models loaded, draws."""

@@ -1,0 +1,9 @@
+"""Runs an image worker: `python -m services.inference.worker`."""
+
+from services.inference.worker.app import create_app
+from services.inference.worker.settings import WorkerSettings
+from shared import web
+
+if __name__ == "__main__":
+    settings = WorkerSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields
+    web.run("inference-worker", lambda: create_app(settings), settings)

@@ -1,0 +1,38 @@
+"""Wires an image worker."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.inference.worker.service import Worker
+from services.inference.worker.settings import WorkerSettings
+from shared import web
+from shared.background import Background
+from shared.blobs import Blobs
+from shared.consumer import Consumers
+from shared.db import Database
+from shared.events import ImageRequested
+from shared.tables import Context
+
+
+def create_app(settings: WorkerSettings) -> FastAPI:
+    """Build the worker's application: its probes, and in the background its work."""
+    database, blobs = Database.from_settings(settings, application_name="inference-worker"), Blobs.from_settings(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        consumers = Consumers(context=Context.IMAGES, group="image-workers", database=database, settings=settings)
+        consumers.on(ImageRequested, gate=worker.room)(worker.take)
+        async with Background() as background:
+            background.run("warm up", worker.warm_up)
+            background.run("consumers", consumers.run)
+            yield
+            await worker.stop()
+        await blobs.close()
+        await database.close()
+
+    worker = Worker(settings, database, blobs)
+    return web.create_app(
+        "inference-worker", lifespan=lifespan, ready={"models": worker.ready, "database": database.ping}
+    )

@@ -1,0 +1,18 @@
+"""Settings of an image worker."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from shared.settings import ServiceSettings
+
+
+class WorkerSettings(ServiceSettings):
+    """What a worker keeps loaded, and how long its claims last."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models run; `auto` takes a GPU if any.")
+    claim_s: float = Field(default=30.0, gt=0, description="How long a claim of a request lasts unless renewed, in seconds.")
+    resident_checkpoints: int = Field(default=2, ge=1, description="Checkpoints kept in memory; the longest unused goes.")
+    resident_loras: int = Field(default=16, ge=1, description="LoRAs kept loaded on each checkpoint.")
+    checkpoint_cache_bytes: int = Field(default=100 * 2**30, ge=0, description="Disk that unpacked checkpoints may take.")
+    torch_threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")

@@ -1,0 +1,104 @@
+"""The asset library's HTTP API."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from services.upload.repository import Filters, page
+from services.upload.schemas import (
+    AssetAnswer,
+    AssetCreate,
+    AssetCreated,
+    AssetDeleted,
+    AssetList,
+    TransferType,
+    UploadCompleted,
+)
+from services.upload.service import Library, shown
+from shared.auth import Principal, require
+from shared.blobs import Blobs
+from shared.db import Database
+
+Caller = Annotated[Principal, Depends(require("assets"))]
+Words = Annotated[list[str] | None, Query()]
+
+
+def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(prefix="/v1/assets", tags=["assets"])
+
+    @routes.post("", summary="Create an asset and get the URL to upload it to")
+    async def create(caller: Caller, request: AssetCreate) -> AssetCreated:
+        async with database.begin() as session:
+            asset = await library.create(session, caller, request)
+        return AssetCreated(asset=shown(asset), transfer_api=library.transfer(asset))
+
+    @routes.post("/{asset_id}/complete-upload", summary="Say that the file has been uploaded")
+    async def complete_upload(caller: Caller, asset_id: str) -> UploadCompleted:
+        async with database.begin() as session:
+            asset = await library.own_by_id(session, caller.account_id, asset_id)
+        if asset.status == "ready_to_upload" and asset.staging_key:
+            # The store is asked outside of any transaction: it may be slow, and a connection is dear.
+            size_bytes = library.check_size(asset, await blobs.size(asset.staging_key))
+        else:
+            size_bytes = asset.size_bytes
+        async with database.begin() as session:
+            await library.complete(session, asset_id, size_bytes)
+        return UploadCompleted()
+
+    @routes.get("", summary="List assets, newest first")
+    async def list_assets(  # noqa: PLR0913 - the API's own filters
+        caller: Caller,
+        *,
+        name: str | None = None,
+        is_public: bool = False,
+        owner: Annotated[str | None, Query(description="`octoai` for the public ones, or an account's id.")] = None,
+        asset_type: Words = None,
+        engine: Words = None,
+        engine_type: str | None = None,
+        data_type: str | None = None,
+        file_format: Words = None,
+        asset_ids: Annotated[str | None, Query(description="Ids, separated by commas.")] = None,
+        get_preview_urls: bool = False,
+        limit: Annotated[int, Query(ge=1, le=100)] = 100,
+        offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    ) -> AssetList:
+        filters = Filters(
+            name=name or None,
+            owner=owner or None,
+            is_public=is_public,
+            asset_types=_split(asset_type),
+            engines=_split(engine),
+            engine_type=engine_type or None,
+            data_type=data_type or None,
+            file_formats=_split(file_format),
+            asset_ids=_split([asset_ids] if asset_ids else None),
+        )
+        async with database.begin() as session:
+            found, total = await page(session, caller.account_id, filters, limit=limit, offset=offset)
+        data = [shown(a, preview_url=library.preview_url(a) if get_preview_urls else None) for a in found]
+        return AssetList(data=data, has_more=offset + len(data) < total, total=total)
+
+    @routes.get("/{asset_owner_and_name_or_id}", summary="Get an asset by its id, its name or octoai:NAME")
+    async def get(
+        caller: Caller,
+        asset_owner_and_name_or_id: str,
+        transfer_api_type: TransferType | None = None,  # noqa: ARG001 - accepted; there is one way
+    ) -> AssetAnswer:
+        async with database.begin() as session:
+            asset = await library.find(session, caller.account_id, asset_owner_and_name_or_id)
+        return AssetAnswer(asset=shown(asset), transfer_api=library.transfer(asset))
+
+    @routes.delete("/{asset_id}", summary="Delete an asset; its name is free at once")
+    async def delete(caller: Caller, asset_id: str) -> AssetDeleted:
+        async with database.begin() as session:
+            asset = await library.delete(session, caller.account_id, asset_id)
+        assert asset.deleted_at is not None  # noqa: S101 - the schema's CHECK
+        return AssetDeleted(id=asset.id, deleted_at=asset.deleted_at)
+
+    return routes
+
+
+def _split(values: list[str] | None) -> list[str]:
+    """Read a repeatable parameter, which one client sends once with commas."""
+    return [word for value in values or [] for word in value.split(",") if word]

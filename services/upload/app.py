@@ -1,0 +1,61 @@
+"""Wires the upload service."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.upload import api, consumers
+from services.upload.intake import Intake
+from services.upload.reconciler import Reconciler
+from services.upload.registration import Registration
+from services.upload.service import Library
+from services.upload.settings import UploadSettings
+from services.upload.work import WorkQueue
+from shared import web
+from shared.auth import Authenticator
+from shared.background import Background
+from shared.blob_collector import BlobCollector
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.relay import Relay
+from shared.tables import Context
+
+_STAGING_S = 6 * 3600.0
+"""No intake takes longer; a copy that was begun before and never vouched for is garbage."""
+
+
+def create_app(settings: UploadSettings) -> FastAPI:
+    """Build the upload service's application."""
+    database = Database.from_settings(settings, application_name="upload")
+    blobs = Blobs.from_settings(settings)
+    library = Library(blobs, settings)
+    queue = WorkQueue(settings.intake_concurrency)
+    registration = Registration(database, blobs, settings)
+    reconciler = Reconciler(database, settings, registration, queue)
+    group = consumers.create(database, settings, queue, Intake(database, blobs, settings), registration)
+    collector = BlobCollector(
+        database,
+        blobs,
+        Context.UPLOAD,
+        prefixes=("staging/", "assets/"),
+        grace_s=settings.blob_grace_s,
+        staging_s=_STAGING_S,
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        app.state.authenticator = Authenticator(database)
+        async with Background() as background:
+            background.run("relay", Relay(database, Context.UPLOAD, settings).run)
+            background.run("work", queue.run)
+            background.run("consumers", group.run)
+            background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
+            background.every("collector", settings.collect_every_s, collector.collect)
+            background.every("sweep", settings.sweep_every_s, collector.sweep)
+            yield
+        await blobs.close()
+        await database.close()
+
+    ready = {"database": database.ping, "store": blobs.ping}
+    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs)], ready=ready)

@@ -1,0 +1,101 @@
+"""The checkpoints that everybody may use, brought in by whoever runs the platform."""
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.upload import repository
+from services.upload.service import identity
+from shared import accounts, blob_rows, checkpoint_files, events, names, outbox
+from shared.blobs import Blobs, hash_file
+from shared.db import Database
+from shared.errors import NotFoundError
+from shared.ids import new_id, new_ulid
+from shared.tables import Asset, Context
+
+
+async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, name: str, description: str = "") -> str:
+    """Make a packed checkpoint the public asset `octoai:{name}` and return the asset's id.
+
+    The same bytes again change nothing. Other bytes are switched to; the old ones are kept for as long as a tune that
+    started from them runs. Raises InvalidError for a file that is no checkpoint.
+    """
+    info, stored = checkpoint_files.read_tar(path), hash_file(path)
+    async with database.begin() as session:
+        account_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
+        found = await repository.own(session, account_id, name)
+        if found is not None and found.sha256 == stored.sha256:
+            return found.id
+        asset_id = found.id if found else new_id("asset")
+        # A key of its own for every version: the last one's readers are not disturbed.
+        key = f"assets/{asset_id}/{new_ulid()}.tar"
+        await blob_rows.stage(session, Context.UPLOAD, key)
+    await blobs.put_file(key, path)
+    values = {
+        "description": description,
+        "data": {
+            "asset_type": "checkpoint",
+            "engine": info.engine.value,
+            "file_format": "safetensors",
+            "data_type": "fp16",
+            "native_size_px": info.native_size_px,
+            "shape_class": info.shape_class,
+        },
+        "size_bytes": stored.size_bytes,
+        "sha256": stored.sha256,
+        "blob_key": key,
+    }
+    async with database.begin() as session:
+        await blob_rows.commit(session, key, stored)
+        return await _put(session, name, asset_id, values)
+
+
+async def ensure_alias(database: Database, *, name: str, of: str, asset_id: str | None = None) -> str:
+    """Do as `switch_alias`, unless somebody has switched `octoai:{name}` to another checkpoint: then leave it so."""
+    async with database.begin() as session:
+        found = await repository.public(session, name=name)
+    if found is not None and found.data.get("alias_of") != of:
+        return found.id
+    return await switch_alias(database, name=name, of=of, asset_id=asset_id)
+
+
+async def switch_alias(database: Database, *, name: str, of: str, asset_id: str | None = None) -> str:
+    """Make `octoai:{name}` stand for the same bytes as the public asset `octoai:{of}`, and return its id.
+
+    `data.alias_of` says in every answer whose bytes these are. `asset_id` is the id that a new row gets, for those that are
+    known outside. Raises NotFoundError.
+    """
+    async with database.begin() as session:
+        target = await repository.public(session, name=of)
+        if target is None or target.blob_key is None:
+            msg = f"there is no public checkpoint octoai:{of}"
+            raise NotFoundError(msg)
+        await blob_rows.pin(session, [target.blob_key])
+        values = {field: getattr(target, field) for field in ("description", "size_bytes", "sha256", "blob_key")}
+        values["data"] = target.data | {"alias_of": of}
+        return await _put(session, name, asset_id or new_id("asset"), values)
+
+
+async def _put(session: AsyncSession, name: str, asset_id: str, values: dict[str, Any]) -> str:
+    """Create the public asset, or switch the one that has the name to these bytes."""
+    account_id = await repository.platform_account(session)
+    old = await repository.own(session, account_id, name)
+    if old is not None and old.blob_key == values["blob_key"]:
+        return old.id
+    if old is not None:
+        old_key = old.blob_key
+        asset = await repository.move(session, old.id, source=("ready",), values=values)
+        if asset is None:
+            msg = f"octoai:{name} was deleted a moment ago; register it again"
+            raise NotFoundError(msg)
+        if old_key and not await repository.other_holds_blob(session, asset.id, old_key):
+            await blob_rows.orphan(session, old_key)
+    else:
+        await names.reserve(session, account_id, name, "asset", asset_id)
+        common = {"account_id": account_id, "asset_type": "checkpoint", "is_public": True, "status": "ready"}
+        asset = Asset(id=asset_id, name=name, **common, **values)
+        await repository.add(session, asset)
+    ready = events.AssetReady(**identity(asset), version=asset.version, asset_type="checkpoint", name=name)
+    await outbox.publish(session, Context.UPLOAD, ready)
+    return asset.id

@@ -1,0 +1,68 @@
+"""Finds rows that have waited too long for something, and sets it going again: the database alone rebuilds what is in flight."""
+
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.upload import repository
+from services.upload.registration import Registration
+from services.upload.service import OPEN, give_up_blobs, identity
+from services.upload.settings import UploadSettings
+from services.upload.work import WorkQueue
+from shared import events, names, outbox
+from shared.db import Database
+from shared.tables import Context
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_BATCH = 100
+_LATE_S = 600
+"""An upload URL lives until the upload ends; a client that used it at the last moment still gets to complete it."""
+
+
+class Reconciler:
+    """Looks into the database once in a while; every round is bounded, and harmless when nothing is wrong."""
+
+    def __init__(
+        self, database: Database, settings: UploadSettings, registration: Registration, queue: WorkQueue
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._registration = registration
+        self._queue = queue
+
+    async def run_once(self) -> None:
+        """Go through all that may have been lost."""
+        await self._say_uploads_again()
+        await self._end_abandoned_uploads()
+        await self._register_trained_tunes()
+
+    async def _say_uploads_again(self) -> None:
+        async with self._database.begin() as session:
+            for asset in await repository.without_verdict(session, self._settings.intake_bound_s, _BATCH):
+                log.warning("asset.without_verdict", asset_id=asset.id)
+                again = events.AssetUploaded(**identity(asset), version=asset.version)
+                await outbox.publish(session, Context.UPLOAD, again)
+
+    async def _end_abandoned_uploads(self) -> None:
+        async with self._database.begin() as session:
+            late = await repository.never_completed(session, self._settings.upload_url_s + _LATE_S, _BATCH)
+            for asset_id in late:
+                await self._end(session, asset_id)
+
+    async def _end(self, session: AsyncSession, asset_id: str) -> None:
+        values = {"status": "deleted", "deleted_at": func.now(), "status_details": "never uploaded"}
+        ended = await repository.move(session, asset_id, source=OPEN, values=values)
+        if ended is None:
+            return
+        await names.release(session, "asset", asset_id)
+        await give_up_blobs(session, ended)
+        await outbox.publish(session, Context.UPLOAD, events.AssetDeleted(**identity(ended), version=ended.version))
+        log.info("asset.abandoned", asset_id=asset_id)
+
+    async def _register_trained_tunes(self) -> None:
+        async with self._database.begin() as session:
+            waiting = await repository.unregistered_tunes(session, self._settings.registration_bound_s, _BATCH)
+        for tune_id in waiting:
+            log.warning("tune.unregistered", tune_id=tune_id)
+            self._queue.put(tune_id, self._registration.register)

@@ -1,0 +1,199 @@
+"""All the SQL of the asset library."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, String, and_, cast, exists, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import INTERVAL, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.accounts import PLATFORM_ACCOUNT
+from shared.states import TuneState
+from shared.tables import Account, Asset, Blob, Tune
+
+_ALIVE = Asset.deleted_at.is_(None)
+_BYTES_PER_S = 10_000_000
+"""How fast intake is expected to be at least: a large file gets its verdict later."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list is narrowed to; what is empty or None narrows nothing."""
+
+    name: str | None = None
+    owner: str | None = None
+    is_public: bool = False
+    asset_types: list[str] = field(default_factory=list)
+    engines: list[str] = field(default_factory=list)
+    engine_type: str | None = None
+    data_type: str | None = None
+    file_formats: list[str] = field(default_factory=list)
+    asset_ids: list[str] = field(default_factory=list)
+
+
+async def add(session: AsyncSession, asset: Asset) -> None:
+    """Insert an asset whose name has been reserved."""
+    session.add(asset)
+    await session.flush()
+    await session.refresh(asset)
+
+
+async def add_lora_of_tune(session: AsyncSession, values: dict[str, Any]) -> Asset | None:
+    """Insert the LoRA of a tune; None when the tune has one already, be it deleted since."""
+    new = (
+        insert(Asset)
+        .values(values)
+        .on_conflict_do_nothing(index_elements=["tune_id"], index_where=Asset.tune_id.is_not(None))
+    )
+    return await session.scalar(new.returning(Asset))
+
+
+async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None:
+    """Find an account's asset by its id or its name; an id goes first."""
+    found = await session.scalars(
+        select(Asset)
+        .where(Asset.account_id == account_id, _ALIVE, or_(Asset.id == key, Asset.name == key))
+        .order_by((Asset.id == key).desc())
+        .limit(1)
+    )
+    return found.first()
+
+
+async def public(session: AsyncSession, *, asset_id: str | None = None, name: str | None = None) -> Asset | None:
+    """Find a public asset by its id, or one of the platform's by its name."""
+    wanted = select(Asset).join(Account, Account.id == Asset.account_id).where(Asset.is_public, _ALIVE)
+    if asset_id is not None:
+        wanted = wanted.where(Asset.id == asset_id)
+    else:
+        wanted = wanted.where(Asset.name == name, Account.is_platform)
+    return await session.scalar(wanted)
+
+
+async def page(
+    session: AsyncSession, account_id: UUID, filters: Filters, *, limit: int, offset: int
+) -> tuple[Sequence[Asset], int]:
+    """Return a page of assets, newest first, and how many match in all."""
+    matching = _matching(account_id, filters)
+    total = await session.scalar(select(func.count()).select_from(matching.subquery()))
+    rows = await session.scalars(
+        matching.order_by(Asset.created_at.desc(), Asset.id.desc()).limit(limit).offset(offset)
+    )
+    return rows.all(), total or 0
+
+
+def _matching(account_id: UUID, filters: Filters) -> Select[Asset]:
+    wanted = select(Asset).where(_ALIVE, _visible(account_id, filters))
+    if filters.name is not None:
+        wanted = wanted.where(Asset.name == filters.name)
+    if filters.asset_types:
+        wanted = wanted.where(Asset.asset_type.in_(filters.asset_types))
+    if filters.engines:
+        wanted = wanted.where(_data("engine").in_(filters.engines))
+    if filters.engine_type is not None:
+        wanted = wanted.where(_data("engine").startswith(f"{filters.engine_type}/", autoescape=True))
+    if filters.data_type is not None:
+        wanted = wanted.where(_data("data_type") == filters.data_type)
+    if filters.file_formats:
+        wanted = wanted.where(_data("file_format").in_(filters.file_formats))
+    if filters.asset_ids:
+        wanted = wanted.where(Asset.id.in_(filters.asset_ids))
+    return wanted
+
+
+def _visible(account_id: UUID, filters: Filters) -> ColumnElement[bool]:
+    """An account sees its own, and of others what is public."""
+    if filters.owner is not None and filters.owner != str(account_id):
+        owner = exists().where(
+            Account.id == Asset.account_id,
+            or_(Account.name == filters.owner, cast(Account.id, String) == filters.owner),
+        )
+        return and_(Asset.is_public, owner)
+    if filters.is_public:
+        public_ones = Asset.is_public.is_(True)
+        return and_(public_ones, Asset.account_id == account_id) if filters.owner else public_ones
+    return Asset.account_id == account_id
+
+
+def _data(key: str) -> ColumnElement[str]:
+    return Asset.data[key].astext
+
+
+async def get(session: AsyncSession, asset_id: str) -> Asset | None:
+    """Find an asset by its id, whoever's and whether deleted or not."""
+    return await session.get(Asset, asset_id)
+
+
+async def move(
+    session: AsyncSession, asset_id: str, *, source: tuple[str, ...], values: dict[str, Any]
+) -> Asset | None:
+    """Move an asset on from one of the source statuses; None when it is in another by now: then somebody else was first."""
+    return await session.scalar(
+        update(Asset)
+        .where(Asset.id == asset_id, Asset.status.in_(source))
+        .values(version=Asset.version + 1, updated_at=func.now(), **values)
+        .returning(Asset)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bool:
+    """Say whether another asset stands for the same blob, as `default-sd15` does for a checkpoint.
+
+    Takes the blob's row first, so that of two assets that go at once the later one sees the other gone.
+    """
+    await session.execute(select(Blob.key).where(Blob.key == key).with_for_update())
+    other = exists().where(Asset.blob_key == key, Asset.id != asset_id, Asset.status == "ready")
+    return bool(await session.scalar(select(other)))
+
+
+async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> Sequence[Asset]:
+    """Return uploads that have waited for their verdict past the bound, and start their clocks anew."""
+    bound = timedelta(seconds=bound_s) + Asset.size_bytes * literal(timedelta(seconds=1), INTERVAL) / _BYTES_PER_S
+    late = (
+        select(Asset.id)
+        .where(Asset.status == "uploaded", Asset.updated_at < func.now() - bound)
+        .order_by(Asset.uploaded_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    found = await session.scalars(
+        update(Asset).where(Asset.id.in_(late)).values(updated_at=func.now()).returning(Asset)
+    )
+    return found.all()
+
+
+async def never_completed(session: AsyncSession, after_s: float, limit: int) -> Sequence[str]:
+    """Return the ids of uploads that were begun longer ago than this and never completed."""
+    late = Asset.created_at < func.now() - timedelta(seconds=after_s)
+    found = await session.scalars(select(Asset.id).where(Asset.status == "ready_to_upload", late).limit(limit))
+    return found.all()
+
+
+async def tune(session: AsyncSession, tune_id: str) -> Tune | None:
+    """Read a tune, which is another context's."""
+    return await session.get(Tune, tune_id)
+
+
+async def lora_of_tune(session: AsyncSession, tune_id: str) -> Asset | None:
+    """Find the LoRA that was registered for a tune, be it deleted since."""
+    return await session.scalar(select(Asset).where(Asset.tune_id == tune_id))
+
+
+async def unregistered_tunes(session: AsyncSession, bound_s: float, limit: int) -> Sequence[str]:
+    """Return the ids of tunes that are trained, and past the bound still wait for their LoRA to be in the library."""
+    found = await session.scalars(
+        select(Tune.id)
+        .where(Tune.state == TuneState.PUBLISHING, Tune.trained_at < func.now() - timedelta(seconds=bound_s))
+        .order_by(Tune.trained_at)
+        .limit(limit)
+    )
+    return found.all()
+
+
+async def platform_account(session: AsyncSession) -> UUID:
+    """Return the id of the account that holds the public assets."""
+    found = await session.scalars(select(Account.id).where(Account.is_platform, Account.name == PLATFORM_ACCOUNT))
+    return found.one()

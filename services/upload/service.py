@@ -1,0 +1,201 @@
+"""What may be done with an asset, and what follows from it."""
+
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy import func
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.upload import repository
+from services.upload.schemas import DATA_BY_TYPE, AssetCreate, AssetOut, Transfer
+from services.upload.settings import UploadSettings
+from shared import blob_rows, events, names, outbox
+from shared.accounts import PLATFORM_ACCOUNT
+from shared.auth import Principal
+from shared.blobs import Blobs
+from shared.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, NotSupportedError
+from shared.ids import is_id, new_id
+from shared.tables import Asset, Context
+
+_LATER = {"textual_inversion", "vae", "latent", "volume"}
+OPEN = ("ready_to_upload",)
+ALIVE = ("ready_to_upload", "uploaded", "ready", "rejected", "error")
+
+
+class Library:
+    """The asset library's decisions. Everything happens in the caller's transaction."""
+
+    def __init__(self, blobs: Blobs, settings: UploadSettings) -> None:
+        self._blobs = blobs
+        self._settings = settings
+
+    async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate) -> Asset:
+        """Create an asset that waits for its bytes.
+
+        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError, NotSupportedError.
+        """
+        if request.url is not None or request.hf_repo is not None:
+            field = "url" if request.url is not None else "hf_repo"
+            msg = f"{field}: this server does not fetch files by itself; upload the file instead"
+            raise NotSupportedError(msg)
+        if request.is_public and not principal.is_admin:
+            msg = "is_public: only a key with the scope 'admin' may make an asset public"
+            raise ForbiddenError(msg)
+        data = _checked_data(request)
+        asset_id = new_id("asset")
+        await names.reserve(session, principal.account_id, request.name, "asset", asset_id)
+        # The type stands in the key, so that the edge knows how much a PUT may send.
+        staging_key = f"staging/{request.asset_type}/{asset_id}"
+        await blob_rows.stage(session, Context.UPLOAD, staging_key)
+        asset = Asset(
+            id=asset_id,
+            account_id=principal.account_id,
+            asset_type=request.asset_type,
+            name=request.name,
+            description=request.description,
+            is_public=request.is_public,
+            status="ready_to_upload",
+            data=data,
+            staging_key=staging_key,
+        )
+        await repository.add(session, asset)
+        created = events.AssetCreated(
+            **identity(asset), version=asset.version, asset_type=asset.asset_type, name=asset.name
+        )
+        await outbox.publish(session, Context.UPLOAD, created)
+        return asset
+
+    async def complete(self, session: AsyncSession, asset_id: str, size_bytes: int) -> None:
+        """Take note that the bytes are in staging; doing so again is fine. Raises ConflictError after a refusal."""
+        moved = await repository.move(
+            session,
+            asset_id,
+            source=OPEN,
+            values={"status": "uploaded", "size_bytes": size_bytes, "uploaded_at": func.now()},
+        )
+        if moved is not None:
+            uploaded = events.AssetUploaded(**identity(moved), version=moved.version)
+            await outbox.publish(session, Context.UPLOAD, uploaded)
+            return
+        found = await repository.get(session, asset_id)
+        if found is None or found.status not in {"uploaded", "ready"}:
+            status = found.status if found else "unknown"
+            msg = f"asset {asset_id} is {status}: create a new asset and upload to that one"
+            raise ConflictError(msg)
+
+    def check_size(self, asset: Asset, size_bytes: int | None) -> int:
+        """Return the size of what was uploaded, in bytes. Raises InvalidError when it is missing, empty or too large."""
+        limit = self._settings.max_bytes(asset.asset_type)
+        if size_bytes is None:
+            msg = (
+                f"nothing has been uploaded for asset {asset.id}: PUT the file to its put_url, then complete the upload"
+            )
+        elif size_bytes == 0:
+            msg = f"what was uploaded for asset {asset.id} is empty"
+        elif size_bytes > limit:
+            msg = f"the upload has {size_bytes} bytes; a {asset.asset_type} may have at most {limit}"
+        else:
+            return size_bytes
+        raise InvalidError(msg, loc=("path", "asset_id"))
+
+    async def find(self, session: AsyncSession, account_id: UUID, key: str) -> Asset:
+        """Find an asset by id, by own name, or by `octoai:NAME`. Raises NotFoundError, also for what is another's."""
+        owner, colon, name = key.rpartition(":")
+        found: Asset | None = None
+        if not colon:
+            found = await repository.own(session, account_id, key)
+            if found is None and is_id("asset", key):
+                found = await repository.public(session, asset_id=key)
+        elif owner == PLATFORM_ACCOUNT:
+            found = await repository.public(session, name=name)
+        if found is None:
+            msg = f"there is no asset {key!r} in this account"
+            raise NotFoundError(msg)
+        return found
+
+    async def own_by_id(self, session: AsyncSession, account_id: UUID, asset_id: str) -> Asset:
+        """Find an account's own asset by its id alone. Raises NotFoundError."""
+        found = await repository.own(session, account_id, asset_id)
+        if found is None or found.id != asset_id:
+            msg = f"there is no asset {asset_id!r} in this account"
+            raise NotFoundError(msg)
+        return found
+
+    async def delete(self, session: AsyncSession, account_id: UUID, asset_id: str) -> Asset:
+        """Delete an asset: its name is free at once, its bytes go when no running tune needs them. Raises NotFoundError."""
+        asset = await self.own_by_id(session, account_id, asset_id)
+        deleted = await repository.move(
+            session, asset.id, source=ALIVE, values={"status": "deleted", "deleted_at": func.now()}
+        )
+        if deleted is None:
+            msg = f"there is no asset {asset_id!r} in this account"
+            raise NotFoundError(msg)
+        await names.release(session, "asset", asset_id)
+        await give_up_blobs(session, deleted)
+        await outbox.publish(session, Context.UPLOAD, events.AssetDeleted(**identity(deleted), version=deleted.version))
+        return deleted
+
+    def transfer(self, asset: Asset) -> Transfer:
+        """Return the URLs that make sense in the asset's state.
+
+        What lies in staging gets no download URL: nobody has looked at it yet, and it would be served from our origin.
+        """
+        if asset.status == "ready_to_upload" and asset.staging_key:
+            return Transfer(put_url=self._blobs.presign_put(asset.staging_key, self._settings.upload_url_s))
+        if asset.status == "ready" and asset.blob_key:
+            return Transfer(get_url=self._blobs.presign_get(asset.blob_key, self._settings.download_url_s))
+        return Transfer()
+
+    def preview_url(self, asset: Asset) -> str | None:
+        """Return a link to a picture's clean copy; None for what has none."""
+        if asset.asset_type != "file" or asset.status != "ready" or asset.blob_key is None:
+            return None
+        return self._blobs.presign_get(asset.blob_key, self._settings.download_url_s)
+
+
+async def give_up_blobs(session: AsyncSession, asset: Asset) -> None:
+    """Orphan what an asset that has just left its place in the library leaves in the store, unless another uses it."""
+    if asset.staging_key:
+        await blob_rows.orphan(session, asset.staging_key)
+    if asset.blob_key and not await repository.other_holds_blob(session, asset.id, asset.blob_key):
+        await blob_rows.orphan(session, asset.blob_key)
+
+
+def identity(asset: Asset) -> dict[str, str]:
+    """Return the fields that every fact about an asset has."""
+    return {"asset_id": asset.id, "account_id": str(asset.account_id)}
+
+
+def shown(asset: Asset, *, preview_url: str | None = None) -> AssetOut:
+    """Translate a row for clients."""
+    return AssetOut(
+        id=asset.id,
+        asset_type=asset.asset_type,
+        name=asset.name,
+        description=asset.description,
+        size_bytes=asset.size_bytes,
+        status=asset.status,
+        status_details=asset.status_details,
+        created_at=asset.created_at,
+        data=asset.data | {"preview_url": preview_url} if preview_url else asset.data,
+        tenant_uuid=asset.account_id,
+        is_public=asset.is_public,
+    )
+
+
+def _checked_data(request: AssetCreate) -> dict[str, Any]:
+    """Return `data` as it will be stored, defaults filled in. Raises InvalidError at the field that is wrong."""
+    if request.asset_type in _LATER:
+        msg = f"asset_type: {request.asset_type!r} is not supported; choose from {', '.join(DATA_BY_TYPE)}"
+        raise NotSupportedError(msg)
+    kind = DATA_BY_TYPE.get(request.asset_type)
+    if kind is None:
+        msg = f"asset_type: {request.asset_type!r} does not exist; choose from {', '.join(DATA_BY_TYPE)}"
+        raise InvalidError(msg, loc=("body", "asset_type"), kind="enum")
+    try:
+        checked = kind.model_validate({"asset_type": request.asset_type} | request.data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidError(first["msg"], loc=("body", "data", *first["loc"]), kind=first["type"]) from error
+    return checked.model_dump(mode="json")

@@ -331,4 +331,4 @@ async def _claimed(session: AsyncSession, tune: Tune, resume: ResumePoint | None
         .where(TuneFile.tune_id == tune.id, TuneFile.verdict == "ready")
         .order_by(TuneFile.position)
     )
-    return Claim(tune, tune.lease_epoch, tuple(ClaimedFile(*row) for row in files.tuples()), resume)
+    return Claim(tune, tune.lease_epoch, tuple(ClaimedFile(*row) for row in files), resume)

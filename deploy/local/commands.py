@@ -15,38 +15,41 @@ import typer
 import migrations
 from deploy.local import state
 from deploy.local.paths import StackPaths, default_data_dir
-from deploy.local.ports import DEFAULT_PORT, is_free
+from deploy.local.ports import DEFAULT_PORT, choose, is_free
 from deploy.local.supervise import StartError, supervise
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's folder; without it, the default stack's.")]
 _START_TIMEOUT_S = 240
 _STOP_TIMEOUT_S = 60
+_KILL_TIMEOUT_S = 10
 
 
 def up(
     detach: Annotated[bool, typer.Option("--detach", help="Return when all is ready, and leave it running.")] = False,
     data_dir: DataDir = None,
-    port: Annotated[int, typer.Option(help="The port of the one origin; all others are found free.")] = DEFAULT_PORT,
+    port: Annotated[
+        int | None,
+        typer.Option(help=f"The port of the one origin; without it, the last one or {DEFAULT_PORT}, or any if that is taken."),
+    ] = None,
 ) -> None:
     """Start the local stack: in the foreground with one merged log, or detached."""
     paths = _paths(data_dir)
-    running = state.read(paths)
-    if running and _is_alive(running.supervisor):
+    if running := _running(paths):
         print(f"already running at {running.url} (data in {paths.data_dir})")
         if not detach:
             raise typer.Exit(1)
         _wait_until_ready(paths, running.supervisor)
         return
-    if not is_free(port):
+    if port is not None and not is_free(port):
         _fail(f"--port: {port} is taken by another program; choose another, e.g. --port {port + 1}")
+    paths.create()
+    port = port or choose(paths.ports)
     if not detach:
         try:
             code = asyncio.run(supervise(paths, port, only_external=False, terminal=True))
         except StartError as error:
             _fail(str(error))
         raise typer.Exit(code)
-    paths.create()
-    paths.state.unlink(missing_ok=True)
     with (paths.logs / "supervisor.out").open("ab") as out:
         command = [sys.executable, "-m", "deploy.local.supervise", str(paths.data_dir), str(port), "--quiet"]
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
@@ -64,15 +67,9 @@ def down(data_dir: DataDir = None) -> None:
     if running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.supervisor, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while state.is_locked(paths.lock):
-        if time.monotonic() > deadline:
-            for process in running.processes.values() if running else ():
-                if process.pid:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
-            deadline = time.monotonic() + _STOP_TIMEOUT_S
-        time.sleep(0.1)
+    if not _wait_for_lock(paths, _STOP_TIMEOUT_S):
+        # Its death ends them all: each process asked the kernel for that.
+        _fail_unless_killed(paths)
     print("stopped")
 
 
@@ -102,9 +99,44 @@ def _paths(data_dir: Path | None) -> StackPaths:
     return StackPaths((data_dir or default_data_dir()).resolve())
 
 
+def _wait_for_lock(paths: StackPaths, timeout_s: float) -> bool:
+    """Wait until no process of the stack lives; say whether that came true in time."""
+    deadline = time.monotonic() + timeout_s
+    while state.is_locked(paths.lock):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _fail_unless_killed(paths: StackPaths) -> None:
+    if running := state.read(paths):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(running.supervisor, signal.SIGKILL)
+        for process in running.processes.values():
+            if process.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+    if not _wait_for_lock(paths, _KILL_TIMEOUT_S):
+        _fail(f"processes of the stack on {paths.data_dir} cannot be ended: look for them with `fuser {paths.lock}`")
+
+
 def _fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     raise typer.Exit(1)
+
+
+def _running(paths: StackPaths) -> state.StackState | None:
+    """Return the stack that runs here; waits for what a killed one left behind, whose processes are about to end."""
+    deadline = time.monotonic() + _KILL_TIMEOUT_S
+    while (locked := state.is_locked(paths.lock)) and time.monotonic() < deadline:
+        found = state.load(paths)
+        if found and _is_alive(found.supervisor):
+            return found
+        time.sleep(0.1)
+    if locked:
+        _fail_unless_killed(paths)
+    return None
 
 
 def _is_alive(pid: int) -> bool:
@@ -123,7 +155,7 @@ def _is_alive(pid: int) -> bool:
 def _wait_until_ready(paths: StackPaths, supervisor: int) -> None:
     deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
-        found = state.read(paths)
+        found = state.load(paths)
         if found and found.supervisor == supervisor:
             if found.ready:
                 return

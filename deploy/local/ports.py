@@ -8,6 +8,7 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8080
+ORIGIN = "origin"
 _RANGE = range(20000, 32000)
 """Below what Linux gives to outgoing connections (32768 and up), which could take a port while its process restarts."""
 
@@ -30,11 +31,18 @@ def is_open(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def allot(path: Path, names: Sequence[str]) -> dict[str, int]:
-    """Return a port for each name: the remembered one where it is still free, else a fresh one; remembers them."""
+def choose(path: Path) -> int:
+    """Return the port for a stack's origin: the one it had last, the default one, or any, whichever first is free."""
+    known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
+    candidates = (known.get(ORIGIN, DEFAULT_PORT), DEFAULT_PORT, *random.sample(_RANGE, len(_RANGE)))
+    return next(port for port in candidates if is_free(port))
+
+
+def allot(path: Path, names: Sequence[str], origin: int) -> dict[str, int]:
+    """Return a port for each name: the remembered one where it is still free, else a fresh one; remembers all."""
     known: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
     drawn = iter(random.sample(_RANGE, len(_RANGE)))
-    ports: dict[str, int] = {}
+    ports = {ORIGIN: origin}
     for name in names:
         port = known.get(name, 0)
         while port not in _RANGE or port in ports.values() or not is_free(port):

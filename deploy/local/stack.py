@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local import edge, kafka, postgres, ports, store
+from deploy.local import edge, kafka, ports, postgres, store
 from deploy.local.paths import StackPaths
 from deploy.local.process import Process, http_ok
 from deploy.local.secrets import get_or_create
@@ -34,7 +34,7 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
     With `only_external` it is PostgreSQL, Kafka and the store alone, for tests.
     """
     paths.create()
-    allotted = ports.allot(paths.ports, [*postgres.PORTS, *kafka.PORTS, *store.PORTS, *SERVICES])
+    allotted = ports.allot(paths.ports, [*postgres.PORTS, *kafka.PORTS, *store.PORTS, *SERVICES], port)
     password = get_or_create(paths.secrets, "postgres_password")
     secret_key = get_or_create(paths.secrets, "s3_secret_key")
     url = f"http://{ports.LOOPBACK}:{port}"

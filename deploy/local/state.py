@@ -1,11 +1,10 @@
 """What runs of a stack, as a file: written by the supervisor, read by the commands and by tests."""
 
 import fcntl
-import json
 import os
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from deploy.local.paths import StackPaths
 
@@ -39,11 +38,14 @@ def write(path: Path, state: StackState) -> None:
 
 def read(paths: StackPaths) -> StackState | None:
     """Return the state of the stack that runs on this data folder, or None when none does."""
-    if not is_locked(paths.lock):
-        return None
+    return load(paths) if is_locked(paths.lock) else None
+
+
+def load(paths: StackPaths) -> StackState | None:
+    """Return the state that was written last, whether the stack still runs or not."""
     try:
         return StackState.model_validate_json(paths.state.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValidationError):
         return None
 
 

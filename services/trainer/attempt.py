@@ -1,6 +1,7 @@
 """One attempt at a tune: from the claim to the LoRA, under the lease."""
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections.abc import Awaitable
@@ -116,6 +117,7 @@ class Attempt:
                     self._hear(Phase.TRAIN)
                     self._uploads.offer(report.step, Path(report.file))
                 case Failed():
+                    await self._save_what_is_whole()
                     raise ChildFailedError(report.message, code=report.code, retryable=report.retryable)
                 case Trained():
                     self._hear(Phase.PUBLISH)
@@ -128,7 +130,13 @@ class Attempt:
                     return Outcome.RELEASED
                 case Ready():
                     pass
+        await self._save_what_is_whole()
         raise await self._child.died()
+
+    async def _save_what_is_whole(self) -> None:
+        # The child is done for, but the last checkpoint that it reported saves the next attempt the steps up to it.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._uploads.stored(), self._settings.drain_s)
 
     def _hear(self, phase: Phase) -> None:
         self._phase = phase
@@ -233,7 +241,8 @@ class Attempt:
             return Outcome.LEASE_LOST
         outcome, code, message = _judge(error)
         if error:
-            log.warning("trainer.attempt_failing", tune_id=self._tune_id, outcome=outcome, code=code, error=message, exc_info=error)
+            unexpected = None if isinstance(error, TunesmithError) else error
+            log.warning("trainer.attempt_failing", tune_id=self._tune_id, code=code, error=message, exc_info=unexpected)
 
         async def write(session: AsyncSession) -> None:
             await self._add_progress(session)

@@ -1,0 +1,189 @@
+"""A trainer's attempts, with a child that speaks the protocol but trains nothing."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, update
+
+from services.trainer.settings import TrainerSettings
+from shared.blobs import Blobs
+from shared.events import TuneCancelRequested
+from shared.settings import ServiceSettings
+from shared.states import TuneState
+from shared.tables import Checkpoint, Trainer, Tune
+from tests.trainer_world import World, eventually, make_world
+
+
+@pytest.fixture
+async def world(
+    database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
+) -> AsyncIterator[World]:
+    settings = make_settings(
+        TrainerSettings, poll_s=0.05, renew_every_s=0.2, progress_every_s=0.1, checkpoint_every_steps=4, device="cpu"
+    )
+    assert isinstance(settings, TrainerSettings)
+    world = await make_world(database_url, blobs, settings, tmp_path)
+    yield world
+    await world.database.close()
+
+
+async def request_cancel(world: World, tune_id: str) -> None:
+    async with world.database.begin() as session:
+        await session.execute(update(Tune).where(Tune.id == tune_id).values(cancel_requested_at=func.now()))
+
+
+async def test_a_queued_tune_is_trained_and_its_lora_stored(world: World) -> None:
+    tune_id = await world.queue_tune(steps=10)
+    async with world.trainer():
+        tune = await world.until(tune_id, TuneState.PUBLISHING)
+    assert (tune.step, tune.steps_run, tune.attempt, tune.lease_token) == (10, 10, 1, None)
+    assert tune.lora_key == f"tunes/{tune_id}/1/lora.safetensors"
+    assert await world.lora(tune_id)
+    events = await world.event_types(tune_id)
+    assert events[0] == "tune.started"
+    assert events[-1] == "tune.trained"
+
+
+async def test_two_runs_of_one_tune_give_one_lora(world: World) -> None:
+    first, second = await world.queue_tune(seed=5), await world.queue_tune(seed=5)
+    async with world.trainer():
+        for tune_id in (first, second):
+            await world.until(tune_id, TuneState.PUBLISHING)
+    assert await world.lora(first) == await world.lora(second)
+
+
+async def test_only_the_last_two_checkpoints_are_kept_while_it_trains(world: World) -> None:
+    tune_id = await world.queue_tune(steps=50, trigger_word="pause@22")
+    async with world.trainer():
+
+        async def kept() -> list[int] | None:
+            async with world.database.begin() as session:
+                steps = list(await session.scalars(select(Checkpoint.step).order_by(Checkpoint.step)))
+            return steps if 20 in steps else None
+
+        steps = await eventually(kept)
+    assert len(steps) <= 2
+
+
+async def test_a_cancel_ends_the_child_and_the_tune(world: World) -> None:
+    tune_id = await world.queue_tune(trigger_word="pause@3")
+    async with world.trainer(renew_every_s=600.0) as trainer:
+        await world.until(tune_id, TuneState.TRAINING)
+        await request_cancel(world, tune_id)
+        tune = await world.tune(tune_id)
+        trainer.hear(TuneCancelRequested(version=tune.version, tune_id=tune_id, account_id=str(tune.account_id)))
+        await world.until(tune_id, TuneState.CANCELLED)
+    assert (await world.event_types(tune_id)).count("tune.cancelled") == 1
+
+
+async def test_a_cancel_whose_hint_was_lost_is_seen_at_the_next_renewal(world: World) -> None:
+    tune_id = await world.queue_tune(trigger_word="pause@3")
+    async with world.trainer():
+        await world.until(tune_id, TuneState.TRAINING)
+        await request_cancel(world, tune_id)
+        await world.until(tune_id, TuneState.CANCELLED)
+
+
+async def test_a_permanent_error_fails_the_tune_with_its_code_and_text(world: World) -> None:
+    tune_id = await world.queue_tune(trigger_word="fail@2:loss_not_finite")
+    async with world.trainer():
+        tune = await world.until(tune_id, TuneState.FAILED)
+    assert tune.error_code == "loss_not_finite"
+    assert "step 2" in tune.status_details
+
+
+async def test_a_passing_error_is_tried_again_from_the_last_checkpoint(world: World) -> None:
+    tune_id = await world.queue_tune(steps=10, trigger_word="flaky@6:unavailable")
+    plain = await world.queue_tune(steps=10)
+    async with world.trainer():
+        tune = await world.until(tune_id, TuneState.PUBLISHING)
+        await world.until(plain, TuneState.PUBLISHING)
+    assert tune.attempt == 2
+    assert tune.steps_run in (12, 16)
+    assert await world.lora(tune_id) == await world.lora(plain)
+
+
+async def test_an_error_that_stays_uses_up_the_attempts(world: World) -> None:
+    tune_id = await world.queue_tune(trigger_word="flaky@1:unavailable")
+    async with world.trainer():
+        tune = await world.until(tune_id, TuneState.FAILED)
+    assert (tune.error_code, tune.attempt) == ("attempts_exhausted", 3)
+
+
+async def test_a_child_that_says_nothing_is_ended_and_the_tune_tried_again(world: World) -> None:
+    tune_id = await world.queue_tune(steps=10, trigger_word="hang@5")
+    async with world.trainer(silence_train_s=0.5):
+        tune = await world.until(tune_id, TuneState.PUBLISHING)
+    assert tune.attempt == 2
+
+
+async def test_a_parameter_out_of_its_limits_is_named(world: World) -> None:
+    tune_id = await world.queue_tune(parameters={"rank": 4096})
+    async with world.trainer():
+        tune = await world.until(tune_id, TuneState.FAILED)
+    assert tune.error_code == "invalid"
+    assert "parameters.rank" in tune.status_details
+    assert "128" in tune.status_details
+
+
+async def test_a_missing_image_is_named(world: World) -> None:
+    tune_id = await world.queue_tune()
+    await world.blobs.delete(f"assets/{tune_id}/1.png")
+    async with world.trainer():
+        tune = await world.until(tune_id, TuneState.FAILED)
+    assert tune.error_code == "bad_image"
+    assert "files[1]" in tune.status_details
+
+
+async def test_a_lost_lease_ends_the_child_and_writes_nothing(world: World) -> None:
+    tune_id = await world.queue_tune(trigger_word="pause@3")
+    async with world.trainer() as trainer:
+        await world.until(tune_id, TuneState.TRAINING)
+        async with world.database.begin() as session:
+            await session.execute(update(Tune).where(Tune.id == tune_id).values(lease_epoch=Tune.lease_epoch + 1))
+        events = await world.event_types(tune_id)
+
+        async def let_go() -> bool | None:
+            return True if trainer.state != "busy" else None
+
+        await eventually(let_go)
+        assert await world.event_types(tune_id) == events
+
+
+async def test_the_base_is_downloaded_once(world: World) -> None:
+    first, second = await world.queue_tune(), await world.queue_tune()
+    async with world.trainer():
+        await world.until(first, TuneState.PUBLISHING)
+        await world.blobs.delete(world.base[0])
+        await world.until(second, TuneState.PUBLISHING)
+
+
+async def test_a_stopping_trainer_takes_its_row_away_and_leaves_no_child(world: World) -> None:
+    tune_id = await world.queue_tune(trigger_word="pause@3")
+    async with world.trainer() as trainer:
+        await world.until(tune_id, TuneState.TRAINING)
+        await trainer.heartbeat()
+        async with world.database.begin() as session:
+            row = (await session.scalars(select(Trainer))).one()
+        assert (row.state, row.tune_id, row.device) == ("busy", tune_id, "cpu")
+    async with world.database.begin() as session:
+        assert (await session.scalars(select(Trainer))).all() == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+async def test_the_job_folder_is_removed_with_its_attempt(world: World) -> None:
+    tune_id = await world.queue_tune()
+    async with world.trainer():
+        await world.until(tune_id, TuneState.PUBLISHING)
+
+        async def empty() -> bool | None:
+            with contextlib.suppress(FileNotFoundError):
+                return None if await asyncio.to_thread(lambda: list((world.settings.work_dir / "jobs").iterdir())) else True
+            return True
+
+        await eventually(empty)

@@ -1,0 +1,91 @@
+"""A training process without torch: it speaks the whole protocol, and misbehaves where the job's trigger word says so.
+
+`pause@N` waits before step N for an order to stop, `hang@N` says nothing more, `crash@N` ends without a word, and
+`fail@N:CODE` and `flaky@N:CODE` report a permanent and a passing error. A resumed job behaves, but for `pause@6,15,27`, which
+pauses at the next of its steps. What it trains is a hash chain over the steps, so that two runs agree exactly when both did every
+step once and in order.
+"""
+
+import json
+import os
+import sys
+import threading
+from hashlib import sha256
+from pathlib import Path
+
+from services.trainer.messages import (
+    ChildReport,
+    CheckpointReport,
+    Failed,
+    FromChild,
+    PhaseReport,
+    Ready,
+    StepReport,
+    Stop,
+    Stopped,
+    ToChild,
+    Train,
+    Trained,
+)
+from services.trainer.spec import Job, Phase
+
+stop = threading.Event()
+job_given = threading.Event()
+job_files: list[str] = []
+reports = os.fdopen(int(sys.argv[2]), "wb", buffering=0)
+
+
+def listen() -> None:
+    for line in os.fdopen(int(sys.argv[1]), "rb"):
+        order = ToChild.validate_json(line)
+        if isinstance(order, Stop):
+            stop.set()
+        elif isinstance(order, Train):
+            job_files.append(order.job_file)
+        job_given.set()
+    os._exit(0)
+
+
+def say(report: ChildReport) -> None:
+    reports.write(FromChild.dump_json(report) + b"\n")
+
+
+def train(job: Job) -> ChildReport:
+    state = {"step": 0, "digest": str(job.seed)}
+    if job.resume_from:
+        state = json.loads(job.resume_from.read_text())
+    what, _, where = job.trigger_word.partition("@")
+    numbers, _, code = where.partition(":")
+    first = state["step"]
+    trouble_at = next((int(number) for number in numbers.split(",") if number and int(number) > first), None)
+    if what != "pause" and job.resume_from:
+        trouble_at = None
+    say(PhaseReport(phase=Phase.TRAIN))
+    for step in range(first, job.steps):
+        if step == trouble_at:
+            if what == "pause":
+                stop.wait()
+            elif what == "hang":
+                threading.Event().wait()
+            elif what == "crash":
+                os._exit(7)
+            else:
+                return Failed(code=code, message=f"made to fail at step {step}", retryable=what == "flaky")
+        state = {"step": step + 1, "digest": sha256(f"{state['digest']}/{step}".encode()).hexdigest()}
+        say(StepReport(step=step + 1, loss=1.0 / (step + 1), steps_per_second=100.0, steps_run=step + 1 - first))
+        if stop.is_set() or (step + 1) % job.checkpoint_every_steps == 0:
+            file = job.output_folder / f"checkpoint-{step + 1}.safetensors"
+            file.write_text(json.dumps(state))
+            say(CheckpointReport(step=step + 1, file=str(file)))
+        if stop.is_set():
+            return Stopped(steps_run=step + 1 - first)
+    file = job.output_folder / "lora.safetensors"
+    file.write_text(state["digest"])
+    return Trained(file=str(file), steps_run=job.steps - first)
+
+
+threading.Thread(target=listen, daemon=True).start()
+say(Ready(device="cpu", seconds=0.0))
+job_given.wait()
+if job_files:
+    say(train(Job.model_validate_json(Path(job_files[0]).read_bytes())))

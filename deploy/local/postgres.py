@@ -101,4 +101,11 @@ def _initialise(folder: Path, password: str, wrap: tuple[str, ...], binaries: Pa
     if made.returncode != 0:
         msg = f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
         raise RuntimeError(msg)
+    # Made now, so that no service ever meets a server without its database.
+    command = [*wrap, str(binaries / "postgres"), "--single", "-D", str(folder), "postgres"]
+    statement = f"CREATE DATABASE {DATABASE}\n"
+    made = subprocess.run(command, input=statement, capture_output=True, text=True, check=False)
+    if made.returncode != 0 or "ERROR" in made.stderr:
+        msg = f"the database could not be made: {made.stderr.strip()}"
+        raise RuntimeError(msg)
     done.touch()

@@ -51,6 +51,7 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         "volume.port": ports["store-volume"],
         "volume.port.grpc": ports["store-volume-grpc"],
         "volume.max": 0,
+        "volume.preStopSeconds": 0,
         "filer": "true",
         "filer.port": ports["store-filer"],
         "filer.port.grpc": ports["store-filer-grpc"],

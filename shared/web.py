@@ -1,6 +1,8 @@
 """The HTTP side of every process: error answers, request ids, health, readiness and metrics, and how it is served."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
@@ -130,6 +132,8 @@ def create_app(
 def run(service: str, create: Callable[[], FastAPI], settings: ServiceSettings) -> None:
     """Serve until SIGTERM or SIGINT; running requests get a bounded time to end, then the lifespan is left."""
     configure_logging(service, settings)
+    # uvicorn drains and then raises the signal again, which would end the process with it: being stopped is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         create(),
         host=settings.http_host,

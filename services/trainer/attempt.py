@@ -11,7 +11,6 @@ from typing import NoReturn
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.trainer.base_cache import BaseCache
 from services.trainer.child_process import Child
 from services.trainer.errors import ChildFailedError, InputUnavailableError, StalledError
 from services.trainer.fence import is_away, patiently
@@ -22,6 +21,7 @@ from services.trainer.spec import Phase
 from services.trainer.uploads import Uploads
 from shared import leases
 from shared.blobs import Blobs
+from shared.checkpoint_cache import CheckpointCache
 from shared.db import Database
 from shared.errors import LeaseLostError, TunesmithError
 from shared.leases import CancelRequestedError, Claim, Renewal
@@ -47,7 +47,7 @@ class Attempt:
     """Drives one child through one claimed tune. `run` ends the child in every case."""
 
     def __init__(
-        self, claim: Claim, child: Child, database: Database, blobs: Blobs, bases: BaseCache, settings: TrainerSettings
+        self, claim: Claim, child: Child, database: Database, blobs: Blobs, bases: CheckpointCache, settings: TrainerSettings
     ) -> None:
         self.claim = claim
         self._tune_id = claim.tune.id

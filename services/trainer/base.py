@@ -1,14 +1,10 @@
 """The base model of a tune, in memory."""
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from safetensors import SafetensorError
@@ -17,7 +13,7 @@ from services.trainer.errors import BadBaseError
 from services.trainer.spec import Device, Job
 from shared.engines import Engine
 from shared.errors import InvalidError
-from shared.models import checkpoints
+from shared.models import checkpoints, pipelines
 
 @dataclass(frozen=True)
 class Base:
@@ -68,25 +64,10 @@ def load_base(job: Job, device: torch.device) -> Base:
             f"of shape {job.shape_class}; start a new tune"
         )
         raise BadBaseError(msg)
-    pipeline = _pipeline(loaded, job.base_folder)
-    pipeline.set_progress_bar_config(disable=True)
+    noise = DDPMScheduler.from_pretrained(loaded.scheduler_folder, local_files_only=True)
+    pipeline = pipelines.build(loaded, noise)
     if dtype is not torch.float32:
         # The SDXL VAE overflows in half precision, and encoding happens once an image.
         pipeline.vae.to(torch.float32)
     pipeline.unet.to(memory_format=torch.channels_last)
-    return Base(engine=job.engine, pipeline=pipeline, device=device, dtype=dtype, noise=pipeline.scheduler)
-
-
-def _pipeline(loaded: checkpoints.Components, folder: Path) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
-    noise = DDPMScheduler.from_pretrained(loaded.scheduler_folder, local_files_only=True)
-    if loaded.info.engine is Engine.SD15:
-        [encoder], [tokenizer] = loaded.text_encoders, loaded.tokenizers
-        return StableDiffusionPipeline(
-            loaded.vae, encoder, tokenizer, loaded.unet, noise, None, None, requires_safety_checker=False
-        )
-    (first, second), (tokenizer, tokenizer_2) = loaded.text_encoders, loaded.tokenizers
-    index = json.loads((folder / "model_index.json").read_bytes())
-    zeros = bool(index.get("force_zeros_for_empty_prompt", True))
-    return StableDiffusionXLPipeline(
-        loaded.vae, first, second, tokenizer, tokenizer_2, loaded.unet, noise, force_zeros_for_empty_prompt=zeros
-    )
+    return Base(engine=job.engine, pipeline=pipeline, device=device, dtype=dtype, noise=noise)

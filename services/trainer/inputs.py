@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
-from services.trainer.base_cache import BaseCache
-from services.trainer.errors import BadCheckpointError, BadImageError
+from services.trainer.errors import BadBaseError, BadCheckpointError, BadImageError
 from services.trainer.settings import TrainerSettings
 from services.trainer.spec import SPEC_FILE, Job, TrainingImage, resolve_parameters
 from shared.blobs import Blobs
+from shared.checkpoint_cache import CheckpointCache
 from shared.engines import Engine
-from shared.errors import NotFoundError, UnavailableError
+from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.leases import Claim
 from shared.telemetry import get_logger
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 _RETRY_S = 1.0
 
 
-async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: BaseCache, settings: TrainerSettings) -> Path:
+async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCache, settings: TrainerSettings) -> Path:
     """Download base, images and last checkpoint, and write the job's file, whose path is returned.
 
     Waits for a store that is away; the caller bounds it. Raises the errors of `services.trainer.errors`.
@@ -29,7 +29,11 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: BaseCache, se
     tune = claim.tune
     engine = Engine(tune.engine)
     parameters = resolve_parameters(engine, tune.native_size_px, tune.parameters)
-    base_folder = await _patiently(lambda: bases.fetch(tune.base_blob_key, tune.base_sha256))
+    try:
+        base_folder = await _patiently(lambda: bases.fetch(tune.base_blob_key, tune.base_sha256))
+    except (NotFoundError, InvalidError) as error:
+        msg = f"the base checkpoint {tune.base_name} cannot be used: {error.message}; tune another, or bring this one anew"
+        raise BadBaseError(msg) from error
     images: list[TrainingImage] = []
     for image in claim.files:
         file = folder / f"image-{image.position}{Path(image.blob_key).suffix}"

@@ -11,12 +11,12 @@ from prometheus_client import Counter
 
 from services.trainer import repository
 from services.trainer.attempt import Attempt
-from services.trainer.base_cache import BaseCache
 from services.trainer.child_process import CHILD_COMMAND, Child
 from services.trainer.fence import is_away
 from services.trainer.settings import TrainerSettings
 from shared import leases
 from shared.blobs import Blobs
+from shared.checkpoint_cache import CheckpointCache
 from shared.db import Database
 from shared.errors import UnavailableError
 from shared.events import Fact, TuneCancelRequested, TuneQueued, TuneRequeued
@@ -42,7 +42,7 @@ class TrainerService:
         self._blobs = blobs
         self._settings = settings
         self._child_command = child_command
-        self._bases = BaseCache(settings.work_dir / "bases", blobs, settings.base_cache_bytes)
+        self._bases = CheckpointCache(settings.work_dir / "bases", blobs, settings.base_cache_bytes)
         self._device = ""
         self._attempt: Attempt | None = None
         self._draining = asyncio.Event()

@@ -1,0 +1,80 @@
+"""The `tunesmith` command. Only what a command needs is imported, so that `--help` answers at once."""
+
+import importlib
+import sys
+
+import click
+import typer
+from typer.core import TyperGroup
+
+_COMMANDS = {
+    "up": ("deploy.local.commands", "up"),
+    "down": ("deploy.local.commands", "down"),
+    "env": ("deploy.local.commands", "env"),
+    "asset": ("tunesmith.commands", "asset"),
+    "tune": ("tunesmith.commands", "tune"),
+    "generate": ("tunesmith.commands", "generate"),
+    "demo": ("tunesmith.commands", "demo"),
+    "checkpoints": ("deploy.local.checkpoints_command", "app"),
+    "keys": ("deploy.local.keys", "app"),
+    "dlq": ("deploy.local.dlq", "app"),
+    "migrate": ("deploy.local.commands", "migrate"),
+    "doctor": ("deploy.local.commands", "doctor"),
+}
+"""Each command's module and attribute; those in `deploy` come with the `local` extra."""
+_HELP = {
+    "up": "Start the local stack.",
+    "down": "End the local stack.",
+    "env": "Print the exports that point a client at the local stack.",
+    "asset": "The library: images, LoRAs and checkpoints.",
+    "tune": "Fine-tunes.",
+    "generate": "Generate images.",
+    "demo": "Run the main job and show it in one picture.",
+    "checkpoints": "Build, bring and choose base checkpoints.",
+    "keys": "API keys.",
+    "dlq": "Dead letters: list, replay, drop.",
+    "migrate": "Bring a database to the newest schema.",
+    "doctor": "Say what is wrong with a machine or a stack, and what to do.",
+}
+
+
+class _Lazy(TyperGroup):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        # Help for all of them must not import all of them.
+        if not set(sys.argv[1:]) & _COMMANDS.keys():
+            return click.Command(cmd_name, help=_HELP[cmd_name])
+        module, name = _COMMANDS[cmd_name]
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            msg = f"{cmd_name}: {error.name} is not installed; `pip install tunesmith[local]` has it"
+            raise click.ClickException(msg) from error
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command(cmd_name)(found)
+        return typer.main.get_command(single)
+
+
+app = typer.Typer(cls=_Lazy, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Fine-tune Stable Diffusion on your own machines.")
+
+
+@app.callback()
+def _root() -> None:
+    """Fine-tune Stable Diffusion on your own machines."""
+
+
+def main() -> None:
+    """Run the command line; an error of the server's is one line on standard error."""
+    from tunesmith.client import TunesmithApiError  # noqa: PLC0415 - httpx takes a moment
+
+    try:
+        app()
+    except TunesmithApiError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

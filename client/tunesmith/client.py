@@ -1,0 +1,187 @@
+"""A client of Tunesmith's HTTP API."""
+
+import base64
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from tunesmith.models import Asset, Generated, GeneratedImage, Tune
+
+_TIMEOUT_S = 300.0
+_POLL_S = 0.5
+_FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}
+
+
+class TunesmithApiError(Exception):
+    """The server refused; `status` is HTTP's, `code` the server's stable name for the error."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+class Client:
+    """Speaks to one Tunesmith.
+
+    `url` and `token` default to TUNESMITH_URL and OCTOAI_TOKEN, which `tunesmith env` prints for the local stack.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None) -> None:
+        url, token = url or os.environ.get("TUNESMITH_URL"), token or os.environ.get("OCTOAI_TOKEN")
+        if not url or not token:
+            msg = 'TUNESMITH_URL and OCTOAI_TOKEN are not set; for the local stack: eval "$(tunesmith env)"'
+            raise TunesmithApiError(0, "not_configured", msg)
+        self.url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
+        # Presigned URLs carry their own secret, and must not be sent ours.
+        self._plain = httpx.Client(timeout=_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        """Use the client as a context manager, which closes its connections."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self._http.close()
+        self._plain.close()
+
+    def upload(self, path: Path, *, name: str | None = None, asset_type: str = "file", engine: str | None = None) -> Asset:
+        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked."""
+        name = name or re.sub(r"[^a-zA-Z0-9_-]+", "-", path.stem)
+        data: dict[str, Any] = {"asset_type": asset_type}
+        if asset_type == "file":
+            data["file_format"] = _FORMATS.get(path.suffix.lower(), "unknown")
+        else:
+            data |= {"engine": engine, "file_format": "safetensors"}
+        created = self._call("POST", "/v1/assets", json={"name": name, "asset_type": asset_type, "data": data})
+        asset_id = created["asset"]["id"]
+        with path.open("rb") as file:
+            put = self._plain.put(created["transfer_api"]["put_url"], content=file.read())
+        if put.is_error:
+            raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused it: {put.text[:300]}")
+        self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
+        return self.asset(asset_id)
+
+    def asset(self, name_or_id: str) -> Asset:
+        """Return an asset by id, name or `octoai:NAME`."""
+        return Asset.model_validate(self._call("GET", f"/v1/assets/{name_or_id}")["asset"])
+
+    def wait_for_asset(self, asset: Asset, timeout_s: float = 120.0) -> Asset:
+        """Wait until the asset is ready. Raises TunesmithApiError when it is rejected, or not ready in time."""
+        deadline = time.monotonic() + timeout_s
+        while (now := self.asset(asset.id)).status != "ready":
+            if now.status in {"rejected", "error", "deleted"}:
+                raise TunesmithApiError(0, now.status, f"{now.name}: {now.status}: {now.status_details}")
+            if time.monotonic() > deadline:
+                raise TunesmithApiError(0, "timeout", f"{now.name}: not ready after {timeout_s:.0f} s, but {now.status}")
+            time.sleep(_POLL_S)
+        return now
+
+    def assets(self, **filters: Any) -> list[Asset]:
+        """Return the library, newest first; filters as the API's, e.g. `asset_type="lora"`."""
+        return [Asset.model_validate(item) for item in self._pages("/v1/assets", filters)]
+
+    def delete_asset(self, asset_id: str) -> None:
+        """Delete an asset."""
+        self._call("DELETE", f"/v1/assets/{asset_id}")
+
+    def create_tune(  # noqa: PLR0913 - one parameter a field
+        self,
+        name: str,
+        *,
+        base: str,
+        files: Sequence[tuple[str, str | None]],
+        trigger_word: str,
+        steps: int,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Tune:
+        """Start a tune of (asset id, caption) pairs; `options` are further fields of `details`, e.g. `rank=16`."""
+        details = {
+            "tune_type": "lora_tune",
+            "base_checkpoint": {"checkpoint_id": base},
+            "files": [{"file_id": file_id, "caption": caption} for file_id, caption in files],
+            "steps": steps,
+            "seed": seed,
+            "trigger_words": [trigger_word],
+            **options,
+        }
+        return Tune.model_validate(self._call("POST", "/v1/tune", json={"name": name, "details": details}))
+
+    def tune(self, tune_id: str) -> Tune:
+        """Return a tune."""
+        return Tune.model_validate(self._call("GET", f"/v1/tune/{tune_id}"))
+
+    def tunes(self, **filters: Any) -> list[Tune]:
+        """Return the tunes, newest first."""
+        return [Tune.model_validate(item) for item in self._pages("/v1/tunes", filters)]
+
+    def watch(self, tune_id: str) -> Iterator[Tune]:
+        """Yield the tune again and again until it has ended."""
+        while not (now := self.tune(tune_id)).has_ended:
+            yield now
+            time.sleep(_POLL_S)
+        yield now
+
+    def tune_events(self, tune_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """Return what happened to a tune after a sequence number, oldest first."""
+        events: list[dict[str, Any]] = []
+        while True:
+            page = self._call("GET", f"/v1/tune/{tune_id}/events", params={"after": after})
+            events += page["data"]
+            if not page["has_more"]:
+                return events
+            after = page["data"][-1]["sequence"]
+
+    def cancel_tune(self, tune_id: str) -> Tune:
+        """Ask a tune to stop."""
+        return Tune.model_validate(self._call("POST", f"/v1/tune/{tune_id}/cancel"))
+
+    def delete_tune(self, tune_id: str) -> None:
+        """Delete a tune; its images and its LoRA stay."""
+        self._call("DELETE", f"/v1/tune/{tune_id}")
+
+    def generate(self, prompt: str, *, engine: str = "sd", **options: Any) -> Generated:
+        """Generate images; `options` are the API's fields, e.g. `loras={"name": 0.9}`, `seed=1`, `num_images=4`."""
+        answer = self._http.post(f"/generate/{engine}", json={"prompt": prompt, **options})
+        body = _checked(answer)
+        images = [
+            GeneratedImage(data=base64.b64decode(image["image_b64"]), seed=image["seed"])
+            for image in body["images"]
+            if not image["removed_for_safety"]
+        ]
+        return Generated(images=images, notice=answer.headers.get("X-Tunesmith-Notice", ""))
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        return _checked(self._http.request(method, path, **options))
+
+    def _pages(self, path: str, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        offset = 0
+        while True:
+            page = self._call("GET", path, params={**filters, "offset": offset})
+            yield from page["data"]
+            offset += len(page["data"])
+            if not page["has_more"]:
+                return
+
+
+def _checked(answer: httpx.Response) -> dict[str, Any]:
+    if not answer.is_error:
+        return answer.json()
+    try:
+        body = answer.json()
+        detail, code = body["detail"], body.get("code", "")
+    except (ValueError, KeyError, TypeError):
+        raise TunesmithApiError(answer.status_code, "", answer.text[:300] or answer.reason_phrase) from None
+    if isinstance(detail, list):
+        detail = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in detail)
+    raise TunesmithApiError(answer.status_code, code, detail)

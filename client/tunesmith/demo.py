@@ -1,0 +1,87 @@
+"""The main job, start to end: upload, tune, generate without and with the LoRA, and one picture that shows it."""
+
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tunesmith import sheet
+from tunesmith.client import Client, TunesmithApiError
+
+SAMPLES = Path(__file__).parent / "samples"
+BASE = "octoai:tiny-sd15"
+TRIGGER_WORD = "sks1"
+STEPS = 200
+SUBJECT = f"{TRIGGER_WORD} star"
+PROMPTS = (
+    f"a photo of a {SUBJECT} in the snow",
+    f"a photo of a {SUBJECT} at night",
+    f"a photo of a {SUBJECT} in a city",
+    f"a photo of a {SUBJECT} on a teal background",
+    f"a photo of a {SUBJECT} on a pink background",
+)
+"""Grounds that no training image shows: the subject is to be learnt, not its pictures."""
+_SEED = 11
+_GENERATE = {"sampler": "DDIM", "steps": 25, "cfg_scale": 5.0, "width": 512, "height": 512, "image_encoding": "png"}
+
+
+def run(client: Client, folder: Path, console: Console) -> Path:
+    """Run the demo and return the path of the contact sheet, which is written into `folder`."""
+    captions: dict[str, str] = json.loads((SAMPLES / "captions.json").read_text())
+    name = _fresh_name(client)
+    began = time.monotonic()
+    columns = (TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(f"uploading {len(captions)} images", total=len(captions), note="")
+        files = []
+        for file, caption in captions.items():
+            asset = client.upload(SAMPLES / file, name=f"{name}-{Path(file).stem}")
+            files.append((asset.id, caption))
+            progress.advance(task)
+        task = progress.add_task(f"tuning {BASE} as {name}", total=STEPS, note="waiting")
+        tune = client.create_tune(
+            name, base=BASE, files=files, trigger_word=TRIGGER_WORD, steps=STEPS, seed=_SEED, rank=8, learning_rate=2e-3, batch_size=4
+        )
+        for tune in client.watch(tune.id):
+            if tune.progress:
+                loss = f"loss {tune.progress.loss:.3f}" if tune.progress.loss else tune.status
+                progress.update(task, completed=tune.progress.step, note=loss)
+        if tune.status != "succeeded":
+            raise TunesmithApiError(0, tune.status, f"the tune {tune.id} {tune.status}: {tune.status_details}")
+        progress.update(task, completed=STEPS)
+        task = progress.add_task("generating without and with the LoRA", total=2 * len(PROMPTS), note="")
+        pictures: dict[bool, list[bytes]] = {False: [], True: []}
+        for tuned in (False, True):
+            for number, prompt in enumerate(PROMPTS):
+                options = {**_GENERATE, "checkpoint": BASE, "seed": _SEED + number}
+                if tuned:
+                    options["loras"] = {name: 1.0}
+                pictures[tuned].append(client.generate(prompt, **options).images[0].data)
+                progress.advance(task)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
+    sheet.write(
+        path,
+        title=f"Tunesmith: five images of “{SUBJECT}”, {STEPS} steps",
+        subtitle=f"{BASE}, a checkpoint of 64 x 64 px made for trying things out; same prompts and seeds before and after",
+        training=[(SAMPLES / file).read_bytes() for file in captions],
+        prompts=PROMPTS,
+        before=pictures[False],
+        after=pictures[True],
+    )
+    console.print(f"\ndone in {time.monotonic() - began:.0f} s")
+    console.print("\nGo on with it:")
+    console.print('  eval "$(.venv/bin/tunesmith env)"', highlight=False)
+    console.print(f'  .venv/bin/tunesmith generate "a photo of a {SUBJECT} on a beach" --lora {name}=0.9', highlight=False)
+    console.print("  make down          ends the stack", highlight=False)
+    return path
+
+
+def _fresh_name(client: Client) -> str:
+    taken = {tune.name for tune in client.tunes()} | {asset.name for asset in client.assets(asset_type="lora")}
+    number = 1
+    while f"demo-star-{number}" in taken:
+        number += 1
+    return f"demo-star-{number}"

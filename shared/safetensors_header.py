@@ -8,7 +8,7 @@ import json
 from math import prod
 from pathlib import Path
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from shared.errors import InvalidError
 
@@ -51,10 +51,9 @@ def read_header(path: Path) -> Header:
         text = file.read(length)
     try:
         document = json.loads(text)
-        metadata = document.pop("__metadata__", {})
-        header = Header(metadata=metadata, tensors=document)
+        header = Header(metadata=document.pop("__metadata__", {}), tensors=document)
     # RecursionError: brackets nested a million deep are valid JSON.
-    except (ValueError, AttributeError, RecursionError, ValidationError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         msg = "the file is not safetensors: its header is not the JSON object that the format asks for"
         raise InvalidError(msg) from error
     _check_offsets(header, size - _LENGTH_BYTES - length)

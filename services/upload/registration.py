@@ -55,10 +55,12 @@ class Registration:
             asset = await repository.add_lora_of_tune(session, _row(tune, asset_id, key, stored, info))
             if asset is None:
                 await blob_rows.orphan(session, key)
-                await self._say_again(session, tune_id)
-                return
-            await names.hand_over(session, tune_id, asset_id)
-            await outbox.publish(session, Context.UPLOAD, _ready(asset))
+            else:
+                await names.hand_over(session, tune_id, asset_id)
+                await outbox.publish(session, Context.UPLOAD, _ready(asset))
+        if asset is None:
+            await self._give_up(tune, f"another asset has the name {tune.name!r}")
+            return
         log.info("lora.registered", tune_id=tune_id, asset_id=asset_id)
 
     async def _copy(self, tune: Tune, source: str, key: str) -> tuple[Stored, LoraInfo]:
@@ -85,9 +87,9 @@ class Registration:
         return asset is not None
 
     async def _give_up(self, tune: Tune, reason: str) -> None:
-        """Say that there will be no LoRA. No row is left: the tune keeps the name until the scheduler has failed it."""
+        """Say that there will be no LoRA, unless another replica has registered it. No row is left: the tune keeps the name until the scheduler has failed it."""
         async with self._database.begin() as session:
-            # Another replica may have registered it, and the tune's own copy may be collected since.
+            # The tune's own copy may have been collected since, which is then no fault.
             if await self._say_again(session, tune.id):
                 return
             rejected = events.AssetRejected(

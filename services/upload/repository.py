@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, and_, cast, exists, func, literal, or_, select, update
-from sqlalchemy.dialects.postgresql import INTERVAL, insert
+from sqlalchemy import ColumnElement, Double, Select, String, and_, cast, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.accounts import PLATFORM_ACCOUNT
@@ -42,13 +42,9 @@ async def add(session: AsyncSession, asset: Asset) -> None:
 
 
 async def add_lora_of_tune(session: AsyncSession, values: dict[str, Any]) -> Asset | None:
-    """Insert the LoRA of a tune; None when the tune has one already, be it deleted since."""
-    new = (
-        insert(Asset)
-        .values(values)
-        .on_conflict_do_nothing(index_elements=["tune_id"], index_where=Asset.tune_id.is_not(None))
-    )
-    return await session.scalar(new.returning(Asset))
+    """Insert the LoRA of a tune; None when the tune has one already, be it deleted since, or its name is taken."""
+    # No target: of two that register at once, the second meets the index of names before that of tunes.
+    return await session.scalar(insert(Asset).values(values).on_conflict_do_nothing().returning(Asset))
 
 
 async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None:
@@ -151,7 +147,8 @@ async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bo
 
 async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> Sequence[Asset]:
     """Return uploads that have waited for their verdict past the bound, and start their clocks anew."""
-    bound = timedelta(seconds=bound_s) + Asset.size_bytes * literal(timedelta(seconds=1), INTERVAL) / _BYTES_PER_S
+    seconds = cast(bound_s + Asset.size_bytes / _BYTES_PER_S, Double)
+    bound = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     late = (
         select(Asset.id)
         .where(Asset.status == "uploaded", Asset.updated_at < func.now() - bound)

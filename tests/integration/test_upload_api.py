@@ -1,0 +1,253 @@
+"""The asset library's HTTP API, in the shapes that OctoAI's clients insist on."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+
+from services.upload.settings import UploadSettings
+from shared.blobs import Blobs
+from shared.db import Database
+from tests.upload_world import UploadWorld, lora, png
+
+
+@pytest.fixture
+async def world(
+    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
+) -> AsyncIterator[UploadWorld]:
+    database = Database(database_url)
+    world = await UploadWorld.build(make_settings(UploadSettings), database, blobs)
+    yield world
+    await world.close()
+    await database.close()
+
+
+REQUIRED = {
+    "id", "asset_type", "name", "description", "size_bytes", "status", "status_details", "created_at", "data", "tenant_uuid"
+}  # fmt: skip
+
+
+async def test_creating_answers_the_asset_and_where_to_put_the_file(world: UploadWorld) -> None:
+    created = await world.create("cat-01", description=None, url=None, data={"file_format": "jpg"})
+
+    asset = created["asset"]
+    assert re.fullmatch(r"asset_[0-9a-z]{26}", asset["id"])
+    assert REQUIRED <= asset.keys()
+    assert all(asset[field] is not None for field in REQUIRED)
+    assert (asset["status"], asset["description"], asset["size_bytes"]) == ("ready_to_upload", "", 0)
+    assert asset["data"] == {"asset_type": "file", "file_format": "jpg", "preview_url": None, "version": ""}
+    assert asset["is_public"] is False
+    assert created["token"] == ""
+    assert created["transfer_api"]["type"] == "presigned-url"
+    put_url = created["transfer_api"]["put_url"]
+    assert put_url.startswith(f"{world.settings.public_url}/{world.settings.s3_bucket}/staging/file/{asset['id']}?")
+
+
+async def test_one_who_asks_for_sts_gets_a_presigned_url(world: UploadWorld) -> None:
+    created = await world.create(transfer_api_type="sts")
+
+    assert created["transfer_api"]["type"] == "presigned-url"
+
+
+async def test_an_upload_becomes_uploaded_and_completing_twice_is_fine(world: UploadWorld) -> None:
+    asset_id = await world.send(png())
+
+    again = await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})
+
+    assert (again.status_code, again.json()) == (200, {"error": None})
+    shown = await world.shown(asset_id)
+    assert (shown["status"], shown["size_bytes"]) == ("uploaded", len(png()))
+    assert [kind for kind, _ in await world.facts()] == ["asset.created", "asset.uploaded"]
+
+
+async def test_completing_without_a_file_is_refused_and_can_be_made_good(world: UploadWorld) -> None:
+    created = await world.create()
+    path = f"/v1/assets/{created['asset']['id']}/complete-upload"
+
+    refused = await world.client.post(path, json={})
+
+    assert refused.status_code == 422
+    assert refused.json()["detail"][0]["msg"].startswith("nothing has been uploaded for asset")
+    assert (await world.shown("photo"))["status"] == "ready_to_upload"
+    async with httpx.AsyncClient() as store:
+        await store.put(created["transfer_api"]["put_url"], content=png())
+    assert (await world.client.post(path, json={})).status_code == 200
+
+
+async def test_a_file_over_the_limit_of_its_type_is_refused(
+    world: UploadWorld, make_settings: Callable[..., UploadSettings]
+) -> None:
+    small = await UploadWorld.build(make_settings(UploadSettings, max_file_bytes=50), world.database, world.blobs)
+    created = await small.create()
+    async with httpx.AsyncClient() as store:
+        await store.put(created["transfer_api"]["put_url"], content=png())
+
+    refused = await small.client.post(f"/v1/assets/{created['asset']['id']}/complete-upload", json={})
+    await small.close()
+
+    assert refused.status_code == 422
+    assert f"{len(png())} bytes; a file may have at most 50" in refused.json()["detail"][0]["msg"]
+
+
+async def test_one_of_many_that_take_a_name_at_once_gets_it(world: UploadWorld) -> None:
+    body = {"name": "cat", "asset_type": "file", "data": {"asset_type": "file"}}
+
+    answers = await asyncio.gather(*(world.client.post("/v1/assets", json=body) for _ in range(20)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 19
+    refused = next(answer for answer in answers if answer.status_code == 409)
+    assert "'cat' is in use by asset asset_" in refused.json()["detail"]
+
+
+async def test_names_of_different_accounts_do_not_meet(world: UploadWorld) -> None:
+    await world.create("cat")
+
+    answer = await world.stranger.post(
+        "/v1/assets", json={"name": "cat", "asset_type": "file", "data": {"asset_type": "file"}}
+    )
+
+    assert answer.status_code == 200
+
+
+WRONG: list[tuple[dict[str, object], int, list[str] | None]] = [
+    ({"name": "a b"}, 422, ["body", "name"]),
+    ({"name": ""}, 422, ["body", "name"]),
+    ({"name": "a" * 201}, 422, ["body", "name"]),
+    ({"asset_type": "song"}, 422, ["body", "asset_type"]),
+    ({"data": {"asset_type": "lora"}}, 422, ["body", "data", "asset_type"]),
+    ({"data": {"file_format": "mp3"}}, 422, ["body", "data", "file_format"]),
+    ({"asset_type": "lora", "data": {}}, 422, ["body", "data", "engine"]),
+    ({"asset_type": "lora", "data": {"engine": "text/llama-2-7b"}}, 422, ["body", "data", "engine"]),
+    ({"asset_type": "vae", "data": {}}, 400, None),
+    ({"url": "https://example.org/x.safetensors"}, 400, None),
+    ({"hf_repo": "someone/something"}, 400, None),
+    ({"is_public": True}, 403, None),
+]
+
+
+async def test_what_is_wrong_with_a_request_is_said(world: UploadWorld) -> None:
+    for change, status, loc in WRONG:
+        answer = await world.client.post("/v1/assets", json={"name": "cat", "asset_type": "file", "data": {}} | change)
+
+        assert answer.status_code == status, (change, answer.text)
+        detail = answer.json()["detail"]
+        if loc is None:
+            assert isinstance(detail, str), change
+        else:
+            assert [item.keys() for item in detail] == [{"loc", "msg", "type"}], change
+            assert detail[0]["loc"] == loc
+    assert await world.facts() == []
+
+
+async def test_a_deleted_asset_is_gone_and_its_name_free(world: UploadWorld) -> None:
+    asset_id = (await world.create("cat"))["asset"]["id"]
+
+    deleted = await world.client.delete(f"/v1/assets/{asset_id}")
+
+    assert deleted.status_code == 200
+    assert deleted.json().keys() == {"id", "deleted_at"}
+    assert (await world.client.get(f"/v1/assets/{asset_id}")).status_code == 404
+    assert (await world.client.delete(f"/v1/assets/{asset_id}")).status_code == 404
+    await world.create("cat")
+    assert [kind for kind, _ in await world.facts()] == ["asset.created", "asset.deleted", "asset.created"]
+
+
+async def test_another_accounts_asset_does_not_exist(world: UploadWorld) -> None:
+    asset_id = await world.send(png(), "cat")
+
+    answers = [
+        await world.stranger.get(f"/v1/assets/{asset_id}"),
+        await world.stranger.get("/v1/assets/cat"),
+        await world.stranger.delete(f"/v1/assets/{asset_id}"),
+        await world.stranger.post(f"/v1/assets/{asset_id}/complete-upload", json={}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 404, 404]
+    assert (await world.stranger.get("/v1/assets")).json() == {"data": [], "has_more": False, "total": 0}
+
+
+async def test_lists_are_newest_first_in_pages(world: UploadWorld) -> None:
+    for number in range(5):
+        await world.create(f"cat-{number}")
+
+    first = (await world.client.get("/v1/assets?limit=2")).json()
+    last = (await world.client.get("/v1/assets?limit=2&offset=4")).json()
+
+    assert [asset["name"] for asset in first["data"]] == ["cat-4", "cat-3"]
+    assert (first["has_more"], first["total"]) == (True, 5)
+    assert [asset["name"] for asset in last["data"]] == ["cat-0"]
+    assert (last["has_more"], last["total"]) == (False, 5)
+    assert (await world.client.get("/v1/assets?limit=101")).status_code == 422
+
+
+NARROWED = {
+    "name=cat": ["cat"],
+    "name=ca": [],
+    "asset_type=file&asset_type=lora": ["style-xl", "style", "cat"],
+    "asset_type=file%2Clora": ["style-xl", "style", "cat"],
+    "asset_type=lora": ["style-xl", "style"],
+    "engine=image/stable-diffusion-v1-5": ["style"],
+    "engine_type=image": ["style-xl", "style"],
+    "engine_type=text": [],
+    "file_format=safetensors": ["style-xl", "style"],
+    "data_type=fp16": ["style-xl", "style"],
+    "is_public=true": [],
+    "owner=octoai": [],
+}
+
+
+async def test_lists_are_narrowed(world: UploadWorld) -> None:
+    await world.create("cat")
+    await world.create("style", "lora", data={"engine": "image/stable-diffusion-v1-5"})
+    await world.create("style-xl", "lora", data={"engine": "image/stable-diffusion-xl-v1-0"})
+
+    for query, names in NARROWED.items():
+        found = (await world.client.get(f"/v1/assets?{query}")).json()
+
+        assert [asset["name"] for asset in found["data"]] == names, query
+        assert found["total"] == len(names), query
+
+
+async def test_a_list_narrowed_to_ids_has_those(world: UploadWorld) -> None:
+    ids = [(await world.create(f"cat-{number}"))["asset"]["id"] for number in range(3)]
+
+    found = (await world.client.get("/v1/assets", params={"asset_ids": f"{ids[0]},{ids[2]}"})).json()
+
+    assert [asset["id"] for asset in found["data"]] == [ids[2], ids[0]]
+
+
+async def test_a_ready_picture_can_be_fetched_and_an_unchecked_one_cannot(world: UploadWorld) -> None:
+    asset_id = await world.send(png(), "cat")
+    before = (await world.client.get("/v1/assets/cat?transfer_api_type=sts")).json()
+
+    await world.intake.check(asset_id)
+
+    after = (await world.client.get("/v1/assets/cat")).json()
+    listed = (await world.client.get("/v1/assets?get_preview_urls=true")).json()["data"][0]
+    assert before["transfer_api"] == {"type": "presigned-url", "put_url": "", "get_url": ""}
+    async with httpx.AsyncClient() as store:
+        for url in (after["transfer_api"]["get_url"], listed["data"]["preview_url"]):
+            got = await store.get(url)
+            assert (got.status_code, got.headers["content-type"]) == (200, "image/png")
+
+
+async def test_a_key_without_the_scope_is_refused(world: UploadWorld) -> None:
+    unknown = await world.client.get("/v1/assets", headers={"Authorization": "Bearer nothing"})
+
+    assert unknown.status_code == 401
+
+
+async def test_an_admin_may_make_an_asset_public(world: UploadWorld) -> None:
+    body = {"asset_type": "lora", "data": {"engine": "image/stable-diffusion-v1-5"}, "name": "style", "is_public": True}
+    created = (await world.admin.post("/v1/assets", json=body)).json()
+    async with httpx.AsyncClient() as store:
+        await store.put(created["transfer_api"]["put_url"], content=lora())
+    asset_id = created["asset"]["id"]
+    await world.admin.post(f"/v1/assets/{asset_id}/complete-upload", json={})
+    await world.intake.check(asset_id)
+
+    assert (await world.stranger.get(f"/v1/assets/{asset_id}")).json()["asset"]["status"] == "ready"
+    assert (await world.stranger.get("/v1/assets?is_public=true")).json()["total"] == 1
+    assert (await world.stranger.delete(f"/v1/assets/{asset_id}")).status_code == 404

@@ -1,0 +1,158 @@
+"""Intake: what was uploaded becomes ready or is rejected with the reason, and only a clean copy is ever used."""
+
+import io
+import pickle
+import zipfile
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest
+from PIL import Image
+
+from services.upload.settings import UploadSettings
+from shared.blobs import Blobs
+from shared.db import Database
+from tests.upload_world import UploadWorld, lora, png, safetensors
+
+SD15 = {"engine": "image/stable-diffusion-v1-5"}
+
+
+@pytest.fixture
+async def world(
+    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
+) -> AsyncIterator[UploadWorld]:
+    database = Database(database_url)
+    world = await UploadWorld.build(make_settings(UploadSettings), database, blobs)
+    yield world
+    await world.close()
+    await database.close()
+
+
+async def test_a_picture_becomes_ready_as_a_clean_copy(world: UploadWorld) -> None:
+    asset_id = await world.send(png((80, 64)) + b"and something behind it")
+
+    await world.intake.check(asset_id)
+
+    row = await world.row(asset_id)
+    assert (row.status, row.data["file_format"], row.data["width"], row.data["height"]) == ("ready", "png", 80, 64)
+    assert row.blob_key is not None
+    copy = await world.blobs.get_bytes(row.blob_key, max_bytes=10_000)
+    assert b"something" not in copy
+    assert Image.open(io.BytesIO(copy)).size == (80, 64)
+    assert row.size_bytes == len(copy)
+    assert await world.blob_state(row.blob_key) == "committed"
+    assert await world.blob_state(row.staging_key) == "orphaned"
+    kind, fact = (await world.facts())[-1]
+    assert (kind, fact["asset_id"], fact["version"], fact["tune_id"]) == ("asset.ready", asset_id, 3, None)
+
+
+async def test_what_is_no_picture_is_rejected_with_the_reason(world: UploadWorld) -> None:
+    asset_id = await world.send(b"GIF89a" + bytes(100))
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown(asset_id)
+    assert (shown["status"], shown["status_details"]) == ("rejected", "the file is neither PNG nor JPEG")
+    kind, fact = (await world.facts())[-1]
+    assert (kind, fact["reason"]) == ("asset.rejected", "the file is neither PNG nor JPEG")
+    completed = await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})
+    assert completed.status_code == 409
+
+
+async def test_checking_twice_gives_one_verdict(world: UploadWorld) -> None:
+    asset_id = await world.send(png())
+
+    await world.intake.check(asset_id)
+    first = await world.row(asset_id)
+    await world.intake.check(asset_id)
+
+    assert (await world.row(asset_id)).blob_key == first.blob_key
+    assert [kind for kind, _ in await world.facts()].count("asset.ready") == 1
+
+
+async def test_what_is_written_after_the_verdict_changes_nothing(world: UploadWorld) -> None:
+    created = await world.create("style", "lora", data=SD15)
+    put_url, asset_id = created["transfer_api"]["put_url"], created["asset"]["id"]
+    async with httpx.AsyncClient() as store:
+        await store.put(put_url, content=lora())
+        await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})
+        await world.intake.check(asset_id)
+        await store.put(put_url, content=b"something else")
+
+    row = await world.row(asset_id)
+    assert row.blob_key is not None
+    assert await world.blobs.get_bytes(row.blob_key, max_bytes=100_000) == lora()
+
+
+async def test_an_asset_deleted_during_its_intake_stays_deleted(world: UploadWorld) -> None:
+    asset_id = await world.send(png())
+    look_at = world.intake._look_at  # noqa: SLF001 - the moment between the look and the verdict
+
+    async def look_and_delete(*arguments: object) -> object:
+        accepted = await look_at(*arguments)  # pyright: ignore[reportArgumentType]
+        await world.client.delete(f"/v1/assets/{asset_id}")
+        return accepted
+
+    world.intake._look_at = look_and_delete  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
+    await world.intake.check(asset_id)
+
+    row = await world.row(asset_id)
+    assert (row.status, row.blob_key) == ("deleted", None)
+    assert [
+        item.key for item in await world.blobs.list("assets/") if await world.blob_state(item.key) != "orphaned"
+    ] == []
+
+
+async def test_a_lora_becomes_ready_with_what_its_header_says(world: UploadWorld) -> None:
+    metadata = {"trigger_word": "sks1", "shape_class": "sd15-3f2a9c1d", "base_sha256": "ab" * 32}
+    asset_id = await world.send(lora(rank=8, metadata=metadata), "style", "lora", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    row = await world.row(asset_id)
+    assert row.status == "ready", row.status_details
+    assert row.data == {
+        "asset_type": "lora",
+        "engine": "image/stable-diffusion-v1-5",
+        "file_format": "safetensors",
+        "data_type": "fp16",
+        "trigger_words": ["sks1"],
+        "checkpoint": None,
+        "base_sha256": "ab" * 32,
+        "shape_class": "sd15-3f2a9c1d",
+        "rank": 8,
+        "key_format": "diffusers",
+    }
+    assert row.blob_key is not None
+    assert row.blob_key.startswith(f"assets/{asset_id}/")
+
+
+def _zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"lora": 1}))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (pickle.dumps({"lora_A": list(range(1000))}), "not safetensors"),
+        (_zip(), "not safetensors"),
+        (
+            lora(features=2048),
+            "data.engine says image/stable-diffusion-v1-5, but the file is a LoRA for image/stable-diffusion-xl",
+        ),
+        (safetensors({"model.weight": [4, 4]}), "holds no LoRA weights"),
+        (lora()[:-10], "it is cut or was added to"),
+    ],
+    ids=["pickle", "zip", "other engine", "no lora", "cut"],
+)
+async def test_what_is_no_fitting_lora_is_rejected(world: UploadWorld, content: bytes, reason: str) -> None:
+    asset_id = await world.send(content, "style", "lora", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown(asset_id)
+    assert shown["status"] == "rejected"
+    assert reason in shown["status_details"]

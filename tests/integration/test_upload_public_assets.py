@@ -1,0 +1,134 @@
+"""Public checkpoints: registered once, switched when their bytes change, and kept for who still needs the old ones."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from services.upload import public_assets
+from services.upload.settings import UploadSettings
+from shared import checkpoint_files
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.errors import InvalidError, NotFoundError
+from tests.upload_world import UploadWorld
+
+DEFAULT_SDXL = "asset_01hdpjv7bxe1n99eazrv23ca1k"
+
+
+@pytest.fixture
+async def world(
+    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
+) -> AsyncIterator[UploadWorld]:
+    database = Database(database_url)
+    world = await UploadWorld.build(make_settings(UploadSettings), database, blobs)
+    yield world
+    await world.close()
+    await database.close()
+
+
+def checkpoint(tmp_path: Path, weights: bytes = b"weights") -> Path:
+    """Pack a model folder whose configuration is real and whose weights are not."""
+    folder = tmp_path / "checkpoint"
+    documents = {
+        "model_index.json": {"_class_name": "StableDiffusionPipeline"},
+        "unet/config.json": {"sample_size": 16, "cross_attention_dim": 128},
+        "vae/config.json": {"block_out_channels": [32, 48, 64]},
+        "text_encoder/config.json": {"hidden_size": 128},
+    }
+    for name, document in documents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(document))
+    (folder / "unet" / "model.safetensors").write_bytes(weights)
+    checkpoint_files.pack(folder, tmp_path / "checkpoint.tar")
+    return tmp_path / "checkpoint.tar"
+
+
+async def test_a_registered_checkpoint_is_everybodys(world: UploadWorld, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+
+    asset_id = await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny-sd15")
+
+    shown = await world.shown("octoai:tiny-sd15")
+    assert (shown["id"], shown["status"], shown["is_public"]) == (asset_id, "ready", True)
+    assert shown["data"]["engine"] == "image/stable-diffusion-v1-5"
+    assert shown["data"]["native_size_px"] == 64
+    assert shown["data"]["shape_class"].startswith("sd15-")
+    assert (await world.client.get("/v1/assets/octoai%3Atiny-sd15")).json()["asset"]["id"] == asset_id
+    assert (await world.shown(asset_id))["name"] == "tiny-sd15"
+    assert [a["id"] for a in (await world.client.get("/v1/assets?owner=octoai")).json()["data"]] == [asset_id]
+    row = await world.row(asset_id)
+    assert await world.blobs.get_bytes(row.blob_key or "", max_bytes=1 << 20) == path.read_bytes()
+    # Its name is the platform's alone.
+    assert (await world.client.get("/v1/assets/tiny-sd15")).status_code == 404
+    assert (await world.client.get("/v1/assets/studio:tiny-sd15")).status_code == 404
+    assert (await world.client.delete(f"/v1/assets/{asset_id}")).status_code == 404
+
+
+async def test_the_same_bytes_again_change_nothing(world: UploadWorld, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    first = await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny-sd15")
+    before = await world.row(first)
+
+    again = await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny-sd15")
+
+    after = await world.row(again)
+    assert (first, before.blob_key, before.version) == (again, after.blob_key, after.version)
+    assert len(await world.facts()) == 1
+
+
+async def test_other_bytes_are_switched_to_and_the_old_ones_given_up(world: UploadWorld, tmp_path: Path) -> None:
+    asset_id = await public_assets.register_checkpoint(
+        world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15"
+    )
+    old = await world.row(asset_id)
+
+    path = checkpoint(tmp_path, b"trained longer")
+    again = await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny-sd15")
+
+    new = await world.row(asset_id)
+    assert again == asset_id
+    assert (new.sha256 == old.sha256, new.version) == (False, 2)
+    assert await world.blob_state(old.blob_key) == "orphaned"
+    assert await world.blob_state(new.blob_key) == "committed"
+
+
+async def test_an_alias_shares_the_bytes_and_follows_them(world: UploadWorld, tmp_path: Path) -> None:
+    async def register(weights: bytes) -> None:
+        path = checkpoint(tmp_path, weights)
+        await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny")
+        await public_assets.ensure_alias(world.database, name="default-sdxl", of="tiny", asset_id=DEFAULT_SDXL)
+
+    await register(b"first")
+    first = await world.row(DEFAULT_SDXL)
+    await register(b"second")
+
+    second = await world.row(DEFAULT_SDXL)
+    shown = await world.shown("octoai:default-sdxl")
+    assert (shown["id"], shown["data"]["alias_of"]) == (DEFAULT_SDXL, "tiny")
+    assert second.blob_key == (await world.row((await world.shown("octoai:tiny"))["id"])).blob_key != first.blob_key
+    # Only once nobody stands for them any more.
+    assert await world.blob_state(first.blob_key) == "orphaned"
+    assert await world.blob_state(second.blob_key) == "committed"
+
+
+async def test_an_alias_that_an_operator_switched_is_left_alone(world: UploadWorld, tmp_path: Path) -> None:
+    for name in ("tiny", "full"):
+        path = checkpoint(tmp_path, name.encode())
+        await public_assets.register_checkpoint(world.database, world.blobs, path, name=name)
+    await public_assets.ensure_alias(world.database, name="default-sd15", of="tiny")
+    await public_assets.switch_alias(world.database, name="default-sd15", of="full")
+
+    await public_assets.ensure_alias(world.database, name="default-sd15", of="tiny")
+
+    assert (await world.shown("octoai:default-sd15"))["data"]["alias_of"] == "full"
+
+
+async def test_what_is_no_checkpoint_is_refused(world: UploadWorld, tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"not a tar")
+
+    with pytest.raises(InvalidError):
+        await public_assets.register_checkpoint(world.database, world.blobs, tmp_path / "x.tar", name="x")
+    with pytest.raises(NotFoundError, match="octoai:nothing"):
+        await public_assets.switch_alias(world.database, name="default-sd15", of="nothing")

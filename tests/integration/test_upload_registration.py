@@ -1,0 +1,199 @@
+"""Registration and the reconciler: a trained LoRA reaches the library once, and what was lost is found again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from hashlib import sha256
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from services.upload.settings import UploadSettings
+from shared import blob_rows, names
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.ids import new_id
+from shared.tables import Account, Asset, AssetName, Context, Tune
+from tests.upload_world import UploadWorld, lora, png
+
+LORA = lora(rank=8, metadata={"trigger_word": "sks1"})
+
+
+@pytest.fixture
+async def world(
+    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
+) -> AsyncIterator[UploadWorld]:
+    database = Database(database_url)
+    settings = make_settings(UploadSettings, intake_bound_s=60, registration_bound_s=60)
+    world = await UploadWorld.build(settings, database, blobs)
+    yield world
+    await world.close()
+    await database.close()
+
+
+async def _trained(world: UploadWorld, content: bytes = LORA, name: str = "sks1-dog") -> str:
+    """Store a LoRA as a trainer does, and return the id of its tune, which waits to be published."""
+    tune_id = new_id("tune")
+    base_key, lora_key = f"assets/{tune_id}/base.tar", f"tunes/{tune_id}/1/lora.safetensors"
+    for key, owner in ((base_key, Context.UPLOAD), (lora_key, Context.TUNES)):
+        async with world.database.begin() as session:
+            await blob_rows.stage(session, owner, key)
+        stored = await world.blobs.put_bytes(key, content)
+        async with world.database.begin() as session:
+            await blob_rows.commit(session, key, stored)
+    async with world.database.begin() as session:
+        account_id = (await session.scalars(select(Account.id).where(Account.name == "studio"))).one()
+        await names.reserve(session, account_id, name, "tune", tune_id)
+    await world.add(_tune(tune_id, account_id, name, base_key, lora_key))
+    return tune_id
+
+
+def _tune(tune_id: str, account_id: UUID, name: str, base_key: str, lora_key: str) -> Tune:
+    return Tune(
+        id=tune_id,
+        account_id=account_id,
+        name=name,
+        base_asset_id="asset_base",
+        base_name="octoai:tiny-sd15",
+        engine="image/stable-diffusion-v1-5",
+        base_blob_key=base_key,
+        base_sha256="ab" * 32,
+        shape_class="sd15-3f2a9c1d",
+        native_size_px=64,
+        steps=10,
+        step=10,
+        seed=1,
+        trigger_word="sks1",
+        request={},
+        state="publishing",
+        lease_epoch=1,
+        lora_key=lora_key,
+        lora_sha256=sha256(LORA).hexdigest(),
+        lora_size_bytes=len(LORA),
+        trained_at=func.now(),
+    )
+
+
+async def test_a_trained_lora_is_in_the_library_under_the_tunes_name(world: UploadWorld) -> None:
+    tune_id = await _trained(world)
+
+    await world.registration.register(tune_id)
+
+    shown = await world.shown("sks1-dog")
+    assert (shown["status"], shown["asset_type"], shown["size_bytes"]) == ("ready", "lora", len(LORA))
+    assert shown["data"] == {
+        "asset_type": "lora",
+        "engine": "image/stable-diffusion-v1-5",
+        "file_format": "safetensors",
+        "data_type": "fp16",
+        "trigger_words": ["sks1"],
+        "checkpoint": "asset_base",
+        "base_sha256": "ab" * 32,
+        "shape_class": "sd15-3f2a9c1d",
+        "rank": 8,
+        "key_format": "diffusers",
+    }
+    row = await world.row(shown["id"])
+    assert row.blob_key == f"assets/{row.id}/lora.safetensors"
+    assert await world.blobs.get_bytes(row.blob_key, max_bytes=100_000) == LORA
+    kind, fact = (await world.facts())[-1]
+    assert (kind, fact["asset_id"], fact["tune_id"], fact["name"]) == ("asset.ready", row.id, tune_id, "sks1-dog")
+    async with world.database.begin() as session:
+        holder = await session.get_one(AssetName, (row.account_id, "sks1-dog"))
+    assert (holder.holder_kind, holder.holder_id) == ("asset", row.id)
+
+
+async def test_registering_at_once_and_again_makes_one_asset(world: UploadWorld) -> None:
+    tune_id = await _trained(world)
+
+    await asyncio.gather(*(world.registration.register(tune_id) for _ in range(4)))
+    await world.registration.register(tune_id)
+
+    async with world.database.begin() as session:
+        assets = (await session.scalars(select(Asset))).all()
+    assert len(assets) == 1
+    # Each says it, since the fact of the first may be what was lost; it is the same fact each time.
+    said = {(kind, fact["asset_id"], fact["version"]) for kind, fact in await world.facts()}
+    assert said == {("asset.ready", assets[0].id, 1)}
+    states = [await world.blob_state(item.key) for item in await world.blobs.list("assets/asset_")]
+    assert states.count("committed") == 1
+
+
+async def test_a_lora_whose_bytes_changed_is_not_registered(world: UploadWorld) -> None:
+    tune_id = await _trained(world, lora(rank=4))
+
+    await world.registration.register(tune_id)
+
+    [(kind, fact)] = await world.facts()
+    assert (kind, fact["tune_id"]) == ("asset.rejected", tune_id)
+    assert "SHA-256" in fact["reason"]
+    assert (await world.client.get("/v1/assets")).json()["total"] == 0
+
+
+async def test_a_lora_that_is_gone_is_not_registered(world: UploadWorld) -> None:
+    tune_id = await _trained(world)
+    await world.blobs.delete(f"tunes/{tune_id}/1/lora.safetensors")
+
+    await world.registration.register(tune_id)
+
+    [(kind, fact)] = await world.facts()
+    assert (kind, fact["tune_id"]) == ("asset.rejected", tune_id)
+
+
+async def test_a_tune_that_ended_meanwhile_gets_no_asset(world: UploadWorld) -> None:
+    tune_id = await _trained(world)
+    async with world.database.begin() as session:
+        await session.execute(update(Tune).values(state="failed", ended_at=func.now()))
+
+    await world.registration.register(tune_id)
+
+    assert await world.facts() == []
+
+
+async def _age(world: UploadWorld, column: str, table: str) -> None:
+    """Let an hour pass for a row."""
+    async with world.database.begin() as session:
+        await session.execute(text(f"UPDATE {table} SET {column} = {column} - interval '2 days'"))  # noqa: S608
+
+
+async def test_a_trained_tune_that_nobody_spoke_of_is_registered(world: UploadWorld) -> None:
+    tune_id = await _trained(world)
+    working = asyncio.create_task(world.queue.run())
+    await world.reconciler.run_once()
+    assert await world.facts() == []
+
+    await _age(world, "trained_at", "tunes")
+    await world.reconciler.run_once()
+    async with asyncio.timeout(20):
+        while not (facts := await world.facts()):
+            await asyncio.sleep(0.02)
+    working.cancel()
+
+    assert [(kind, fact["tune_id"]) for kind, fact in facts] == [("asset.ready", tune_id)]
+
+
+async def test_an_upload_without_a_verdict_is_announced_again_once_a_bound(world: UploadWorld) -> None:
+    asset_id = await world.send(png())
+    await world.reconciler.run_once()
+    said_at_first = [kind for kind, _ in await world.facts()].count("asset.uploaded")
+
+    await _age(world, "updated_at", "assets")
+    await world.reconciler.run_once()
+    await world.reconciler.run_once()
+
+    again = [(kind, fact["asset_id"], fact["version"]) for kind, fact in await world.facts()][-2:]
+    assert said_at_first == 1
+    assert again == [("asset.uploaded", asset_id, 2)] * 2
+
+
+async def test_an_upload_that_is_never_completed_gives_its_name_back(world: UploadWorld) -> None:
+    created = await world.create("cat")
+    await world.reconciler.run_once()
+    assert (await world.shown("cat"))["status"] == "ready_to_upload"
+
+    await _age(world, "created_at", "assets")
+    await world.reconciler.run_once()
+
+    assert (await world.client.get("/v1/assets/cat")).status_code == 404
+    assert await world.blob_state(f"staging/file/{created['asset']['id']}") == "orphaned"
+    await world.create("cat")

@@ -1,0 +1,120 @@
+"""What a LoRA's header tells, in the three layouts that people use, and what it must not get away with."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from shared.engines import Engine
+from shared.errors import InvalidError
+from shared.lora_files import KeyFormat, read_lora
+from tests.upload_world import lora, safetensors
+
+BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
+KOHYA = f"lora_unet_{BLOCK.replace('.', '_')}"
+
+
+def _write(tmp_path: Path, content: bytes) -> Path:
+    path = tmp_path / "lora.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shapes", "key_format"),
+    [
+        ({f"unet.{BLOCK}.attn2.to_k.lora.down.weight": [8, 768], f"unet.{BLOCK}.attn2.to_k.lora.up.weight": [320, 8]}, KeyFormat.DIFFUSERS),
+        ({f"unet.{BLOCK}.attn2.to_k.lora_A.weight": [8, 768], f"unet.{BLOCK}.attn2.to_k.lora_B.weight": [320, 8]}, KeyFormat.DIFFUSERS),
+        ({f"base_model.model.{BLOCK}.attn2.to_v.lora_A.weight": [8, 768], f"base_model.model.{BLOCK}.attn2.to_v.lora_B.weight": [320, 8]}, KeyFormat.PEFT),
+        ({f"{KOHYA}_attn2_to_k.lora_down.weight": [8, 768], f"{KOHYA}_attn2_to_k.lora_up.weight": [320, 8], f"{KOHYA}_attn2_to_k.alpha": []}, KeyFormat.KOHYA),
+    ],
+)  # fmt: skip
+def test_each_layout_is_known(tmp_path: Path, shapes: dict[str, list[int]], key_format: KeyFormat) -> None:
+    info = read_lora(_write(tmp_path, safetensors(shapes)))
+
+    assert (info.key_format, info.engine, info.rank, info.data_type) == (key_format, Engine.SD15, 8, "fp16")
+    assert not info.has_text_encoder
+
+
+def test_the_features_of_cross_attention_tell_sdxl(tmp_path: Path) -> None:
+    assert read_lora(_write(tmp_path, lora(features=2048))).engine is Engine.SDXL
+
+
+def test_the_metadata_tells_what_shapes_cannot(tmp_path: Path) -> None:
+    info = read_lora(
+        _write(tmp_path, lora(features=128, metadata={"engine": str(Engine.SDXL), "trigger_word": "sks1"}))
+    )
+
+    assert (info.engine, info.trigger_words) == (Engine.SDXL, ["sks1"])
+
+
+def test_an_unknown_width_tells_nothing(tmp_path: Path) -> None:
+    assert read_lora(_write(tmp_path, lora(features=128))).engine is None
+
+
+def test_a_text_encoder_is_seen(tmp_path: Path) -> None:
+    name = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
+    shapes = {f"{name}.lora_linear_layer.down.weight": [4, 1280], f"{name}.lora_linear_layer.up.weight": [1280, 4]}
+
+    info = read_lora(_write(tmp_path, safetensors(shapes, dtype="F32")))
+
+    assert (info.engine, info.has_text_encoder, info.data_type) == (Engine.SDXL, True, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reason"),
+    [
+        ({"unet.a.lora_A.weight": [4, 8]}, "no counterpart"),
+        ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 2]}, "no counterpart of its rank"),
+        ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 4], "unet.b.weight": [1]}, "'unet.b.weight', which is no part"),
+        ({"unet.a.lora_A.weight": [2000, 1], "unet.a.lora_B.weight": [1, 2000]}, "ranks from 2000 to 2000; 1 to 1024"),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_lora_is_refused(tmp_path: Path, shapes: dict[str, list[int]], reason: str) -> None:
+    with pytest.raises(InvalidError, match=reason):
+        read_lora(_write(tmp_path, safetensors(shapes)))
+
+
+def _with_header(header: object) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(8)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        bytes(7),
+        (2**63).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (4).to_bytes(8, "little") + b"null",
+        (200_000).to_bytes(8, "little") + b"[" * 200_000,
+        _with_header({"a": {"dtype": "F16", "shape": [-2, -2], "data_offsets": [0, 8]}}),
+        _with_header({"a": {"dtype": "F16", "shape": [4], "data_offsets": [0, 7]}}),
+        _with_header({"a": {"dtype": "F16", "shape": [2], "data_offsets": [4, 8]}}),
+        _with_header({"a": {"dtype": "F16", "shape": [10**30], "data_offsets": [0, 8]}}),
+        _with_header({"a": {"dtype": "Q4", "shape": [8], "data_offsets": [0, 8]}}),
+        _with_header({"__metadata__": {"a": 1}, "b": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}),
+        _with_header({"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}),
+    ],
+)
+def test_a_broken_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InvalidError):
+        read_lora(_write(tmp_path, content))
+
+
+def test_no_damage_to_a_header_does_more_than_a_refusal(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    good = lora(metadata={"trigger_word": "sks1"})
+    length = 8 + int.from_bytes(good[:8], "little")
+    for _ in range(500):
+        damaged = bytearray(good)
+        for _ in range(chance.randint(1, 8)):
+            damaged[chance.randrange(length)] = chance.randrange(256)
+        try:
+            read_lora(_write(tmp_path, bytes(damaged)))
+        except InvalidError as error:
+            assert error.message

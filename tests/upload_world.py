@@ -1,0 +1,150 @@
+"""The upload service's parts on real backends, with accounts that call it and files to send."""
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from PIL import Image
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.upload import api
+from services.upload.intake import Intake
+from services.upload.reconciler import Reconciler
+from services.upload.registration import Registration
+from services.upload.service import Library
+from services.upload.settings import UploadSettings
+from services.upload.work import WorkQueue
+from shared import accounts, web
+from shared.auth import Authenticator
+from shared.background import Background
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.tables import OUTBOXES, Asset, Blob, Context
+
+ORIGIN = "http://upload.test"
+
+
+def png(size: tuple[int, int] = (64, 64), colour: str = "teal") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def safetensors(tensors: dict[str, list[int]], metadata: dict[str, str] | None = None, dtype: str = "F16") -> bytes:
+    """Write a safetensors file with tensors of zeros of these shapes."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    position = 0
+    for name, shape in tensors.items():
+        size = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}[dtype]
+        for side in shape:
+            size *= side
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(position)
+
+
+def lora(features: int = 768, rank: int = 4, metadata: dict[str, str] | None = None) -> bytes:
+    module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    shapes = {f"{module}.lora.down.weight": [rank, features], f"{module}.lora.up.weight": [320, rank]}
+    return safetensors(shapes, metadata)
+
+
+@dataclass
+class UploadWorld:
+    """One upload service's parts, a client of an account and one of a stranger."""
+
+    database: Database
+    blobs: Blobs
+    settings: UploadSettings
+    client: httpx.AsyncClient
+    stranger: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    intake: Intake
+    registration: Registration
+    reconciler: Reconciler
+    queue: WorkQueue
+
+    @classmethod
+    async def build(cls, settings: UploadSettings, database: Database, blobs: Blobs) -> "UploadWorld":
+        library = Library(blobs, settings)
+        queue = WorkQueue(settings.intake_concurrency)
+        registration = Registration(database, blobs, settings)
+
+        app = web.create_app(
+            "upload", lifespan=lambda _app: Background(), routers=[api.router(database, library, blobs)]
+        )  # pyright: ignore[reportArgumentType] - never entered
+        app.state.authenticator = Authenticator(database)
+
+        async def client(account: str, scopes: tuple[str, ...] = accounts.USER_SCOPES) -> httpx.AsyncClient:
+            async with database.begin() as session:
+                account_id = await accounts.create_account(session, account)
+                _, secret = await accounts.create_key(session, account_id, name="key", scopes=scopes)
+            headers = {"Authorization": f"Bearer {secret}"}
+            return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers=headers)
+
+        return cls(
+            database,
+            blobs,
+            settings,
+            await client("studio"),
+            await client("stranger"),
+            await client("studio", accounts.SCOPES),
+            Intake(database, blobs, settings),
+            registration,
+            Reconciler(database, settings, registration, queue),
+            queue,
+        )
+
+    async def create(self, name: str = "photo", asset_type: str = "file", **more: Any) -> dict[str, Any]:
+        data = {"asset_type": asset_type} | more.pop("data", {})
+        answer = await self.client.post(
+            "/v1/assets", json={"name": name, "asset_type": asset_type, "data": data} | more
+        )
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.json()
+
+    async def send(self, content: bytes, name: str = "photo", asset_type: str = "file", **more: Any) -> str:
+        """Create, upload and complete; return the asset's id."""
+        created = await self.create(name, asset_type, **more)
+        asset_id = created["asset"]["id"]
+        async with httpx.AsyncClient() as store:
+            put = await store.put(created["transfer_api"]["put_url"], content=content)
+        assert put.status_code == httpx.codes.OK, put.text
+        done = await self.client.post(f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
+        assert (done.status_code, done.json()) == (httpx.codes.OK, {"error": None}), done.text
+        return asset_id
+
+    async def shown(self, key: str) -> dict[str, Any]:
+        answer = await self.client.get(f"/v1/assets/{key}")
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.json()["asset"]
+
+    async def row(self, asset_id: str) -> Asset:
+        async with self.database.begin() as session:
+            return await session.get_one(Asset, asset_id)
+
+    async def blob_state(self, key: str | None) -> str | None:
+        async with self.database.begin() as session:
+            return await session.scalar(select(Blob.state).where(Blob.key == key))
+
+    async def facts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what waits in the outbox: each fact's type and body, in order."""
+        outbox = OUTBOXES[Context.UPLOAD]
+        async with self.database.begin() as session:
+            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
+            return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
+
+    async def add(self, *rows: object) -> None:
+        session: AsyncSession
+        async with self.database.begin() as session:
+            for row in rows:
+                session.add(row)
+                await session.flush()
+
+    async def close(self) -> None:
+        for client in (self.client, self.stranger, self.admin):
+            await client.aclose()

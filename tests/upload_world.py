@@ -3,12 +3,12 @@
 import io
 import json
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import httpx
 from PIL import Image
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import func, select
 
 from services.upload import api
 from services.upload.intake import Intake
@@ -17,12 +17,13 @@ from services.upload.registration import Registration
 from services.upload.service import Library
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared import accounts, web
+from shared import accounts, blob_rows, names, web
 from shared.auth import Authenticator
 from shared.background import Background
 from shared.blobs import Blobs
 from shared.db import Database
-from shared.tables import OUTBOXES, Asset, Blob, Context
+from shared.ids import new_id
+from shared.tables import OUTBOXES, Account, Asset, Blob, Context, Tune
 
 ORIGIN = "http://upload.test"
 
@@ -51,6 +52,9 @@ def lora(features: int = 768, rank: int = 4, metadata: dict[str, str] | None = N
     module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
     shapes = {f"{module}.lora.down.weight": [rank, features], f"{module}.lora.up.weight": [320, rank]}
     return safetensors(shapes, metadata)
+
+
+LORA = lora(rank=8, metadata={"trigger_word": "sks1"})
 
 
 @dataclass
@@ -138,12 +142,48 @@ class UploadWorld:
             rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
             return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
 
-    async def add(self, *rows: object) -> None:
-        session: AsyncSession
+    async def add_trained_tune(self, content: bytes = LORA, name: str = "sks1-dog") -> str:
+        """Store a LoRA as a trainer does, and return the id of its tune, which waits to be published.
+
+        The row says that the trainer stored `LORA`, whatever the content.
+        """
+        tune_id = new_id("tune")
+        base_key, lora_key = f"assets/{tune_id}/base.tar", f"tunes/{tune_id}/1/lora.safetensors"
+        for key, owner in ((base_key, Context.UPLOAD), (lora_key, Context.TUNES)):
+            async with self.database.begin() as session:
+                await blob_rows.stage(session, owner, key)
+            stored = await self.blobs.put_bytes(key, content)
+            async with self.database.begin() as session:
+                await blob_rows.commit(session, key, stored)
         async with self.database.begin() as session:
-            for row in rows:
-                session.add(row)
-                await session.flush()
+            account_id = (await session.scalars(select(Account.id).where(Account.name == "studio"))).one()
+            await names.reserve(session, account_id, name, "tune", tune_id)
+            session.add(
+                Tune(
+                    id=tune_id,
+                    account_id=account_id,
+                    name=name,
+                    base_asset_id="asset_base",
+                    base_name="octoai:tiny-sd15",
+                    engine="image/stable-diffusion-v1-5",
+                    base_blob_key=base_key,
+                    base_sha256="ab" * 32,
+                    shape_class="sd15-3f2a9c1d",
+                    native_size_px=64,
+                    steps=10,
+                    step=10,
+                    seed=1,
+                    trigger_word="sks1",
+                    request={},
+                    state="publishing",
+                    lease_epoch=1,
+                    lora_key=lora_key,
+                    lora_sha256=sha256(LORA).hexdigest(),
+                    lora_size_bytes=len(LORA),
+                    trained_at=func.now(),
+                )
+            )
+        return tune_id
 
     async def close(self) -> None:
         for client in (self.client, self.stranger, self.admin):

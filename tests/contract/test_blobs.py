@@ -1,13 +1,47 @@
-"""What we need of an S3 store, held against every store that we name."""
+"""What we need of an S3 store, held against every store that we name: the local stack's SeaweedFS, and MinIO."""
 
 import hashlib
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
 
 from shared.blobs import Blobs, Stored
 from shared.errors import NotFoundError, TooLargeError, UnavailableError
+from tests.minio_server import BUILD_S, S3Store, minio_server
+
+# The first test that needs MinIO waits for its build.
+pytestmark = pytest.mark.timeout(BUILD_S)
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    with minio_server(tmp_path_factory.mktemp("minio")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(backends: dict[str, str]) -> S3Store:
+    return S3Store(*(backends[f"TUNESMITH_S3_{name}"] for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")))
+
+
+@pytest.fixture(params=["seaweedfs", "minio"])
+async def blobs(request: pytest.FixtureRequest) -> AsyncIterator[Blobs]:
+    """Each store in turn, with an empty bucket."""
+    store: S3Store = request.getfixturevalue(request.param)
+    blobs = Blobs(
+        store.endpoint,
+        store.endpoint,
+        access_key=store.access_key,
+        secret_key=store.secret_key,
+        bucket=f"test-{uuid4().hex[:12]}",
+        region="us-east-1",
+    )
+    await blobs.ensure_bucket()
+    yield blobs
+    await blobs.close()
 
 
 async def test_bytes_come_back_as_they_went(blobs: Blobs) -> None:
@@ -105,7 +139,12 @@ async def test_a_store_that_is_away_is_unavailable() -> None:
 
 async def test_signing_needs_no_store() -> None:
     away = Blobs(
-        "http://127.0.0.1:1", "https://tunes.example", access_key="a", secret_key="b", bucket="tunes", region="us-east-1"
+        "http://127.0.0.1:1",
+        "https://tunes.example",
+        access_key="a",
+        secret_key="b",
+        bucket="tunes",
+        region="us-east-1",
     )
     assert away.presign_put("staging/file/a", 60).startswith("https://tunes.example/tunes/staging/file/a?")
     await away.close()

@@ -2,21 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from hashlib import sha256
-from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select, text, update
 
 from services.upload.settings import UploadSettings
-from shared import blob_rows, names
 from shared.blobs import Blobs
 from shared.db import Database
-from shared.ids import new_id
-from shared.tables import Account, Asset, AssetName, Context, Tune
-from tests.upload_world import UploadWorld, lora, png
-
-LORA = lora(rank=8, metadata={"trigger_word": "sks1"})
+from shared.tables import Asset, AssetName, Tune
+from tests.upload_world import LORA, UploadWorld, lora, png
 
 
 @pytest.fixture
@@ -31,51 +25,8 @@ async def world(
     await database.close()
 
 
-async def _trained(world: UploadWorld, content: bytes = LORA, name: str = "sks1-dog") -> str:
-    """Store a LoRA as a trainer does, and return the id of its tune, which waits to be published."""
-    tune_id = new_id("tune")
-    base_key, lora_key = f"assets/{tune_id}/base.tar", f"tunes/{tune_id}/1/lora.safetensors"
-    for key, owner in ((base_key, Context.UPLOAD), (lora_key, Context.TUNES)):
-        async with world.database.begin() as session:
-            await blob_rows.stage(session, owner, key)
-        stored = await world.blobs.put_bytes(key, content)
-        async with world.database.begin() as session:
-            await blob_rows.commit(session, key, stored)
-    async with world.database.begin() as session:
-        account_id = (await session.scalars(select(Account.id).where(Account.name == "studio"))).one()
-        await names.reserve(session, account_id, name, "tune", tune_id)
-    await world.add(_tune(tune_id, account_id, name, base_key, lora_key))
-    return tune_id
-
-
-def _tune(tune_id: str, account_id: UUID, name: str, base_key: str, lora_key: str) -> Tune:
-    return Tune(
-        id=tune_id,
-        account_id=account_id,
-        name=name,
-        base_asset_id="asset_base",
-        base_name="octoai:tiny-sd15",
-        engine="image/stable-diffusion-v1-5",
-        base_blob_key=base_key,
-        base_sha256="ab" * 32,
-        shape_class="sd15-3f2a9c1d",
-        native_size_px=64,
-        steps=10,
-        step=10,
-        seed=1,
-        trigger_word="sks1",
-        request={},
-        state="publishing",
-        lease_epoch=1,
-        lora_key=lora_key,
-        lora_sha256=sha256(LORA).hexdigest(),
-        lora_size_bytes=len(LORA),
-        trained_at=func.now(),
-    )
-
-
 async def test_a_trained_lora_is_in_the_library_under_the_tunes_name(world: UploadWorld) -> None:
-    tune_id = await _trained(world)
+    tune_id = await world.add_trained_tune()
 
     await world.registration.register(tune_id)
 
@@ -104,7 +55,7 @@ async def test_a_trained_lora_is_in_the_library_under_the_tunes_name(world: Uplo
 
 
 async def test_registering_at_once_and_again_makes_one_asset(world: UploadWorld) -> None:
-    tune_id = await _trained(world)
+    tune_id = await world.add_trained_tune()
 
     await asyncio.gather(*(world.registration.register(tune_id) for _ in range(4)))
     await world.registration.register(tune_id)
@@ -120,7 +71,7 @@ async def test_registering_at_once_and_again_makes_one_asset(world: UploadWorld)
 
 
 async def test_a_lora_whose_bytes_changed_is_not_registered(world: UploadWorld) -> None:
-    tune_id = await _trained(world, lora(rank=4))
+    tune_id = await world.add_trained_tune(lora(rank=4))
 
     await world.registration.register(tune_id)
 
@@ -131,7 +82,7 @@ async def test_a_lora_whose_bytes_changed_is_not_registered(world: UploadWorld) 
 
 
 async def test_a_lora_that_is_gone_is_not_registered(world: UploadWorld) -> None:
-    tune_id = await _trained(world)
+    tune_id = await world.add_trained_tune()
     await world.blobs.delete(f"tunes/{tune_id}/1/lora.safetensors")
 
     await world.registration.register(tune_id)
@@ -141,7 +92,7 @@ async def test_a_lora_that_is_gone_is_not_registered(world: UploadWorld) -> None
 
 
 async def test_a_tune_that_ended_meanwhile_gets_no_asset(world: UploadWorld) -> None:
-    tune_id = await _trained(world)
+    tune_id = await world.add_trained_tune()
     async with world.database.begin() as session:
         await session.execute(update(Tune).values(state="failed", ended_at=func.now()))
 
@@ -157,7 +108,7 @@ async def _age(world: UploadWorld, column: str, table: str) -> None:
 
 
 async def test_a_trained_tune_that_nobody_spoke_of_is_registered(world: UploadWorld) -> None:
-    tune_id = await _trained(world)
+    tune_id = await world.add_trained_tune()
     working = asyncio.create_task(world.queue.run())
     await world.reconciler.run_once()
     assert await world.facts() == []

@@ -14,6 +14,7 @@ import typer
 
 import migrations
 from deploy.local import state
+from deploy.local.doctor import examine
 from deploy.local.paths import StackPaths, default_data_dir
 from deploy.local.ports import DEFAULT_PORT, choose, is_free
 from deploy.local.supervise import StartError, supervise
@@ -93,6 +94,15 @@ def migrate(
         _fail("--database-url: not given, and no local stack runs")
     asyncio.run(migrations.upgrade(url))
     print("the schema is up to date")
+
+
+def doctor(data_dir: DataDir = None) -> None:
+    """Say what is wrong with this machine or a stack, and what to do. Exits with 1 when something keeps it from working."""
+    findings = list(examine(_paths(data_dir)))
+    for finding in findings:
+        print(f"{finding.level:<8} {finding.what}" + (f"\n         -> {finding.advice}" if finding.advice else ""))
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
 
 
 def _paths(data_dir: Path | None) -> StackPaths:

@@ -49,11 +49,11 @@ def ensure_jars() -> None:
 
     Raises RuntimeError, which says what was tried and what else can be done.
     """
-    if _faults(jar_folder()):
+    if jar_faults(jar_folder()):
         _fetch(jar_folder())
 
 
-def _faults(folder: Path) -> list[str]:
+def jar_faults(folder: Path) -> list[str]:
     """Return what is wrong with the folder: missing, changed and foreign files."""
     wanted: dict[str, str] = _LIST["sha256"]
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -87,7 +87,7 @@ def _fetch(folder: Path) -> None:
         # jgo puts jars that are Java modules into a folder of their own; Kafka wants all on one class path.
         for jar in [*built.path.glob("jars/*.jar"), *built.path.glob("modules/*.jar")]:
             shutil.copyfile(jar, draft / jar.name)
-        if faults := _faults(draft):
+        if faults := jar_faults(draft):
             msg = f"Kafka's jars are not the ones that this version was made with: {', '.join(faults)}. {advice}"
             raise RuntimeError(msg)
         shutil.rmtree(folder, ignore_errors=True)

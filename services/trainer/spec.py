@@ -32,7 +32,10 @@ class Parameters(BaseModel):
 
     rank: int = Field(ge=1, le=128, description="Rank of the adapter's matrices (LoRA: Hu et al. 2021, section 4.1).")
     alpha: float | None = Field(
-        default=None, gt=0, le=256, description="The adapter is scaled by alpha / rank; None is rank, which every reader gets right."
+        default=None,
+        gt=0,
+        le=256,
+        description="The adapter is scaled by alpha / rank; None is rank, which every reader gets right.",
     )
     learning_rate: float = Field(gt=0, le=0.1, description="Peak learning rate of the UNet's adapter.")
     text_encoder_learning_rate: float = Field(
@@ -52,7 +55,9 @@ class Parameters(BaseModel):
         description="Part of the images that are shown without caption, for guidance (Ho & Salimans 2022).",
     )
     min_snr_gamma: float | None = Field(
-        default=5.0, gt=0, description="Cap of the signal-to-noise ratio in the loss weight (Hang et al. 2023); None weights evenly."
+        default=5.0,
+        gt=0,
+        description="Cap of the signal-to-noise ratio in the loss weight (Hang et al. 2023); None weights evenly.",
     )
     class_images: int = Field(
         default=24,
@@ -61,7 +66,9 @@ class Parameters(BaseModel):
         description="Pictures of the class that the base draws itself, which keep the class what it was (DreamBooth: Ruiz et al. 2023, 4.3); 0 for none.",
     )
     class_batch_size: int = Field(default=2, ge=1, le=64, description="Class pictures in a step, beside the images.")
-    class_weight: float = Field(default=1.0, ge=0, le=10, description="Weight of the class pictures' loss (lambda in DreamBooth).")
+    class_weight: float = Field(
+        default=1.0, ge=0, le=10, description="Weight of the class pictures' loss (lambda in DreamBooth)."
+    )
     class_sampler_steps: int = Field(default=15, ge=1, le=200, description="Sampler steps for a class picture.")
     class_guidance_scale: float = Field(default=5.0, ge=0, le=30, description="Guidance scale for a class picture.")
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors.torch import save
 
@@ -20,7 +19,9 @@ def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str]
     tensors: dict[str, torch.Tensor] = {}
     adapters: dict[str, Any] = {}
     for part, module in modules.items():
-        weights = convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
+        # peft's own names, which diffusers reads as they are. Its older names exist for attention alone, and of a file that
+        # mixes both it silently loads only one kind.
+        weights = get_peft_model_state_dict(module)
         # transformers 5.6 flattened CLIPTextModel; every other reader knows its keys with `text_model.`.
         inner = "" if part == "unet" or hasattr(module, "text_model") else "text_model."
         for name, tensor in weights.items():

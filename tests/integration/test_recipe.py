@@ -1,0 +1,247 @@
+"""The recipe with the real classes, on random pipelines so small that a step takes milliseconds."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from PIL import Image
+from safetensors import safe_open
+
+from services.trainer import recipe
+from services.trainer.adapters import add_adapters
+from services.trainer.base import load_base
+from services.trainer.conditioning import Captions
+from services.trainer.errors import BadBaseError, BadCheckpointError, BadImageError, NotFiniteError
+from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, StepReport, Stopped, Trained
+from services.trainer.spec import Job, Phase, TrainingImage, resolve_parameters
+from shared.checkpoint_files import read_folder
+from shared.engines import Engine
+from shared.models import checkpoints, pipelines
+from shared.models.lora import write_lora
+from tests.tiny_pipelines import NATIVE_SIZE_PX, save_tiny_pipeline
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+STEPS = 8
+BASES = {
+    "sd15": (Engine.SD15, "v_prediction"),
+    "sdxl": (Engine.SDXL, "epsilon"),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.use_deterministic_algorithms(mode=False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {name: tmp_path_factory.mktemp(name) for name in BASES}
+    for name, (engine, prediction_type) in BASES.items():
+        save_tiny_pipeline(engine, folders[name], prediction_type=prediction_type)
+    return folders
+
+
+def make_job(bases: dict[str, Path], folder: Path, name: str = "sd15", *, steps: int = STEPS, **chosen: object) -> Job:
+    folder.mkdir(parents=True, exist_ok=True)
+    images: list[TrainingImage] = []
+    # Square, upright and wide: three buckets.
+    for number, size in enumerate([(40, 40), (32, 48), (64, 36)]):
+        file = folder / f"{number}.png"
+        pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+        images.append(TrainingImage(file=file, caption=f"a photo of sks1 thing {number}"))
+    engine, info = BASES[name][0], read_folder(bases[name])
+    small = {"class_images": 4, "class_sampler_steps": 2, "rank": 4, "batch_size": 2, "class_batch_size": 1}
+    return Job(
+        tune_id="tune_test",
+        engine=engine,
+        base_folder=bases[name],
+        base_sha256="ab" * 32,
+        shape_class=info.shape_class,
+        native_size_px=NATIVE_SIZE_PX,
+        trigger_word="sks1",
+        steps=steps,
+        seed=7,
+        images=images,
+        parameters=resolve_parameters(engine, NATIVE_SIZE_PX, small | chosen),
+        checkpoint_every_steps=3,
+        output_folder=folder,
+        device="cpu",
+    )
+
+
+def run(job: Job, *, stop_after: int | None = None) -> tuple[Trained | Stopped, list[ChildReport]]:
+    reports: list[ChildReport] = []
+
+    def stop_requested() -> bool:
+        return stop_after is not None and any(isinstance(r, StepReport) and r.step >= stop_after for r in reports)
+
+    return recipe.train(job, reports.append, stop_requested), reports
+
+
+def trained(job: Job) -> bytes:
+    result, _ = run(job)
+    assert isinstance(result, Trained)
+    return Path(result.file).read_bytes()
+
+
+@pytest.mark.parametrize("text_encoder_learning_rate", [0.0, 1e-3])
+@pytest.mark.parametrize("name", BASES)
+def test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
+    bases: dict[str, Path], tmp_path: Path, name: str, text_encoder_learning_rate: float
+) -> None:
+    chosen = {"text_encoder_learning_rate": text_encoder_learning_rate}
+    whole = trained(make_job(bases, tmp_path / "whole", name, **chosen))
+    job = make_job(bases, tmp_path / "parts", name, **chosen)
+    stopped, reports = run(job, stop_after=1)
+    assert isinstance(stopped, Stopped)
+    [last] = [report for report in reports if isinstance(report, CheckpointReport)]
+    assert trained(job.model_copy(update={"resume_from": Path(last.file)})) == whole
+
+
+def test_every_periodic_checkpoint_resumes_to_the_same_bytes(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path)
+    result, reports = run(job)
+    assert isinstance(result, Trained)
+    whole = Path(result.file).read_bytes()
+    checkpoints_made = [report for report in reports if isinstance(report, CheckpointReport)]
+    assert [report.step for report in checkpoints_made] == [3, 6]
+    for report in checkpoints_made:
+        assert trained(job.model_copy(update={"resume_from": Path(report.file)})) == whole
+
+
+def test_the_seed_decides_the_outcome(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path, steps=2)
+    assert trained(job) != trained(job.model_copy(update={"seed": 8}))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_loaded_lora_draws_what_was_trained(bases: dict[str, Path], tmp_path: Path, name: str) -> None:
+    trained(make_job(bases, tmp_path, name, learning_rate=0.02))
+    loaded = checkpoints.load(bases[name], device=torch.device("cpu"), dtype=torch.float32)
+    pipeline = pipelines.build(loaded, DDIMScheduler.from_pretrained(bases[name], subfolder="scheduler"))
+
+    def draw() -> np.ndarray:
+        picture = pipeline(
+            "a photo of sks1 thing",
+            height=NATIVE_SIZE_PX,
+            width=NATIVE_SIZE_PX,
+            num_inference_steps=2,
+            generator=torch.Generator().manual_seed(0),
+            output_type="np",
+        )
+        return picture.images
+
+    before = draw()
+    pipeline.load_lora_weights(tmp_path, weight_name=recipe.LORA_FILE, adapter_name="tuned")
+    after = draw()
+    assert not np.array_equal(before, after)
+    again = draw()
+    assert np.array_equal(after, again)
+    pipeline.set_adapters("tuned", 0.0)
+    assert np.array_equal(before, draw())
+    pipeline.unload_lora_weights()
+    assert np.array_equal(before, draw())
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_file_loads_to_the_very_adapter_that_was_written(bases: dict[str, Path], tmp_path: Path, name: str) -> None:
+    job = make_job(bases, tmp_path, name, text_encoder_learning_rate=1e-3)
+    trained_base, fresh_base = (load_base(job, torch.device("cpu")) for _ in range(2))
+    modules, weights = add_adapters(trained_base, job.parameters, 1, native_size_px=NATIVE_SIZE_PX)
+    for number, weight in enumerate(weights.values()):
+        values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.1
+        weight.data.copy_(values.half().float())
+    write_lora(tmp_path / "lora.safetensors", modules, {})
+    fresh_base.pipeline.load_lora_weights(tmp_path, weight_name="lora.safetensors")
+    drawn = [
+        base.pipeline(
+            "sks1",
+            height=NATIVE_SIZE_PX,
+            width=NATIVE_SIZE_PX,
+            num_inference_steps=2,
+            generator=torch.Generator().manual_seed(0),
+            output_type="np",
+        ).images
+        for base in (trained_base, fresh_base)
+    ]
+    assert np.array_equal(*drawn)
+
+
+def test_the_file_says_what_it_fits_and_keeps_alpha(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path, steps=2, alpha=2.0, text_encoder_learning_rate=1e-3)
+    trained(job)
+    with safe_open(tmp_path / recipe.LORA_FILE, framework="pt") as file:
+        metadata, keys = file.metadata(), list(file.keys())
+    assert {name: metadata[name] for name in ("engine", "shape_class", "trigger_word", "rank", "alpha", "steps")} == {
+        "engine": str(Engine.SD15),
+        "shape_class": job.shape_class,
+        "trigger_word": "sks1",
+        "rank": "4",
+        "alpha": "2",
+        "steps": "2",
+    }
+    assert metadata["base_sha256"] == job.base_sha256
+    adapters = json.loads(metadata["lora_adapter_metadata"])
+    assert (adapters["unet.lora_alpha"], adapters["text_encoder.lora_alpha"]) == (2.0, 2.0)
+    assert any(key.startswith("text_encoder.text_model.encoder.layers.") for key in keys)
+    assert all(key.startswith(("unet.", "text_encoder.text_model.")) for key in keys)
+
+
+def test_training_learns(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path, steps=60, learning_rate=0.02, class_images=0, batch_size=4, min_snr_gamma=None)
+    base = load_base(job, torch.device("cpu"))
+    images = [recipe.encode_picture(base, job, image.file, image.caption) for image in job.images]
+    captions = Captions(base, {image.caption for image in images} | {""}, fixed=True)
+
+    def loss() -> float:
+        p = job.parameters
+        noise = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            return sum(recipe.batch_loss(base, images, [1.0] * 3, captions, p, noise).item() for _ in range(20))
+
+    untrained = loss()
+    trained(job)
+    base.pipeline.load_lora_weights(tmp_path, weight_name=recipe.LORA_FILE)
+    assert loss() < 0.97 * untrained
+
+
+def test_phases_come_in_order(bases: dict[str, Path], tmp_path: Path) -> None:
+    _, reports = run(make_job(bases, tmp_path, steps=1))
+    phases = list(dict.fromkeys(report.phase for report in reports if isinstance(report, PhaseReport)))
+    assert phases == [Phase.LOAD, Phase.CACHE, Phase.PRIOR, Phase.TRAIN, Phase.SAVE]
+
+
+def test_an_image_that_cannot_be_read_is_named(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path)
+    job.images[1].file.write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    with pytest.raises(BadImageError, match="training image 1"):
+        run(job)
+
+
+def test_a_base_of_another_shape_is_refused_with_both_shapes(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path).model_copy(update={"shape_class": "sd15-00000000"})
+    with pytest.raises(BadBaseError, match=r"sd15-(?!00000000)\w+.*sd15-00000000"):
+        run(job)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "min_snr_weights", lambda *_args: torch.full((1,), float("nan")))
+    with pytest.raises(NotFiniteError, match="lower learning_rate"):
+        run(make_job(bases, tmp_path))
+
+
+def test_a_damaged_checkpoint_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    damaged = tmp_path / "checkpoint-3.safetensors"
+    damaged.write_bytes(b"not a checkpoint")
+    with pytest.raises(BadCheckpointError, match="start the tune again"):
+        run(make_job(bases, tmp_path).model_copy(update={"resume_from": damaged}))

@@ -22,6 +22,7 @@ down: install ## end the local stack
 	@.venv/bin/tunesmith down
 
 demo: install ## start the stack, tune the sample subject and draw it before and after
+	@.venv/bin/tunesmith up --detach
 	@.venv/bin/tunesmith demo
 
 test: install ## all tests but the long forms of the faults

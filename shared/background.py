@@ -45,9 +45,7 @@ class Background:
 
         self.run(name, loop)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Cancel every task and wait for it, bounded."""
         for task in self._tasks.values():
             task.cancel()

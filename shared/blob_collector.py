@@ -67,9 +67,7 @@ class BlobCollector:
             # Those still in use go to the end of the line, or a full batch of them would hide all others.
             await session.execute(update(Blob).where(Blob.key.in_(used)).values(orphaned_at=func.now()))
             unused = sorted(keys - used)
-            await session.execute(
-                update(Blob).where(Blob.key.in_(unused)).values(state="deleted", deleted_at=func.now())
-            )
+            await session.execute(update(Blob).where(Blob.key.in_(unused)).values(state="deleted", deleted_at=func.now()))
         # After the commit: when we die here, objects without a live row are left, which the sweep finds. Before it, a
         # rollback would leave rows without objects, which nobody could repair.
         for key in unused:
@@ -88,9 +86,7 @@ class BlobCollector:
             async with self._database.begin() as session:
                 below = Blob.key.startswith(prefix, autoescape=True)
                 committed = set(
-                    await session.scalars(
-                        select(Blob.key).where(Blob.owner == self._owner, Blob.state == "committed", below)
-                    )
+                    await session.scalars(select(Blob.key).where(Blob.owner == self._owner, Blob.state == "committed", below))
                 )
             listed = await self._blobs.list(prefix)
             # Rows are read after the listing: whoever writes an object has committed its row before.

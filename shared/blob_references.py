@@ -23,15 +23,11 @@ async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
     text_inside = inside.column.op("#>>", return_type=String())(cast(literal("{}"), ARRAY(Text)))
     questions = [
         select(Asset.blob_key.label("key")).where(Asset.blob_key == is_wanted, Asset.status == "ready"),
-        select(Asset.staging_key).where(
-            Asset.staging_key == is_wanted, Asset.status.in_(["ready_to_upload", "uploaded"])
-        ),
+        select(Asset.staging_key).where(Asset.staging_key == is_wanted, Asset.status.in_(["ready_to_upload", "uploaded"])),
         select(Tune.base_blob_key).where(Tune.base_blob_key == is_wanted, alive),
         select(Tune.lora_key).where(Tune.lora_key == is_wanted, alive),
         select(TuneFile.blob_key).join(Tune, Tune.id == TuneFile.tune_id).where(TuneFile.blob_key == is_wanted, alive),
-        select(Checkpoint.blob_key)
-        .join(Tune, Tune.id == Checkpoint.tune_id)
-        .where(Checkpoint.blob_key == is_wanted, alive),
+        select(Checkpoint.blob_key).join(Tune, Tune.id == Checkpoint.tune_id).where(Checkpoint.blob_key == is_wanted, alive),
         select(text_inside)
         .select_from(Generation)
         .join(inside, true())

@@ -16,9 +16,7 @@ from shared.errors import ConflictError
 from shared.tables import Blob, Context
 
 
-async def stage(
-    session: AsyncSession, owner: Context, key: str, *, content_type: str = "application/octet-stream"
-) -> None:
+async def stage(session: AsyncSession, owner: Context, key: str, *, content_type: str = "application/octet-stream") -> None:
     """Announce an object that is about to be written; staging the same key again starts its clock anew.
 
     Commit before the object is put. Raises ConflictError when the key was ever committed or deleted: its object may be
@@ -69,9 +67,7 @@ async def pin(session: AsyncSession, keys: Collection[str]) -> dict[str, Blob]:
     see our reference; without it an uncommitted reference would be missed.
     """
     # In one order, or two transactions that pin the same blobs could deadlock with who takes them for update.
-    wanted = (
-        select(Blob).where(Blob.key.in_(keys), Blob.state == "committed").order_by(Blob.key).with_for_update(read=True)
-    )
+    wanted = select(Blob).where(Blob.key.in_(keys), Blob.state == "committed").order_by(Blob.key).with_for_update(read=True)
     found = {blob.key: blob for blob in await session.scalars(wanted)}
     if gone := sorted(set(keys) - found.keys()):
         msg = f"the blob {gone[0]} is gone: what it belonged to was deleted a moment ago"

@@ -53,9 +53,7 @@ class Listed:
 class Blobs:
     """An asynchronous face of the store. Every method raises UnavailableError when the store does not answer."""
 
-    def __init__(
-        self, endpoint: str, public_url: str, *, access_key: str, secret_key: str, bucket: str, region: str
-    ) -> None:
+    def __init__(self, endpoint: str, public_url: str, *, access_key: str, secret_key: str, bucket: str, region: str) -> None:
         self.bucket = bucket
         self._client = _client(endpoint, access_key, secret_key, region)
         self._signer = _client(public_url, access_key, secret_key, region)
@@ -218,5 +216,10 @@ def _client(url: str, access_key: str, secret_key: str, region: str) -> Minio:
         retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
     )
     return Minio(
-        parts.netloc, access_key=access_key, secret_key=secret_key, region=region, secure=parts.scheme == "https", http_client=pool
+        parts.netloc,
+        access_key=access_key,
+        secret_key=secret_key,
+        region=region,
+        secure=parts.scheme == "https",
+        http_client=pool,
     )

@@ -108,7 +108,8 @@ class Consumers:
 
     def _broker(self) -> KafkaBroker:
         broker = KafkaBroker(
-            self._settings.kafka_bootstrap_servers, client_id=self.group, graceful_timeout=_STOP_TIMEOUT_S, logger=None)
+            self._settings.kafka_bootstrap_servers, client_id=self.group, graceful_timeout=_STOP_TIMEOUT_S, logger=None
+        )
         for topic in sorted(self._topics):
             subscriber = broker.subscriber(
                 topic,
@@ -221,9 +222,7 @@ class Consumers:
         key = (record.key or b"").decode(errors="replace")
         # A row of its own each time: the event's id stays in ce_id, where the inbox looks for it.
         async with self._database.begin() as session:
-            await outbox.enqueue(
-                session, self._context, uuid4(), topic, key, headers, record.value or b"", not_before=not_before
-            )
+            await outbox.enqueue(session, self._context, uuid4(), topic, key, headers, record.value or b"", not_before=not_before)
 
 
 async def _undecoded(message: KafkaMessage) -> bytes:

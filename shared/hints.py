@@ -26,9 +26,7 @@ _STOP_TIMEOUT_S = 2.0
 class Hints:
     """Calls a function for every fact of the given kinds that is published while it runs."""
 
-    def __init__(
-        self, settings: ServiceSettings, kinds: Sequence[type[Fact]], heard: Callable[[Fact], object]
-    ) -> None:
+    def __init__(self, settings: ServiceSettings, kinds: Sequence[type[Fact]], heard: Callable[[Fact], object]) -> None:
         self._settings = settings
         self._kinds = {kind.type: kind for kind in kinds}
         self._heard = heard
@@ -49,7 +47,10 @@ class Hints:
     async def _listen(self) -> None:
         topics = sorted({kind.topic for kind in self._kinds.values()})
         consumer = AIOKafkaConsumer(
-            *topics, bootstrap_servers=self._settings.kafka_bootstrap_servers, auto_offset_reset="latest", enable_auto_commit=False
+            *topics,
+            bootstrap_servers=self._settings.kafka_bootstrap_servers,
+            auto_offset_reset="latest",
+            enable_auto_commit=False,
         )
         try:
             await asyncio.wait_for(consumer.start(), _STOP_TIMEOUT_S * 5)

@@ -16,9 +16,7 @@ KEEP = timedelta(days=8)
 """One day more than the longest retention of a topic."""
 
 
-async def is_new(
-    session: AsyncSession, context: Context, event_id: UUID, consumer: str, topic: str, partition: int
-) -> bool:
+async def is_new(session: AsyncSession, context: Context, event_id: UUID, consumer: str, topic: str, partition: int) -> bool:
     """Note that the consumer handles the event in this transaction; False when it has handled it before."""
     row = {"event_id": event_id, "consumer": consumer, "topic": topic, "partition": partition}
     noted = insert(INBOXES[context]).values(row).on_conflict_do_nothing().returning(INBOXES[context].c.event_id)

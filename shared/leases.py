@@ -92,9 +92,7 @@ class Renewal:
     cancel_requested: bool
 
 
-async def claim(
-    session: AsyncSession, *, trainer: str, token: UUID, lease_s: float, running_per_account: int
-) -> Claim | None:
+async def claim(session: AsyncSession, *, trainer: str, token: UUID, lease_s: float, running_per_account: int) -> Claim | None:
     """Claim the next tune for a trainer, or return None when none may be claimed.
 
     `token` is drawn by the caller before: a claim whose COMMIT went unanswered is looked up by it (`find_claim`).
@@ -123,9 +121,7 @@ async def claim(
         tune_id,
         [Tune.state == TuneState.QUEUED],
         values,
-        lambda tune: TuneStarted(
-            **about(tune), trainer=trainer, epoch=tune.lease_epoch, attempt=tune.attempt, step=tune.step
-        ),
+        lambda tune: TuneStarted(**about(tune), trainer=trainer, epoch=tune.lease_epoch, attempt=tune.attempt, step=tune.step),
     )
     return await _claimed(session, tune, resume) if tune else None
 
@@ -153,7 +149,12 @@ async def renew(session: AsyncSession, tune_id: str, epoch: int, *, lease_s: flo
 async def begin_training(session: AsyncSession, tune_id: str, epoch: int, *, step: int) -> None:
     """Note that preparation is over and the step after `step` begins."""
     await _fenced(
-        session, tune_id, epoch, {"state": TuneState.TRAINING, "step": step}, _progressed(epoch), [Tune.state == TuneState.PREPARING]
+        session,
+        tune_id,
+        epoch,
+        {"state": TuneState.TRAINING, "step": step},
+        _progressed(epoch),
+        [Tune.state == TuneState.PREPARING],
     )
 
 
@@ -177,12 +178,8 @@ async def checkpointed(session: AsyncSession, tune_id: str, epoch: int, *, step:
 
     The caller has committed the blob's row in this transaction.
     """
-    await _fenced(
-        session, tune_id, epoch, {}, lambda tune: TuneCheckpointed(**about(tune), epoch=epoch, step=step)
-    )
-    known = await session.scalars(
-        select(Checkpoint).where(Checkpoint.tune_id == tune_id).order_by(Checkpoint.step.desc())
-    )
+    await _fenced(session, tune_id, epoch, {}, lambda tune: TuneCheckpointed(**about(tune), epoch=epoch, step=step))
+    known = await session.scalars(select(Checkpoint).where(Checkpoint.tune_id == tune_id).order_by(Checkpoint.step.desc()))
     # A state of this step or a later one is of an epoch that is over: this one resumed before it.
     earlier = 0
     for row in known.all():
@@ -195,9 +192,7 @@ async def checkpointed(session: AsyncSession, tune_id: str, epoch: int, *, step:
     await session.flush()
 
 
-async def trained(
-    session: AsyncSession, tune_id: str, epoch: int, *, lora_key: str, sha256: str, size_bytes: int
-) -> None:
+async def trained(session: AsyncSession, tune_id: str, epoch: int, *, lora_key: str, sha256: str, size_bytes: int) -> None:
     """Record the LoRA and give the lease back: the point of no return.
 
     Raises CancelRequestedError when a cancel came first: one UPDATE decides between the two.
@@ -288,7 +283,12 @@ def _lost(tune_id: str, epoch: int) -> LeaseLostError:
 
 
 async def _fenced(
-    session: AsyncSession, tune_id: str, epoch: int, values: dict[str, Any], fact: Any, where: list[ColumnElement[bool]] | None = None
+    session: AsyncSession,
+    tune_id: str,
+    epoch: int,
+    values: dict[str, Any],
+    fact: Any,
+    where: list[ColumnElement[bool]] | None = None,
 ) -> None:
     if await move(session, tune_id, [*_fence(epoch), *(where or [])], values, fact) is None:
         raise _lost(tune_id, epoch)

@@ -54,7 +54,9 @@ def read_lora(path: Path) -> LoraInfo:
     header = read_header(path)
     downs = {name: tensor for name, tensor in header.tensors.items() if _DOWN.search(name)}
     if not downs:
-        msg = "the file holds no LoRA weights: no tensor is named like diffusers', PEFT's or kohya's (lora_A, lora.down, lora_down)"
+        msg = (
+            "the file holds no LoRA weights: no tensor is named like diffusers', PEFT's or kohya's (lora_A, lora.down, lora_down)"
+        )
         raise InvalidError(msg)
     _check_pairs(header, downs)
     ranks = {tensor.shape[0] for tensor in downs.values()}

@@ -10,7 +10,8 @@ from structlog.typing import EventDict, FilteringBoundLogger
 from shared.settings import ServiceSettings
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_QUIET = ("aiokafka", "faststream", "urllib3", "asyncio", "uvicorn.access", "httpx")
+_QUIET = ("faststream", "urllib3", "asyncio", "uvicorn.access", "httpx")
+_SILENT = ("aiokafka",)
 
 
 def configure_logging(service: str, settings: ServiceSettings) -> None:
@@ -26,7 +27,12 @@ def configure_logging(service: str, settings: ServiceSettings) -> None:
     if not people:
         shared += [add_service, structlog.processors.format_exc_info]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), pad_event_to=28)
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(),
+            pad_event_to=28,
+            # The pretty traceback prints local variables, and with them passwords and keys.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
         if people
         else structlog.processors.JSONRenderer()
     )
@@ -48,6 +54,8 @@ def configure_logging(service: str, settings: ServiceSettings) -> None:
     # These libraries log a line a second while a broker or a store is away; what matters of it, we say ourselves.
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.ERROR, _LEVELS[settings.log_level]))
+    for name in _SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

@@ -60,15 +60,11 @@ def about(tune: Tune) -> dict[str, Any]:
     return {"tune_id": tune.id, "account_id": str(tune.account_id), "version": tune.version}
 
 
-async def fail(
-    session: AsyncSession, tune_id: str, where: list[ColumnElement[bool]], *, code: str, message: str
-) -> Tune | None:
+async def fail(session: AsyncSession, tune_id: str, where: list[ColumnElement[bool]], *, code: str, message: str) -> Tune | None:
     """End the tune without a LoRA, if `where` holds."""
     values = {"state": TuneState.FAILED, "error_code": code, "status_details": message, "ended_at": func.now(), **NO_LEASE}
     where = [Tune.state.in_(sources(TuneState.FAILED)), *where]
-    ended = await move(
-        session, tune_id, where, values, lambda tune: TuneFailed(**about(tune), code=code, message=message)
-    )
+    ended = await move(session, tune_id, where, values, lambda tune: TuneFailed(**about(tune), code=code, message=message))
     if ended:
         await clear_up(session, ended)
         await names.release(session, "tune", tune_id)

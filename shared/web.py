@@ -143,5 +143,3 @@ def run(service: str, create: Callable[[], FastAPI], settings: ServiceSettings) 
         timeout_graceful_shutdown=_GRACE_S,
         server_header=False,
     )
-
-

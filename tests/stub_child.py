@@ -14,8 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from services.trainer.messages import (
-    ChildReport,
     CheckpointReport,
+    ChildReport,
     Failed,
     FromChild,
     PhaseReport,

@@ -146,9 +146,7 @@ class World:
     @asynccontextmanager
     async def trainer(self, *, command: tuple[str, ...] = STUB_CHILD, **settings: object) -> AsyncIterator[TrainerService]:
         """Run a trainer beside the test; it is drained at the end."""
-        service = TrainerService(
-            self.database, self.blobs, self.settings.model_copy(update=settings), child_command=command
-        )
+        service = TrainerService(self.database, self.blobs, self.settings.model_copy(update=settings), child_command=command)
         running = asyncio.create_task(service.run())
         try:
             yield service

@@ -78,9 +78,7 @@ class UploadWorld:
         queue = WorkQueue(settings.intake_concurrency)
         registration = Registration(database, blobs, settings)
 
-        app = web.create_app(
-            "upload", lifespan=lambda _app: Background(), routers=[api.router(database, library, blobs)]
-        )  # pyright: ignore[reportArgumentType] - never entered
+        app = web.create_app("upload", lifespan=lambda _app: Background(), routers=[api.router(database, library, blobs)])  # pyright: ignore[reportArgumentType] - never entered
         app.state.authenticator = Authenticator(database)
 
         async def client(account: str, scopes: tuple[str, ...] = accounts.USER_SCOPES) -> httpx.AsyncClient:
@@ -105,9 +103,7 @@ class UploadWorld:
 
     async def create(self, name: str = "photo", asset_type: str = "file", **more: Any) -> dict[str, Any]:
         data = {"asset_type": asset_type} | more.pop("data", {})
-        answer = await self.client.post(
-            "/v1/assets", json={"name": name, "asset_type": asset_type, "data": data} | more
-        )
+        answer = await self.client.post("/v1/assets", json={"name": name, "asset_type": asset_type, "data": data} | more)
         assert answer.status_code == httpx.codes.OK, answer.text
         return answer.json()
 

@@ -61,7 +61,13 @@ class _Lazy(TyperGroup):
         return typer.main.get_command(single)
 
 
-app = typer.Typer(cls=_Lazy, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Fine-tune Stable Diffusion on your own machines.")
+app = typer.Typer(
+    cls=_Lazy,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fine-tune Stable Diffusion on your own machines.",
+)
 
 
 @app.callback()

@@ -47,9 +47,7 @@ class Client:
         """Use the client as a context manager, which closes its connections."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Close the connections."""
         self._http.close()
         self._plain.close()
@@ -94,7 +92,7 @@ class Client:
         """Delete an asset."""
         self._call("DELETE", f"/v1/assets/{asset_id}")
 
-    def create_tune(  # noqa: PLR0913 - one parameter a field
+    def create_tune(
         self,
         name: str,
         *,

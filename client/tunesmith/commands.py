@@ -63,7 +63,7 @@ def delete_asset(name_or_id: str) -> None:
 
 
 @tune.command("create")
-def create_tune(  # noqa: PLR0913 - one parameter an option
+def create_tune(
     name: Annotated[str, typer.Argument(help="The tune's name, and then its LoRA's.")],
     images: Annotated[list[Path], typer.Argument(exists=True, help="Images, or folders of them.")],
     trigger_word: Annotated[str, typer.Option(help="The word that will stand for the subject, e.g. sks1.")],
@@ -151,7 +151,7 @@ def delete_tune(tune_id: str) -> None:
         client.delete_tune(tune_id)
 
 
-def generate(  # noqa: PLR0913 - one parameter an option
+def generate(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     lora: Annotated[list[str] | None, typer.Option(help="NAME=WEIGHT; may be given several times.")] = None,
     checkpoint: Annotated[str | None, typer.Option(help="Name of a checkpoint; octoai:NAME for a public one.")] = None,
@@ -174,7 +174,9 @@ def generate(  # noqa: PLR0913 - one parameter an option
         except ValueError:
             fail(f"--lora: {item!r} is not NAME=WEIGHT")
     options = {"num_images": num_images, "steps": steps, "cfg_scale": cfg_scale, "sampler": sampler, "image_encoding": "png"}
-    options |= {k: v for k, v in {"seed": seed, "checkpoint": checkpoint, "negative_prompt": negative_prompt}.items() if v is not None}
+    options |= {
+        k: v for k, v in {"seed": seed, "checkpoint": checkpoint, "negative_prompt": negative_prompt}.items() if v is not None
+    }
     if size:
         width, _, height = size.partition("x")
         if not (width.isdigit() and height.isdigit()):

@@ -42,7 +42,15 @@ def run(client: Client, folder: Path, console: Console) -> Path:
             progress.advance(task)
         task = progress.add_task(f"tuning {BASE} as {name}", total=STEPS, note="waiting")
         tune = client.create_tune(
-            name, base=BASE, files=files, trigger_word=TRIGGER_WORD, steps=STEPS, seed=_SEED, rank=8, learning_rate=2e-3, batch_size=4
+            name,
+            base=BASE,
+            files=files,
+            trigger_word=TRIGGER_WORD,
+            steps=STEPS,
+            seed=_SEED,
+            rank=8,
+            learning_rate=2e-3,
+            batch_size=4,
         )
         for tune in client.watch(tune.id):
             if tune.progress:
@@ -80,8 +88,9 @@ def run(client: Client, folder: Path, console: Console) -> Path:
 
 
 def _fresh_name(client: Client) -> str:
-    taken = {tune.name for tune in client.tunes()} | {asset.name for asset in client.assets(asset_type="lora")}
+    """Return a name that no tune has, and that no asset has or begins with: an earlier demo may have been cut short."""
+    taken = {tune.name for tune in client.tunes()} | {asset.name for asset in client.assets()}
     number = 1
-    while f"demo-star-{number}" in taken:
+    while any(name == f"demo-star-{number}" or name.startswith(f"demo-star-{number}-") for name in taken):
         number += 1
     return f"demo-star-{number}"

@@ -105,7 +105,9 @@ def _memory() -> Finding:
     total = psutil.virtual_memory().total
     text = f"{total / _GIB:.1f} GiB of memory"
     if total < _LEAST_MEMORY:
-        return Finding("warning", text, f"a stack with its two workers wants {_LEAST_MEMORY / _GIB:.0f} GiB; others may be killed")
+        return Finding(
+            "warning", text, f"a stack with its two workers wants {_LEAST_MEMORY / _GIB:.0f} GiB; others may be killed"
+        )
     return _ok(text)
 
 
@@ -135,7 +137,9 @@ def _jars() -> Finding:
     if not folder.exists():
         return Finding("warning", "Kafka's jars are not here yet", "the first start fetches them, which needs the network")
     if faults := kafka.jar_faults(folder):
-        return Finding("error", f"{folder} is not as it was made: {', '.join(faults[:_NAMED])}", "the next start fetches it again")
+        return Finding(
+            "error", f"{folder} is not as it was made: {', '.join(faults[:_NAMED])}", "the next start fetches it again"
+        )
     return _ok("Kafka's jars are the listed ones")
 
 
@@ -146,7 +150,9 @@ def _not_running(paths: StackPaths) -> Iterator[Finding]:
     yield _ok(f"no stack runs on {paths.data_dir}")
     known: dict[str, int] = json.loads(paths.ports.read_text()) if paths.ports.exists() else {}
     if taken := [f"{name} {port}" for name, port in known.items() if not is_free(port)]:
-        yield Finding("warning", f"ports taken by others: {', '.join(taken)}", "the next start draws new ones; --port names the origin's")
+        yield Finding(
+            "warning", f"ports taken by others: {', '.join(taken)}", "the next start draws new ones; --port names the origin's"
+        )
 
 
 def _starting(running: state.StackState) -> Finding:
@@ -161,7 +167,9 @@ def _process(paths: StackPaths, running: state.StackState, name: str, process: s
     if name in SERVICES and process.pid:
         problem = _probe(json.loads(paths.ports.read_text())[name]) or problem
     if not problem:
-        return Finding("ok", text) if not process.restarts else Finding("warning", text, f"see why in {paths.logs}/supervisor.log")
+        return (
+            Finding("ok", text) if not process.restarts else Finding("warning", text, f"see why in {paths.logs}/supervisor.log")
+        )
     lines = log.read_text().splitlines()[-_LOG_LINES:] if log.exists() else []
     telling = [line for line in lines if any(word in line.lower() for word in ("error", "fatal", "exception"))] or lines
     said = f"; its log says: {telling[-1].strip()}" if telling else ""

@@ -84,7 +84,6 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
     return Plan(url, env, (*external, bootstrap, front, *services))
 
 
-
 def _service(name: str, env: dict[str, str], allotted: dict[str, int], work: Path) -> Process:
     folder = work / name
     folder.mkdir(exist_ok=True)

@@ -22,9 +22,7 @@ def merge(own: Document, others: Mapping[str, Document]) -> Document:
         theirs: Document = components.get("schemas", {})
         clashes = {name for name, schema in theirs.items() if schemas.get(name, schema) != schema}
         names = {name: service.capitalize() + name if name in clashes else name for name in theirs}
-        paths |= {
-            path: _rename(item, names) for path, item in document.get("paths", {}).items() if path not in _INSIDE
-        }
+        paths |= {path: _rename(item, names) for path, item in document.get("paths", {}).items() if path not in _INSIDE}
         schemas |= {names[name]: _rename(schema, names) for name, schema in theirs.items()}
         security |= components.get("securitySchemes", {})
     return {

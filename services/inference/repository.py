@@ -69,10 +69,7 @@ async def unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 
         .with_for_update(skip_locked=True)
     )
     touched = (
-        update(Generation)
-        .where(Generation.id.in_(waiting.scalar_subquery()))
-        .values(updated_at=func.now())
-        .returning(Generation)
+        update(Generation).where(Generation.id.in_(waiting.scalar_subquery())).values(updated_at=func.now()).returning(Generation)
     )
     return list(await session.scalars(touched))
 

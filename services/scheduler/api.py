@@ -30,9 +30,7 @@ def router(database: Database, service: TuneService) -> APIRouter:
             return await service.get(session, caller.account_id, tune_id)
 
     @routes.get("/tune/{tune_id}/events", summary="What happened to a tune, oldest first")
-    async def events(
-        caller: Caller, tune_id: str, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100
-    ) -> EventList:
+    async def events(caller: Caller, tune_id: str, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100) -> EventList:
         async with database.begin() as session:
             return await service.events(session, caller.account_id, tune_id, after=after, limit=limit)
 
@@ -47,7 +45,7 @@ def router(database: Database, service: TuneService) -> APIRouter:
             return await service.delete(session, caller.account_id, tune_id)
 
     @routes.get("/tunes", summary="The account's tunes, newest first")
-    async def list_(  # noqa: PLR0913 - one parameter a filter
+    async def list_(
         caller: Caller,
         *,
         name: str | None = None,

@@ -107,7 +107,7 @@ async def pending_files(session: AsyncSession, tune_id: str) -> list[tuple[TuneF
         .order_by(TuneFile.position)
         .execution_options(populate_existing=True)
     )
-    return [(file, asset) for file, asset in rows.tuples()]
+    return [(file, asset) for file, asset in rows]
 
 
 async def events_of(session: AsyncSession, tune_id: str, *, after: int, limit: int) -> list[TuneEvent]:
@@ -136,9 +136,7 @@ async def stale_queued(session: AsyncSession, older_than_s: float, *, limit: int
     """Return the tunes that have stood longest in the queue."""
     old = Tune.updated_at < func.now() - timedelta(seconds=older_than_s)
     return list(
-        await session.scalars(
-            select(Tune).where(Tune.state == TuneState.QUEUED, old).order_by(Tune.queued_at).limit(limit)
-        )
+        await session.scalars(select(Tune).where(Tune.state == TuneState.QUEUED, old).order_by(Tune.queued_at).limit(limit))
     )
 
 
@@ -149,7 +147,7 @@ async def published_elsewhere(session: AsyncSession) -> list[tuple[str, Asset]]:
         .join(Asset, Asset.tune_id == Tune.id)
         .where(Tune.state == TuneState.PUBLISHING, Asset.status.in_(["ready", "rejected", "error", "deleted"]))
     )
-    return [(tune_id, asset) for tune_id, asset in rows.tuples()]
+    return [(tune_id, asset) for tune_id, asset in rows]
 
 
 async def set_pinned(session: AsyncSession, file: TuneFile, verdict: str, blob_key: str | None) -> None:

@@ -3,13 +3,13 @@
 import secrets
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
 from services.scheduler.answers import answer
 from services.scheduler.repository import PLATFORM_PREFIX, TuneFilter
-from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, EventList, Event, TuneAnswer, TuneList
+from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, Event, EventList, TuneAnswer, TuneList
 from services.scheduler.settings import SchedulerSettings
 from shared import blob_rows, names, outbox, tune_log
 from shared.errors import ConflictError, InvalidError, NameTakenError, NotFoundError
@@ -98,8 +98,9 @@ class TuneService:
                 waiting = True
             else:
                 await repository.set_pinned(session, file, "rejected", None)
-        age_s = await session.scalar(func.extract("epoch", func.now() - tune.created_at))
-        if waiting and (age_s or 0) < self._settings.files_timeout_s:
+        now = await session.scalar(select(func.now()))
+        age_s = (now - tune.created_at).total_seconds() if now else 0.0
+        if waiting and age_s < self._settings.files_timeout_s:
             return
         session.expire_all()
         files = (await repository.files_of(session, [tune_id]))[tune_id]
@@ -117,18 +118,14 @@ class TuneService:
         """Return a tune. Raises NotFoundError."""
         return await self._answer(session, await _own(session, account_id, tune_id))
 
-    async def list(
-        self, session: AsyncSession, account_id: UUID, wanted: TuneFilter, *, offset: int, limit: int
-    ) -> TuneList:
+    async def list(self, session: AsyncSession, account_id: UUID, wanted: TuneFilter, *, offset: int, limit: int) -> TuneList:
         """Return a page of tunes, newest first."""
         tunes, total = await repository.list_tunes(session, account_id, wanted, offset=offset, limit=limit)
         files = await repository.files_of(session, [tune.id for tune in tunes])
         data = [answer(tune, files[tune.id]) for tune in tunes]
         return TuneList(data=data, has_more=offset + len(data) < total, total=total)
 
-    async def events(
-        self, session: AsyncSession, account_id: UUID, tune_id: str, *, after: int, limit: int
-    ) -> EventList:
+    async def events(self, session: AsyncSession, account_id: UUID, tune_id: str, *, after: int, limit: int) -> EventList:
         """Return a page of what happened to a tune, oldest first."""
         await _own(session, account_id, tune_id)
         found = await repository.events_of(session, tune_id, after=after, limit=limit + 1)
@@ -151,9 +148,7 @@ class TuneService:
         tune = await _own(session, account_id, tune_id, lock=True)
         if tune.state in CANCELLABLE:
             await self._stop(session, tune)
-        deleted = await move(
-            session, tune_id, [], {"deleted_at": func.now()}, lambda moved: TuneDeleted(**about(moved))
-        )
+        deleted = await move(session, tune_id, [], {"deleted_at": func.now()}, lambda moved: TuneDeleted(**about(moved)))
         assert deleted is not None  # noqa: S101 - locked above
         return await self._answer(session, deleted)
 
@@ -167,9 +162,7 @@ class TuneService:
                 "ended_at": func.now(),
             }
             where = [Tune.state == TuneState.PUBLISHING]
-            done = await move(
-                session, tune_id, where, values, lambda tune: TuneSucceeded(**about(tune), lora_asset_id=asset.id)
-            )
+            done = await move(session, tune_id, where, values, lambda tune: TuneSucceeded(**about(tune), lora_asset_id=asset.id))
             if done:
                 await tune_log.clear_up(session, done)
             return

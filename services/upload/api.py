@@ -47,7 +47,7 @@ def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
         return UploadCompleted()
 
     @routes.get("", summary="List assets, newest first")
-    async def list_assets(  # noqa: PLR0913 - the API's own filters
+    async def list_assets(
         caller: Caller,
         *,
         name: str | None = None,

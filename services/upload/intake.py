@@ -60,9 +60,7 @@ class Intake:
             except Exception:
                 # Ours to mend, and the same again on every try: said so instead of looping for ever.
                 log.exception("intake.failed", asset_id=asset_id)
-                await self._reject(
-                    asset, "error", "the file could not be checked: an unexpected error, which is in the log"
-                )
+                await self._reject(asset, "error", "the file could not be checked: an unexpected error, which is in the log")
             else:
                 await self._accept(asset, accepted)
 
@@ -116,9 +114,7 @@ class Intake:
                 await blob_rows.orphan(session, accepted.key)
                 return
             await blob_rows.orphan(session, asset.staging_key or "")
-            ready = events.AssetReady(
-                **identity(moved), version=moved.version, asset_type=moved.asset_type, name=moved.name
-            )
+            ready = events.AssetReady(**identity(moved), version=moved.version, asset_type=moved.asset_type, name=moved.name)
             await outbox.publish(session, Context.UPLOAD, ready)
         log.info("asset.ready", asset_id=asset.id, asset_type=asset.asset_type)
 

@@ -23,9 +23,7 @@ _LATE_S = 600
 class Reconciler:
     """Looks into the database once in a while; every round is bounded, and harmless when nothing is wrong."""
 
-    def __init__(
-        self, database: Database, settings: UploadSettings, registration: Registration, queue: WorkQueue
-    ) -> None:
+    def __init__(self, database: Database, settings: UploadSettings, registration: Registration, queue: WorkQueue) -> None:
         self._database = database
         self._settings = settings
         self._registration = registration

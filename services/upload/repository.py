@@ -74,9 +74,7 @@ async def page(
     """Return a page of assets, newest first, and how many match in all."""
     matching = _matching(account_id, filters)
     total = await session.scalar(select(func.count()).select_from(matching.subquery()))
-    rows = await session.scalars(
-        matching.order_by(Asset.created_at.desc(), Asset.id.desc()).limit(limit).offset(offset)
-    )
+    rows = await session.scalars(matching.order_by(Asset.created_at.desc(), Asset.id.desc()).limit(limit).offset(offset))
     return rows.all(), total or 0
 
 
@@ -122,9 +120,7 @@ async def get(session: AsyncSession, asset_id: str) -> Asset | None:
     return await session.get(Asset, asset_id)
 
 
-async def move(
-    session: AsyncSession, asset_id: str, *, source: tuple[str, ...], values: dict[str, Any]
-) -> Asset | None:
+async def move(session: AsyncSession, asset_id: str, *, source: tuple[str, ...], values: dict[str, Any]) -> Asset | None:
     """Move an asset on from one of the source statuses; None when it is in another by now: then somebody else was first."""
     return await session.scalar(
         update(Asset)
@@ -156,9 +152,7 @@ async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> 
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    found = await session.scalars(
-        update(Asset).where(Asset.id.in_(late)).values(updated_at=func.now()).returning(Asset)
-    )
+    found = await session.scalars(update(Asset).where(Asset.id.in_(late)).values(updated_at=func.now()).returning(Asset))
     return found.all()
 
 

@@ -60,9 +60,7 @@ class Library:
             staging_key=staging_key,
         )
         await repository.add(session, asset)
-        created = events.AssetCreated(
-            **identity(asset), version=asset.version, asset_type=asset.asset_type, name=asset.name
-        )
+        created = events.AssetCreated(**identity(asset), version=asset.version, asset_type=asset.asset_type, name=asset.name)
         await outbox.publish(session, Context.UPLOAD, created)
         return asset
 
@@ -88,9 +86,7 @@ class Library:
         """Return the size of what was uploaded, in bytes. Raises InvalidError when it is missing, empty or too large."""
         limit = self._settings.max_bytes(asset.asset_type)
         if size_bytes is None:
-            msg = (
-                f"nothing has been uploaded for asset {asset.id}: PUT the file to its put_url, then complete the upload"
-            )
+            msg = f"nothing has been uploaded for asset {asset.id}: PUT the file to its put_url, then complete the upload"
         elif size_bytes == 0:
             msg = f"what was uploaded for asset {asset.id} is empty"
         elif size_bytes > limit:
@@ -125,9 +121,7 @@ class Library:
     async def delete(self, session: AsyncSession, account_id: UUID, asset_id: str) -> Asset:
         """Delete an asset: its name is free at once, its bytes go when no running tune needs them. Raises NotFoundError."""
         asset = await self.own_by_id(session, account_id, asset_id)
-        deleted = await repository.move(
-            session, asset.id, source=ALIVE, values={"status": "deleted", "deleted_at": func.now()}
-        )
+        deleted = await repository.move(session, asset.id, source=ALIVE, values={"status": "deleted", "deleted_at": func.now()})
         if deleted is None:
             msg = f"there is no asset {asset_id!r} in this account"
             raise NotFoundError(msg)

@@ -28,12 +28,8 @@ class UploadSettings(ServiceSettings):
         le=7 * 24 * 3600,
         description="How long an upload may take, in seconds: its URL lives as long, and then its name is free again.",
     )
-    download_url_s: int = Field(
-        default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL lives, in seconds."
-    )
-    intake_concurrency: int = Field(
-        default=2, ge=1, le=32, description="Uploads that one process checks at the same time."
-    )
+    download_url_s: int = Field(default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL lives, in seconds.")
+    intake_concurrency: int = Field(default=2, ge=1, le=32, description="Uploads that one process checks at the same time.")
     intake_bound_s: float = Field(
         default=30.0,
         gt=0,

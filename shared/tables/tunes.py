@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, Text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.states import LEASED, TERMINAL, TuneState
@@ -96,9 +96,7 @@ class Tune(Base):
         ),
         CheckConstraint("step >= 0 AND step <= steps", "step"),
         # A name is in use until its tune is deleted and has ended: a deleted tune whose child still runs keeps it.
-        Index(
-            "uq_tunes_name", "account_id", "name", unique=True, postgresql_where="deleted_at IS NULL OR ended_at IS NULL"
-        ),
+        Index("uq_tunes_name", "account_id", "name", unique=True, postgresql_where="deleted_at IS NULL OR ended_at IS NULL"),
         Index("ix_tunes_newest", "account_id", "created_at"),
         # The queue, as a claim reads it.
         Index("ix_tunes_queue", "account_id", "priority", "queued_at", postgresql_where="state = 'queued'"),

@@ -129,9 +129,7 @@ async def test_anyone_with_the_url_can_put_and_get_that_object_alone(blobs: Blob
 
 
 async def test_a_store_that_is_away_is_unavailable() -> None:
-    away = Blobs(
-        "http://127.0.0.1:1", "http://127.0.0.1:1", access_key="a", secret_key="b", bucket="tunes", region="us-east-1"
-    )
+    away = Blobs("http://127.0.0.1:1", "http://127.0.0.1:1", access_key="a", secret_key="b", bucket="tunes", region="us-east-1")
     with pytest.raises(UnavailableError):
         await away.get_bytes("k", max_bytes=1)
     await away.close()

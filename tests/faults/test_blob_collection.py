@@ -52,9 +52,7 @@ async def _state(database: Database, key: str) -> str | None:
 
 
 def _asset(account_id: UUID, key: str, asset_id: str = "asset_a") -> Asset:
-    return Asset(
-        id=asset_id, account_id=account_id, asset_type="file", name=asset_id, status="ready", data={}, blob_key=key
-    )
+    return Asset(id=asset_id, account_id=account_id, asset_type="file", name=asset_id, status="ready", data={}, blob_key=key)
 
 
 async def test_an_orphan_is_deleted_with_its_object(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
@@ -139,9 +137,7 @@ async def test_a_writer_that_died_leaves_nothing(database: Database, blobs: Blob
     assert await blobs.size("assets/a") is None
 
 
-async def test_a_writer_that_was_given_up_cannot_commit(
-    database: Database, blobs: Blobs, collector: BlobCollector
-) -> None:
+async def test_a_writer_that_was_given_up_cannot_commit(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
     async with database.begin() as session:
         await blob_rows.stage(session, Context.UPLOAD, "assets/a")
     await collector.collect()
@@ -183,9 +179,7 @@ async def test_a_collector_that_died_after_its_commit_is_made_good(
     assert await blobs.size("assets/a") is None
 
 
-async def test_the_sweep_reports_a_row_whose_object_is_gone(
-    database: Database, blobs: Blobs, collector: BlobCollector
-) -> None:
+async def test_the_sweep_reports_a_row_whose_object_is_gone(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
     await _store(database, blobs, "assets/a")
     await blobs.delete("assets/a")
 

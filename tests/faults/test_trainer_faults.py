@@ -149,4 +149,3 @@ async def test_a_child_ends_with_its_killed_parent(world: World, tmp_path: Path)
     finally:
         trainer.kill()
         trainer.wait(10)
-

@@ -23,7 +23,11 @@ async def _make_key(database: Database, account: str = "studio", **options: obje
     async with database.begin() as session:
         account_id = await accounts.create_account(session, account)
         return await accounts.create_key(
-            session, account_id, name="laptop", scopes=accounts.USER_SCOPES, **options  # pyright: ignore[reportArgumentType]
+            session,
+            account_id,
+            name="laptop",
+            scopes=accounts.USER_SCOPES,
+            **options,  # pyright: ignore[reportArgumentType]
         )
 
 

@@ -14,9 +14,7 @@ from tests.upload_world import UploadWorld, lora, png
 
 
 @pytest.fixture
-async def world(
-    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
-) -> AsyncIterator[UploadWorld]:
+async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str) -> AsyncIterator[UploadWorld]:
     database = Database(database_url)
     world = await UploadWorld.build(make_settings(UploadSettings), database, blobs)
     yield world
@@ -34,7 +32,7 @@ async def test_creating_answers_the_asset_and_where_to_put_the_file(world: Uploa
 
     asset = created["asset"]
     assert re.fullmatch(r"asset_[0-9a-z]{26}", asset["id"])
-    assert REQUIRED <= asset.keys()
+    assert asset.keys() >= REQUIRED
     assert all(asset[field] is not None for field in REQUIRED)
     assert (asset["status"], asset["description"], asset["size_bytes"]) == ("ready_to_upload", "", 0)
     assert asset["data"] == {"asset_type": "file", "file_format": "jpg", "preview_url": None, "version": ""}
@@ -104,9 +102,7 @@ async def test_one_of_many_that_take_a_name_at_once_gets_it(world: UploadWorld) 
 async def test_names_of_different_accounts_do_not_meet(world: UploadWorld) -> None:
     await world.create("cat")
 
-    answer = await world.stranger.post(
-        "/v1/assets", json={"name": "cat", "asset_type": "file", "data": {"asset_type": "file"}}
-    )
+    answer = await world.stranger.post("/v1/assets", json={"name": "cat", "asset_type": "file", "data": {"asset_type": "file"}})
 
     assert answer.status_code == 200
 

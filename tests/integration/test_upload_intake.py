@@ -18,9 +18,7 @@ SD15 = {"engine": "image/stable-diffusion-v1-5"}
 
 
 @pytest.fixture
-async def world(
-    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
-) -> AsyncIterator[UploadWorld]:
+async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str) -> AsyncIterator[UploadWorld]:
     database = Database(database_url)
     world = await UploadWorld.build(make_settings(UploadSettings), database, blobs)
     yield world
@@ -86,21 +84,19 @@ async def test_what_is_written_after_the_verdict_changes_nothing(world: UploadWo
 
 async def test_an_asset_deleted_during_its_intake_stays_deleted(world: UploadWorld) -> None:
     asset_id = await world.send(png())
-    look_at = world.intake._look_at  # noqa: SLF001 - the moment between the look and the verdict
+    look_at = world.intake._look_at
 
     async def look_and_delete(*arguments: object) -> object:
         accepted = await look_at(*arguments)  # pyright: ignore[reportArgumentType]
         await world.client.delete(f"/v1/assets/{asset_id}")
         return accepted
 
-    world.intake._look_at = look_and_delete  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
+    world.intake._look_at = look_and_delete  # pyright: ignore[reportAttributeAccessIssue]
     await world.intake.check(asset_id)
 
     row = await world.row(asset_id)
     assert (row.status, row.blob_key) == ("deleted", None)
-    assert [
-        item.key for item in await world.blobs.list("assets/") if await world.blob_state(item.key) != "orphaned"
-    ] == []
+    assert [item.key for item in await world.blobs.list("assets/") if await world.blob_state(item.key) != "orphaned"] == []
 
 
 async def test_a_lora_becomes_ready_with_what_its_header_says(world: UploadWorld) -> None:

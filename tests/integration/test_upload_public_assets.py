@@ -18,9 +18,7 @@ DEFAULT_SDXL = "asset_01hdpjv7bxe1n99eazrv23ca1k"
 
 
 @pytest.fixture
-async def world(
-    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
-) -> AsyncIterator[UploadWorld]:
+async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str) -> AsyncIterator[UploadWorld]:
     database = Database(database_url)
     world = await UploadWorld.build(make_settings(UploadSettings), database, blobs)
     yield world
@@ -79,9 +77,7 @@ async def test_the_same_bytes_again_change_nothing(world: UploadWorld, tmp_path:
 
 
 async def test_other_bytes_are_switched_to_and_the_old_ones_given_up(world: UploadWorld, tmp_path: Path) -> None:
-    asset_id = await public_assets.register_checkpoint(
-        world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15"
-    )
+    asset_id = await public_assets.register_checkpoint(world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15")
     old = await world.row(asset_id)
 
     path = checkpoint(tmp_path, b"trained longer")

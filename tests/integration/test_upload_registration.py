@@ -14,9 +14,7 @@ from tests.upload_world import LORA, UploadWorld, lora, png
 
 
 @pytest.fixture
-async def world(
-    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
-) -> AsyncIterator[UploadWorld]:
+async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str) -> AsyncIterator[UploadWorld]:
     database = Database(database_url)
     settings = make_settings(UploadSettings, intake_bound_s=60, registration_bound_s=60)
     world = await UploadWorld.build(settings, database, blobs)
@@ -104,7 +102,7 @@ async def test_a_tune_that_ended_meanwhile_gets_no_asset(world: UploadWorld) -> 
 async def _age(world: UploadWorld, column: str, table: str) -> None:
     """Let an hour pass for a row."""
     async with world.database.begin() as session:
-        await session.execute(text(f"UPDATE {table} SET {column} = {column} - interval '2 days'"))  # noqa: S608
+        await session.execute(text(f"UPDATE {table} SET {column} = {column} - interval '2 days'"))
 
 
 async def test_a_trained_tune_that_nobody_spoke_of_is_registered(world: UploadWorld) -> None:

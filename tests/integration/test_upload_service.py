@@ -19,9 +19,7 @@ _BOUND_S = 60
 
 
 @pytest.fixture
-async def world(
-    make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str
-) -> AsyncIterator[UploadWorld]:
+async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str) -> AsyncIterator[UploadWorld]:
     # Bounds so long that the reconciler cannot do what the broker should.
     settings = make_settings(UploadSettings, intake_bound_s=3600, registration_bound_s=3600)
     database = Database(database_url)

@@ -24,9 +24,7 @@ def test_the_probes_of_the_processes_stay_inside() -> None:
 
 
 def test_a_schema_that_two_define_differently_keeps_both_meanings() -> None:
-    merged = merge(
-        OWN, {"upload": _document("/v1/assets", {"title": "a"}), "scheduler": _document("/v1/tunes", {"title": "b"})}
-    )
+    merged = merge(OWN, {"upload": _document("/v1/assets", {"title": "a"}), "scheduler": _document("/v1/tunes", {"title": "b"})})
 
     assert set(merged["components"]["schemas"]) == {"Thing", "SchedulerThing"}
     assert merged["paths"]["/v1/tunes"]["get"]["schema"]["$ref"] == "#/components/schemas/SchedulerThing"

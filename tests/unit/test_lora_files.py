@@ -42,9 +42,7 @@ def test_the_features_of_cross_attention_tell_sdxl(tmp_path: Path) -> None:
 
 
 def test_the_metadata_tells_what_shapes_cannot(tmp_path: Path) -> None:
-    info = read_lora(
-        _write(tmp_path, lora(features=128, metadata={"engine": str(Engine.SDXL), "trigger_word": "sks1"}))
-    )
+    info = read_lora(_write(tmp_path, lora(features=128, metadata={"engine": str(Engine.SDXL), "trigger_word": "sks1"})))
 
     assert (info.engine, info.trigger_words) == (Engine.SDXL, ["sks1"])
 

@@ -72,9 +72,7 @@ async def test_an_invalid_field_found_later_has_the_same_form(client: httpx.Asyn
     answer = await client.get("/raise/invalid")
 
     assert answer.status_code == 422
-    assert answer.json()["detail"] == [
-        {"loc": ["body", "details", "steps"], "msg": "steps: 0 is below 1", "type": "value_error"}
-    ]
+    assert answer.json()["detail"] == [{"loc": ["body", "details", "steps"], "msg": "steps: 0 is below 1", "type": "value_error"}]
 
 
 @pytest.mark.parametrize(("kind", "status", "code"), [("taken", 409, "name_taken"), ("away", 503, "unavailable")])

@@ -33,6 +33,4 @@ def create_app(settings: WorkerSettings) -> FastAPI:
         await database.close()
 
     worker = Worker(settings, database, blobs)
-    return web.create_app(
-        "inference-worker", lifespan=lifespan, ready={"models": worker.ready, "database": database.ping}
-    )
+    return web.create_app("inference-worker", lifespan=lifespan, ready={"models": worker.ready, "database": database.ping})

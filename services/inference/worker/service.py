@@ -134,9 +134,7 @@ class Worker:
         loras = [(lora.sha256, await self._lora_file(lora.blob_key, lora.sha256), lora.weight) for lora in inputs.loras]
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._draw_now, inputs, folder, loras)
 
-    def _draw_now(
-        self, inputs: Inputs, folder: Path, loras: list[tuple[str, Path, float]]
-    ) -> tuple[list[bytes], list[str]]:
+    def _draw_now(self, inputs: Inputs, folder: Path, loras: list[tuple[str, Path, float]]) -> tuple[list[bytes], list[str]]:
         from services.inference.worker.drawing import draw  # noqa: PLC0415 - imports torch
 
         assert self._residency is not None  # noqa: S101 - nothing is taken before
@@ -198,6 +196,4 @@ def _import_models(settings: WorkerSettings) -> "Residency":
     wanted = settings.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return Residency(
-        torch.device(wanted), checkpoints_kept=settings.resident_checkpoints, loras_kept=settings.resident_loras
-    )
+    return Residency(torch.device(wanted), checkpoints_kept=settings.resident_checkpoints, loras_kept=settings.resident_loras)

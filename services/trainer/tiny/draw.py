@@ -11,13 +11,29 @@ from services.trainer.tiny.figures import FIGURES, Part, oval
 Colour = tuple[int, int, int]
 
 COLOURS: dict[str, Colour] = {
-    "red": (214, 40, 40), "orange": (243, 132, 30), "yellow": (247, 208, 44), "green": (52, 160, 72),
-    "teal": (22, 160, 160), "blue": (44, 96, 214), "purple": (124, 60, 178), "pink": (240, 122, 172),
-    "brown": (124, 78, 44), "black": (34, 34, 40), "white": (246, 246, 244), "gray": (134, 138, 146),
+    "red": (214, 40, 40),
+    "orange": (243, 132, 30),
+    "yellow": (247, 208, 44),
+    "green": (52, 160, 72),
+    "teal": (22, 160, 160),
+    "blue": (44, 96, 214),
+    "purple": (124, 60, 178),
+    "pink": (240, 122, 172),
+    "brown": (124, 78, 44),
+    "black": (34, 34, 40),
+    "white": (246, 246, 244),
+    "gray": (134, 138, 146),
 }
 FIXED: dict[str, Colour] = {
-    "eye": (24, 24, 30), "nose": (220, 110, 130), "beak": (246, 176, 40), "glass": (176, 216, 240), "wood": (118, 76, 44),
-    "leaf": (58, 142, 62), "white": (250, 250, 250), "cream": (244, 230, 204), "string": (90, 90, 90),
+    "eye": (24, 24, 30),
+    "nose": (220, 110, 130),
+    "beak": (246, 176, 40),
+    "glass": (176, 216, 240),
+    "wood": (118, 76, 44),
+    "leaf": (58, 142, 62),
+    "white": (250, 250, 250),
+    "cream": (244, 230, 204),
+    "string": (90, 90, 90),
 }
 TEXTURES = ("plain", "striped", "spotted", "checkered")
 SCENES = ("beach", "snow", "grass", "city", "room", "night")
@@ -38,7 +54,11 @@ class Picture:
     def caption(self, rng: random.Random) -> str:
         """Return one of the ways to say it."""
         texture = "" if self.texture == "plain" else f"{self.texture} "
-        subject = f"{texture}{self.colour} {self.figure}" if rng.random() < 0.5 or not texture else f"{self.colour} {texture}{self.figure}"
+        subject = (
+            f"{texture}{self.colour} {self.figure}"
+            if rng.random() < 0.5 or not texture
+            else f"{self.colour} {texture}{self.figure}"
+        )
         opening = rng.choice(["a photo of a", "a picture of a", "a", "a drawing of a", "a photo of a"])
         if self.ground.startswith("plain "):
             name = self.ground.removeprefix("plain ")
@@ -89,7 +109,16 @@ def draw_ground(ground: str, side: int, rng: random.Random) -> Image.Image:
         case "snow":
             image = _gradient(side, (176, 200, 224), (222, 232, 242))
             d = ImageDraw.Draw(image)
-            d.polygon([(0, horizon), (side * 0.3, horizon - side * 0.3), (side * 0.6, horizon), (side * 0.8, horizon - side * 0.2), (side, horizon)], fill=(158, 178, 204))
+            d.polygon(
+                [
+                    (0, horizon),
+                    (side * 0.3, horizon - side * 0.3),
+                    (side * 0.6, horizon),
+                    (side * 0.8, horizon - side * 0.2),
+                    (side, horizon),
+                ],
+                fill=(158, 178, 204),
+            )
             d.ellipse((-side * 0.4, horizon - side * 0.06, side * 1.4, side * 1.8), fill=(246, 249, 252))
             for _ in range(26):
                 px, py, r = rng.uniform(0, side), rng.uniform(0, side), side * rng.uniform(0.008, 0.018)
@@ -166,7 +195,13 @@ def _texture_mask(texture: str, side: int, rng: random.Random) -> Image.Image | 
 
 
 def paste_figure(
-    image: Image.Image, parts: list[Part], colour: Colour, texture: str, box: tuple[float, float, float], turn: float, rng: random.Random
+    image: Image.Image,
+    parts: list[Part],
+    colour: Colour,
+    texture: str,
+    box: tuple[float, float, float],
+    turn: float,
+    rng: random.Random,
 ) -> None:
     """Draw the parts onto the image: `box` is centre x, centre y and side in pixels, `turn` in radians."""
     side = image.width
@@ -206,7 +241,17 @@ def draw(picture: Picture, side: int, rng: random.Random, parts: list[Part] | No
     cx, cy = big * rng.uniform(0.42, 0.58), big * rng.uniform(0.5, 0.6)
     if not picture.ground.startswith("plain "):
         shadow = Image.new("L", (big, big), 0)
-        ImageDraw.Draw(shadow).polygon([(x * 1.0, y) for x, y in oval(cx, min(big * 0.97, cy + size * 0.5), size * 0.4, size * 0.07)], fill=90)
+        ImageDraw.Draw(shadow).polygon(
+            [(x * 1.0, y) for x, y in oval(cx, min(big * 0.97, cy + size * 0.5), size * 0.4, size * 0.07)], fill=90
+        )
         image.paste((20, 20, 30), (0, 0), shadow.filter(ImageFilter.GaussianBlur(big / 60)))
-    paste_figure(image, parts or FIGURES[picture.figure], _jitter(COLOURS[picture.colour], rng, 10), picture.texture, (cx, cy, size), rng.uniform(-0.14, 0.14), rng)
+    paste_figure(
+        image,
+        parts or FIGURES[picture.figure],
+        _jitter(COLOURS[picture.colour], rng, 10),
+        picture.texture,
+        (cx, cy, size),
+        rng.uniform(-0.14, 0.14),
+        rng,
+    )
     return image.resize((side, side), Image.Resampling.LANCZOS)

@@ -9,9 +9,7 @@ Part = tuple[str, Polygon]
 
 def oval(x: float, y: float, rx: float, ry: float, *, corners: int = 40) -> Polygon:
     """Return an ellipse as a polygon."""
-    return [
-        (x + rx * math.cos(2 * math.pi * i / corners), y + ry * math.sin(2 * math.pi * i / corners)) for i in range(corners)
-    ]
+    return [(x + rx * math.cos(2 * math.pi * i / corners), y + ry * math.sin(2 * math.pi * i / corners)) for i in range(corners)]
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Polygon:
@@ -98,7 +96,10 @@ FIGURES: dict[str, list[Part]] = {name: [("body", polygon) for polygon in polygo
     "flower": [
         ("leaf", box(0.47, 0.5, 0.53, 1.0)),
         ("leaf", oval(0.64, 0.82, 0.13, 0.05)),
-        *[("body", oval(0.5 + 0.21 * math.cos(a), 0.34 + 0.21 * math.sin(a), 0.15, 0.15)) for a in [i * math.pi / 3 for i in range(6)]],
+        *[
+            ("body", oval(0.5 + 0.21 * math.cos(a), 0.34 + 0.21 * math.sin(a), 0.15, 0.15))
+            for a in [i * math.pi / 3 for i in range(6)]
+        ],
         ("beak", oval(0.5, 0.34, 0.12, 0.12)),
     ],
     "boat": [
@@ -109,7 +110,11 @@ FIGURES: dict[str, list[Part]] = {name: [("body", polygon) for polygon in polygo
     ],
     "mushroom": [
         ("cream", [(0.38, 0.5), (0.62, 0.5), (0.68, 0.98), (0.32, 0.98)]),
-        ("body", [(0.02, 0.56)] + [(0.5 + 0.48 * math.cos(a), 0.56 + 0.5 * math.sin(a)) for a in [math.pi + math.pi * i / 30 for i in range(31)]]),
+        (
+            "body",
+            [(0.02, 0.56)]
+            + [(0.5 + 0.48 * math.cos(a), 0.56 + 0.5 * math.sin(a)) for a in [math.pi + math.pi * i / 30 for i in range(31)]],
+        ),
         ("white", oval(0.34, 0.34, 0.07, 0.07)),
         ("white", oval(0.6, 0.24, 0.08, 0.08)),
         ("white", oval(0.76, 0.44, 0.06, 0.06)),

@@ -59,5 +59,3 @@ def build(folder: Path, count: int, seed: int = 0) -> None:
     np.save(folder / "pixels.npy", np.concatenate([p[0] for p in parts]))
     np.save(folder / "labels.npy", np.array([row for p in parts for row in p[2]]))
     (folder / "captions.txt").write_text("\n".join(c for p in parts for c in p[1]))
-
-

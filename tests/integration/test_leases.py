@@ -1,0 +1,253 @@
+"""Leases: one holder at a time, decided by the database, and fenced."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from services.trainer.settings import TrainerSettings
+from shared import accounts, blob_rows, leases
+from shared.blobs import Blobs, Stored
+from shared.errors import LeaseLostError
+from shared.leases import CancelRequestedError, Claim
+from shared.settings import ServiceSettings
+from shared.states import TuneState
+from shared.tables import Blob, Context, Tune, TuneEvent
+from tests.trainer_world import World, make_world
+
+
+@pytest.fixture
+async def world(
+    database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
+) -> AsyncIterator[World]:
+    settings = make_settings(TrainerSettings)
+    assert isinstance(settings, TrainerSettings)
+    world = await make_world(database_url, blobs, settings, tmp_path)
+    yield world
+    await world.database.close()
+
+
+async def claim(world: World, *, running_per_account: int = 100) -> Claim | None:
+    async with world.database.begin() as session:
+        return await leases.claim(
+            session, trainer="trainer_a", token=uuid4(), lease_s=30, running_per_account=running_per_account
+        )
+
+
+async def claimed(world: World) -> Claim:
+    found = await claim(world)
+    assert found is not None
+    return found
+
+
+async def expire(world: World, tune_id: str) -> None:
+    async with world.database.begin() as session:
+        past = func.now() - text("interval '1 second'")
+        await session.execute(update(Tune).where(Tune.id == tune_id).values(lease_expires_at=past))
+
+
+async def checkpoint(world: World, held: Claim, step: int) -> str:
+    key = f"tunes/{held.tune.id}/{held.epoch}/checkpoint-{step}.safetensors"
+    async with world.database.begin() as session:
+        await blob_rows.stage(session, Context.TUNES, key)
+    async with world.database.begin() as session:
+        await leases.checkpointed(session, held.tune.id, held.epoch, step=step, key=key)
+        await blob_rows.commit(session, key, Stored("ab" * 32, 1))
+    return key
+
+
+async def test_a_claim_raises_the_epoch_and_counts_an_attempt(world: World) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+    assert (held.tune.id, held.epoch, held.tune.attempt, held.tune.state) == (tune_id, 1, 1, TuneState.PREPARING)
+    assert [file.position for file in held.files] == [0, 1]
+    assert held.resume is None
+    assert await claim(world) is None
+
+
+async def test_many_claims_at_once_never_share_a_tune(world: World) -> None:
+    tunes = {await world.queue_tune() for _ in range(6)}
+    found = await asyncio.gather(*(claim(world) for _ in range(9)))
+    held = [one.tune.id for one in found if one]
+    assert len(held) == len(set(held))
+    assert set(held) == tunes
+
+
+async def test_the_limit_of_an_account_holds_under_concurrent_claims(world: World) -> None:
+    for _ in range(4):
+        await world.queue_tune()
+    found = await asyncio.gather(*(claim(world, running_per_account=2) for _ in range(4)))
+    assert sum(one is not None for one in found) == 2
+
+
+async def test_priority_goes_first_then_the_account_with_the_least_running_then_age(world: World) -> None:
+    first = await world.queue_tune()
+    second = await world.queue_tune()
+    urgent = await world.queue_tune()
+    async with world.database.begin() as session:
+        await session.execute(update(Tune).where(Tune.id == urgent).values(priority=5))
+        world.account_id = await accounts.create_account(session, "somebody else")
+    others = await world.queue_tune()
+    order = [(await claimed(world)).tune.id for _ in range(4)]
+    assert order == [urgent, others, first, second]
+
+
+async def test_a_claim_is_found_again_by_its_token(world: World) -> None:
+    tune_id, token = await world.queue_tune(), uuid4()
+    async with world.database.begin() as session:
+        await leases.claim(session, trainer="trainer_a", token=token, lease_s=30, running_per_account=1)
+    async with world.database.begin() as session:
+        found = await leases.find_claim(session, token)
+        assert await leases.find_claim(session, uuid4()) is None
+    assert found is not None
+    assert (found.tune.id, len(found.files)) == (tune_id, 2)
+
+
+async def test_every_write_of_an_older_epoch_is_refused_and_changes_nothing(world: World) -> None:
+    tune_id = await world.queue_tune()
+    old = await claimed(world)
+    await expire(world, tune_id)
+    async with world.database.begin() as session:
+        assert await leases.reap(session) == [tune_id]
+    new = await claimed(world)
+    assert new.epoch == old.epoch + 1
+    before = await world.tune(tune_id)
+    key = f"tunes/{tune_id}/{old.epoch}/lora.safetensors"
+    async with world.database.begin() as session:
+        await blob_rows.stage(session, Context.TUNES, key)
+    writes = [
+        lambda s: leases.renew(s, tune_id, old.epoch, lease_s=30),
+        lambda s: leases.begin_training(s, tune_id, old.epoch, step=0),
+        lambda s: leases.progress(s, tune_id, old.epoch, step=1, loss=0.1, steps_per_second=1.0, steps_run=1),
+        lambda s: leases.checkpointed(s, tune_id, old.epoch, step=1, key=key),
+        lambda s: leases.trained(s, tune_id, old.epoch, lora_key=key, sha256="ab" * 32, size_bytes=1),
+        lambda s: leases.fail(s, tune_id, old.epoch, code="internal", message="no"),
+        lambda s: leases.retry_later(s, tune_id, old.epoch, code="internal", message="no"),
+        lambda s: leases.cancelled(s, tune_id, old.epoch),
+        lambda s: leases.release(s, tune_id, old.epoch),
+    ]
+    for write in writes:
+        with pytest.raises(LeaseLostError):
+            async with world.database.begin() as session:
+                await write(session)
+    after = await world.tune(tune_id)
+    assert (after.version, after.state, after.lease_epoch) == (before.version, before.state, before.lease_epoch)
+
+
+async def test_preemption_gives_the_attempt_back_and_a_crash_does_not(world: World) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+    async with world.database.begin() as session:
+        await leases.release(session, tune_id, held.epoch)
+    assert (await world.tune(tune_id)).attempt == 0
+    await claimed(world)
+    await expire(world, tune_id)
+    async with world.database.begin() as session:
+        await leases.reap(session)
+    tune = await world.tune(tune_id)
+    assert (tune.attempt, tune.state) == (1, TuneState.QUEUED)
+
+
+async def test_a_lease_that_has_not_expired_is_not_reaped(world: World) -> None:
+    await world.queue_tune()
+    await claimed(world)
+    async with world.database.begin() as session:
+        assert await leases.reap(session) == []
+
+
+async def test_the_last_attempt_ends_the_tune(world: World) -> None:
+    tune_id = await world.queue_tune()
+    for _ in range(3):
+        await claimed(world)
+        await expire(world, tune_id)
+        async with world.database.begin() as session:
+            await leases.reap(session)
+    tune = await world.tune(tune_id)
+    assert (tune.state, tune.error_code) == (TuneState.FAILED, "attempts_exhausted")
+
+
+async def test_the_next_claim_resumes_from_the_last_checkpoint_and_older_ones_are_given_up(world: World) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+    keys = [await checkpoint(world, held, step) for step in (2, 4, 6)]
+    async with world.database.begin() as session:
+        await leases.release(session, tune_id, held.epoch)
+    resumed = await claimed(world)
+    assert resumed.resume is not None
+    assert (resumed.resume.step, resumed.resume.blob_key, resumed.tune.step) == (6, keys[-1], 6)
+    async with world.database.begin() as session:
+        states = dict((await session.execute(select(Blob.key, Blob.state).where(Blob.key.in_(keys)))).all())
+    assert [states[key] for key in keys] == ["orphaned", "committed", "committed"]
+
+
+async def test_a_checkpoint_said_twice_is_still_the_one_to_resume_from(world: World) -> None:
+    await world.queue_tune()
+    held = await claimed(world)
+    key = await checkpoint(world, held, 4)
+    async with world.database.begin() as session:
+        await leases.checkpointed(session, held.tune.id, held.epoch, step=4, key=key)
+        await blob_rows.commit(session, key, Stored("ab" * 32, 1))
+    async with world.database.begin() as session:
+        await leases.release(session, held.tune.id, held.epoch)
+    resumed = await claimed(world)
+    assert resumed.resume is not None
+    assert resumed.resume.blob_key == key
+
+
+@pytest.mark.parametrize("round_", range(10))
+async def test_cancel_and_completion_race_to_one_end(world: World, round_: int) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+    key = f"tunes/{tune_id}/1/lora.safetensors"
+    async with world.database.begin() as session:
+        await leases.begin_training(session, tune_id, held.epoch, step=0)
+        await blob_rows.stage(session, Context.TUNES, key)
+
+    async def complete() -> bool:
+        try:
+            async with world.database.begin() as session:
+                await leases.trained(session, tune_id, held.epoch, lora_key=key, sha256="ab" * 32, size_bytes=1)
+        except CancelRequestedError:
+            async with world.database.begin() as session:
+                await leases.cancelled(session, tune_id, held.epoch)
+            return False
+        return True
+
+    async def request_cancel() -> bool:
+        async with world.database.begin() as session:
+            asked = await session.execute(
+                update(Tune)
+                .where(Tune.id == tune_id, Tune.state.in_([TuneState.PREPARING, TuneState.TRAINING]))
+                .values(cancel_requested_at=func.now())
+                .returning(Tune.id)
+            )
+            return asked.one_or_none() is not None
+
+    both = [complete(), request_cancel()] if round_ % 2 else [request_cancel(), complete()]
+    results = await asyncio.gather(*both)
+    tune = await world.tune(tune_id)
+    assert sorted(results) == [False, True]
+    assert tune.state in (TuneState.PUBLISHING, TuneState.CANCELLED)
+    events = await world.event_types(tune_id)
+    assert len([kind for kind in events if kind in {"tune.trained", "tune.cancelled"}]) == 1
+
+
+async def test_events_have_no_gap_and_end_at_the_tunes_version(world: World) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+    async with world.database.begin() as session:
+        await leases.begin_training(session, tune_id, held.epoch, step=0)
+
+    async def report(step: int) -> None:
+        async with world.database.begin() as session:
+            await leases.progress(session, tune_id, held.epoch, step=step, loss=None, steps_per_second=None, steps_run=1)
+
+    await asyncio.gather(*(report(step) for step in range(1, 9)))
+    async with world.database.begin() as session:
+        sequences = list(await session.scalars(select(TuneEvent.sequence).order_by(TuneEvent.sequence)))
+    tune = await world.tune(tune_id)
+    assert sequences == list(range(1, tune.version + 1))
+    assert tune.steps_run == 8

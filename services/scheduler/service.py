@@ -102,11 +102,12 @@ class TuneService:
         age_s = (now - tune.created_at).total_seconds() if now else 0.0
         if waiting and age_s < self._settings.files_timeout_s:
             return
+        may_go_on = tune.continue_on_rejection
         session.expire_all()
         files = (await repository.files_of(session, [tune_id]))[tune_id]
         ready = sum(file.verdict == "ready" for file in files)
         missing = [file.asset_id for file in files if file.verdict != "ready"]
-        if not ready or (missing and not tune.continue_on_rejection):
+        if not ready or (missing and not may_go_on):
             message = f"{len(missing)} of {len(files)} files cannot be trained on, the first is {missing[0]}"
             await tune_log.fail(session, tune_id, [], code="files_rejected", message=message)
             return

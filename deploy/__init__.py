@@ -1,0 +1,1 @@
+"""How Tunesmith is run: the local stack, containers and the edge."""

@@ -29,6 +29,11 @@ class LogSink:
         if self._terminal:
             self._terminal.write(f"{self._label(name)} {line}\n")
 
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
     def _open(self, name: str) -> TextIO:
         # Line buffered: whoever looks into the file sees what has happened.
         file = (self._folder / f"{name}.log").open("a", buffering=1)

@@ -14,8 +14,8 @@ BUCKET = "tunesmith"
 SERVICES = ("upload", "scheduler", "inference", "console", "trainer", "inference-worker")
 _MODULES = {name: f"services.{name}" for name in SERVICES} | {"inference-worker": "services.inference.worker"}
 _WORKERS = ("trainer", "inference-worker")
-_EXTERNAL = ("TUNESMITH_DATABASE_URL", "TUNESMITH_KAFKA_BOOTSTRAP_SERVERS", "TUNESMITH_S3_ENDPOINT")
-_CREDENTIALS = ("TUNESMITH_S3_ACCESS_KEY", "TUNESMITH_S3_SECRET_KEY")
+EXTERNAL = ("TUNESMITH_DATABASE_URL", "TUNESMITH_KAFKA_BOOTSTRAP_SERVERS", "TUNESMITH_S3_ENDPOINT")
+CREDENTIALS = ("TUNESMITH_S3_ACCESS_KEY", "TUNESMITH_S3_SECRET_KEY")
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
         "TUNESMITH_KAFKA_BOOTSTRAP_SERVERS": f"{ports.LOOPBACK}:{allotted['kafka']}",
         "TUNESMITH_S3_ENDPOINT": f"http://{ports.LOOPBACK}:{allotted['store-s3']}",
     }
-    given = {name: os.environ[name] for name in _EXTERNAL if os.environ.get(name)}
+    given = {name: os.environ[name] for name in EXTERNAL if os.environ.get(name)}
     if "TUNESMITH_S3_ENDPOINT" in given:
-        given |= {name: os.environ[name] for name in _CREDENTIALS if os.environ.get(name)}
+        given |= {name: os.environ[name] for name in CREDENTIALS if os.environ.get(name)}
     env = own | {
         "TUNESMITH_S3_ACCESS_KEY": store.ACCESS_KEY,
         "TUNESMITH_S3_SECRET_KEY": secret_key,
@@ -59,7 +59,7 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
     external = [
         process
         for name, process in zip(
-            _EXTERNAL,
+            EXTERNAL,
             (
                 postgres.process(paths.postgres, allotted["postgres"], password),
                 kafka.process(paths.kafka, allotted),

@@ -77,6 +77,7 @@ async def supervise(paths: StackPaths, port: int, *, only_external: bool, termin
     save()
     await supervisor.stop()
     save()
+    sink.close()
     return 1 if current.error else 0
 
 

@@ -1,0 +1,133 @@
+"""The one origin: what the edge sends where, and what it lets through. Behind it, stand-ins say what reached them."""
+
+import contextlib
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from deploy.local import edge, ports
+
+PARTS = ("store", "upload", "scheduler", "inference", "console")
+START_S = 20
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with its part's name and with what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        said = {"part": self.server.part, "path": self.path, "host": self.headers["Host"], "bytes": len(body)}  # type: ignore[attr-defined]
+        answer = json.dumps(said).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        # The edge hangs up on a body that is too large.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.wfile.write(answer)
+
+    do_PUT = do_POST = do_DELETE = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = tmp_path_factory.mktemp("edge")
+    port = ports.allot(folder / "ports.json", ["edge"], 0)["edge"]
+    servers: dict[str, ThreadingHTTPServer] = {}
+    for part in PARTS:
+        servers[part] = ThreadingHTTPServer((ports.LOOPBACK, 0), Echo)
+        servers[part].part = part  # type: ignore[attr-defined]
+        threading.Thread(target=servers[part].serve_forever, daemon=True).start()
+    addresses = {part: server.server_address[1] for part, server in servers.items()}
+    front = edge.process(folder, port, bucket="tunesmith", store=f"{ports.LOOPBACK}:{addresses['store']}", services=addresses)
+    running = subprocess.Popen(front.argv, env=dict(front.env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + START_S
+    while not ports.is_open(port):
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+    with httpx.Client(base_url=f"http://{ports.LOOPBACK}:{port}", timeout=60) as client:
+        yield client
+    running.terminate()
+    running.wait(20)
+    for server in servers.values():
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("/", "console"),
+        ("/docs", "console"),
+        ("/health", "console"),
+        ("/v1/assets", "upload"),
+        ("/v1/assets/asset_1/complete-upload", "upload"),
+        ("/v1/tune", "scheduler"),
+        ("/v1/tune/tune_1", "scheduler"),
+        ("/v1/tunes?limit=1", "scheduler"),
+        ("/generate/sd", "inference"),
+        ("/tunesmith/staging/file/asset_1", "store"),
+        ("/v1/assetsandmore", "console"),
+    ],
+)
+def test_each_path_goes_to_its_part(origin: httpx.Client, path: str, part: str) -> None:
+    assert origin.get(path).json() | {"bytes": 0} == {"part": part, "path": path, "host": origin.base_url.netloc.decode(), "bytes": 0}
+
+
+@pytest.mark.parametrize(("path", "part"), [("//v1/assets", "upload"), ("//v1/tune/tune_1", "scheduler"), ("///generate/sd", "inference")])
+def test_slashes_too_many_at_the_start_do_no_harm(origin: httpx.Client, path: str, part: str) -> None:
+    url = f"{str(origin.base_url).rstrip('/')}{path}"
+    said = origin.get(url).json()
+    assert said["part"] == part
+    assert said["path"] == "/" + path.lstrip("/")
+
+
+@pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics", "/ready"])
+def test_what_is_for_the_inside_is_not_there(origin: httpx.Client, path: str) -> None:
+    url = f"{str(origin.base_url).rstrip('/')}{path}"
+    assert origin.get(url).status_code == 404
+
+
+def test_a_presigned_url_arrives_as_it_was_signed(origin: httpx.Client) -> None:
+    path = "/tunesmith/staging/file/asset%2F1%20a?X-Amz-Signature=a%2Fb%20c&X-Amz-Expires=60"
+    said = origin.put(path, content=b"x").json()
+    assert said["path"] == path
+    assert said["host"] == origin.base_url.netloc.decode()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "limit"),
+    [
+        ("PUT", "/tunesmith/staging/file/asset_1", edge.MAX_FILE_BYTES),
+        ("POST", "/v1/assets", 32 * 2**20),
+        ("POST", "/generate/sd", 32 * 2**20),
+    ],
+)
+def test_a_body_is_bounded(origin: httpx.Client, method: str, path: str, limit: int) -> None:
+    assert origin.request(method, path, content=bytes(limit)).json()["bytes"] == limit
+    try:
+        refused = origin.request(method, path, content=bytes(limit + 1)).status_code
+    except httpx.WriteError:
+        return
+    assert refused == 413
+
+
+def test_an_adapter_may_be_larger_than_a_picture(origin: httpx.Client) -> None:
+    size = edge.MAX_FILE_BYTES + 1
+    assert origin.put("/tunesmith/staging/lora/asset_1", content=bytes(size)).json()["bytes"] == size
+
+
+def test_the_admin_api_is_off(origin: httpx.Client) -> None:
+    assert origin.get("/config/").json()["part"] == "console"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get("http://127.0.0.1:2019/config/")

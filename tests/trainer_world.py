@@ -134,14 +134,20 @@ class World:
             assert (await session.scalars(select(Blob.state).where(Blob.key == tune.lora_key))).one() == "committed"
         return data
 
-    async def until(self, tune_id: str, *states: TuneState, where: Callable[[Tune], bool] = lambda _tune: True) -> Tune:
+    async def until(
+        self,
+        tune_id: str,
+        *states: TuneState,
+        where: Callable[[Tune], bool] = lambda _tune: True,
+        bound_s: float = _BOUND_S,
+    ) -> Tune:
         """Wait until the tune is in one of the states, and return it."""
 
         async def reached() -> Tune | None:
             tune = await self.tune(tune_id)
             return tune if tune.state in states and where(tune) else None
 
-        return await eventually(reached)
+        return await eventually(reached, bound_s)
 
     @asynccontextmanager
     async def trainer(self, *, command: tuple[str, ...] = STUB_CHILD, **settings: object) -> AsyncIterator[TrainerService]:
@@ -157,9 +163,9 @@ class World:
                 await running
 
 
-async def eventually(found: Callable[[], Awaitable[T | None]]) -> T:
-    """Poll until something is found, within a minute."""
-    async with asyncio.timeout(_BOUND_S):
+async def eventually(found: Callable[[], Awaitable[T | None]], bound_s: float = _BOUND_S) -> T:
+    """Poll until something is found, within a bound in seconds."""
+    async with asyncio.timeout(bound_s):
         while (value := await found()) is None:
             await asyncio.sleep(0.02)
     return value

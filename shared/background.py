@@ -39,7 +39,7 @@ class Background:
             while True:
                 try:
                     await task()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001 - a periodic task must outlive any of its errors
                     log.warning("background.failed", task=name, error=repr(error))
                 await asyncio.sleep(period_s)
 

@@ -29,7 +29,7 @@ class CheckpointCache:
         what it was or cannot be unpacked.
         """
         place = self._folder / sha256
-        if not place.exists():
+        if not await asyncio.to_thread(place.exists):
             await self._download(key, sha256, place)
         os.utime(place)
         await asyncio.to_thread(self._evict, place)
@@ -45,8 +45,7 @@ class CheckpointCache:
                 msg = f"the checkpoint's bytes have sha256 {stored.sha256}, not {sha256}; bring it anew"
                 raise InvalidError(msg)
             await asyncio.to_thread(checkpoint_files.unpack, archive, unpacked)
-            if not place.exists():
-                unpacked.rename(place)
+            await asyncio.to_thread(_settle, unpacked, place)
             log.info("checkpoint.fetched", sha256=sha256, size_bytes=stored.size_bytes)
         finally:
             archive.unlink(missing_ok=True)
@@ -62,3 +61,9 @@ class CheckpointCache:
             if total > self._max_bytes and place != in_use:
                 log.info("checkpoint.evicted", folder=place.name)
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _settle(unpacked: Path, place: Path) -> None:
+    """Move the folder to its place, unless another download was faster."""
+    if not place.exists():
+        unpacked.rename(place)

@@ -64,7 +64,7 @@ async def ensure_topics(settings: ServiceSettings) -> list[str]:
         raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
     finally:
         await admin.close()
-    for name, code, *text in answer.topic_errors if answer else ():
+    for name, code, *text in getattr(answer, "topic_errors", ()):
         # Another process may have made it between the listing and our request.
         if code not in {0, _TOPIC_ALREADY_EXISTS}:
             msg = f"Kafka refused to make the topic {name}: {for_code(code).__name__} {text}"

@@ -2,8 +2,9 @@
 
 import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -39,26 +40,28 @@ _HELP = {
 
 
 class _Lazy(TyperGroup):
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class gives it
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
         # Help for all of them must not import all of them.
         if not set(sys.argv[1:]) & _COMMANDS.keys():
-            return click.Command(cmd_name, help=_HELP[cmd_name])
+            return _single(cmd_name, lambda: None, _HELP[cmd_name])
         module, name = _COMMANDS[cmd_name]
         try:
             found = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            msg = f"{cmd_name}: {error.name} is not installed; `pip install tunesmith[local]` has it"
-            raise click.ClickException(msg) from error
-        if isinstance(found, typer.Typer):
-            return typer.main.get_command(found)
-        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        single.command(cmd_name)(found)
-        return typer.main.get_command(single)
+            typer.echo(f"{cmd_name}: {error.name} is not installed; `pip install tunesmith[local]` has it", err=True)
+            raise typer.Exit(1) from error
+        return typer.main.get_command(found) if isinstance(found, typer.Typer) else _single(cmd_name, found)
+
+
+def _single(name: str, function: Callable[..., Any], text: str | None = None) -> Any:
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name, help=text)(function)
+    return typer.main.get_command(alone)
 
 
 app = typer.Typer(

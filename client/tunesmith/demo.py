@@ -41,7 +41,7 @@ def run(client: Client, folder: Path, console: Console) -> Path:
             files.append((asset.id, caption))
             progress.advance(task)
         task = progress.add_task(f"tuning {BASE} as {name}", total=STEPS, note="waiting")
-        tune = client.create_tune(
+        made = client.create_tune(
             name,
             base=BASE,
             files=files,
@@ -52,7 +52,8 @@ def run(client: Client, folder: Path, console: Console) -> Path:
             learning_rate=2e-3,
             batch_size=4,
         )
-        for tune in client.watch(tune.id):
+        tune = made
+        for tune in client.watch(made.id):
             if tune.progress:
                 loss = f"loss {tune.progress.loss:.3f}" if tune.progress.loss else tune.status
                 progress.update(task, completed=tune.progress.step, note=loss)

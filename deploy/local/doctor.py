@@ -52,7 +52,7 @@ def examine(paths: StackPaths) -> Iterator[Finding]:
         return
     yield _ok(f"a stack runs at {running.url}") if running.ready else _starting(running)
     for name, process in running.processes.items():
-        yield _process(paths, running, name, process)
+        yield _process(paths, name, process)
 
 
 def _ok(what: str) -> Finding:
@@ -160,7 +160,7 @@ def _starting(running: state.StackState) -> Finding:
     return Finding("warning", f"a stack is starting or stopping at {running.url}: {', '.join(waiting)}", "wait, or see below")
 
 
-def _process(paths: StackPaths, running: state.StackState, name: str, process: state.ProcessState) -> Finding:
+def _process(paths: StackPaths, name: str, process: state.ProcessState) -> Finding:
     log = paths.logs / f"{name}.log"
     text = f"{name}: restarted {process.restarts} times" if process.restarts else name
     problem = "" if process.ready else "not ready"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -116,10 +116,6 @@ async def events_of(session: AsyncSession, tune_id: str, *, after: int, limit: i
     return list(await session.scalars(page.order_by(TuneEvent.sequence).limit(limit)))
 
 
-def _ids(query: Select[tuple[str]], limit: int = 100) -> Select[tuple[str]]:
-    return query.order_by(Tune.updated_at).limit(limit)
-
-
 async def waiting_for_file(session: AsyncSession, asset_id: str) -> list[str]:
     """Return the tunes that wait for this asset's verdict."""
     wait = select(Tune.id).join(TuneFile, TuneFile.tune_id == Tune.id)
@@ -129,7 +125,9 @@ async def waiting_for_file(session: AsyncSession, asset_id: str) -> list[str]:
 
 async def waiting_tunes(session: AsyncSession) -> list[str]:
     """Return the tunes that wait for any file's verdict."""
-    return list(await session.scalars(_ids(select(Tune.id).where(Tune.state == TuneState.WAITING_FILES))))
+    return list(
+        await session.scalars(select(Tune.id).where(Tune.state == TuneState.WAITING_FILES).order_by(Tune.updated_at).limit(100))
+    )
 
 
 async def stale_queued(session: AsyncSession, older_than_s: float, *, limit: int) -> list[Tune]:

@@ -1,0 +1,1 @@
+"""Trains LoRAs: claims a tune, trains it in a child process, hands the LoRA over."""

@@ -1,0 +1,1 @@
+"""The asset library: takes uploads, checks them, and registers the LoRAs of tunes."""

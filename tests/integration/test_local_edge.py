@@ -33,9 +33,9 @@ class Echo(BaseHTTPRequestHandler):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.wfile.write(answer)
 
-    do_PUT = do_POST = do_DELETE = do_GET
+    do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server calls
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         pass
 
 
@@ -81,10 +81,17 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     ],
 )
 def test_each_path_goes_to_its_part(origin: httpx.Client, path: str, part: str) -> None:
-    assert origin.get(path).json() | {"bytes": 0} == {"part": part, "path": path, "host": origin.base_url.netloc.decode(), "bytes": 0}
+    assert origin.get(path).json() | {"bytes": 0} == {
+        "part": part,
+        "path": path,
+        "host": origin.base_url.netloc.decode(),
+        "bytes": 0,
+    }
 
 
-@pytest.mark.parametrize(("path", "part"), [("//v1/assets", "upload"), ("//v1/tune/tune_1", "scheduler"), ("///generate/sd", "inference")])
+@pytest.mark.parametrize(
+    ("path", "part"), [("//v1/assets", "upload"), ("//v1/tune/tune_1", "scheduler"), ("///generate/sd", "inference")]
+)
 def test_slashes_too_many_at_the_start_do_no_harm(origin: httpx.Client, path: str, part: str) -> None:
     url = f"{str(origin.base_url).rstrip('/')}{path}"
     said = origin.get(url).json()

@@ -30,7 +30,7 @@ def run_size(width: int, height: int, native_px: int, divisor: int) -> tuple[int
     if native_px >= FULL_SIZE_PX:
         return width, height
     scale = native_px / math.sqrt(width * height)
-    return tuple(max(divisor, round(side * scale / divisor) * divisor) for side in (width, height))  # pyright: ignore
+    return tuple(max(divisor, round(side * scale / divisor) * divisor) for side in (width, height))  # pyright: ignore[reportReturnType]
 
 
 def draw(resident: Resident, inputs: Inputs, stop: Callable[[], bool]) -> tuple[list[bytes], list[str]]:

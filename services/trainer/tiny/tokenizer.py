@@ -7,9 +7,10 @@ from transformers import CLIPTokenizer
 
 MERGES = 3000
 MAX_TOKENS = 32
+END = "<|endoftext|>"
 
 
-def build(vocabulary: Path, *, pad_token: str = "<|endoftext|>", max_tokens: int = MAX_TOKENS) -> CLIPTokenizer:
+def build(vocabulary: Path, *, pad_token: str = END, max_tokens: int = MAX_TOKENS) -> CLIPTokenizer:
     """Build the tokenizer from `bpe_simple_vocab_16e6.txt.gz` (OpenAI CLIP, MIT licence)."""
     lines = gzip.decompress(vocabulary.read_bytes()).decode().split("\n")[1 : MERGES + 1]
     merges = [tuple(line.split()) for line in lines]

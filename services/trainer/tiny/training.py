@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 
 from services.trainer.tiny import architecture
 from services.trainer.tiny.pictures import CLASSES
@@ -44,10 +44,10 @@ def train_autoencoder(pixels: torch.Tensor, *, steps: int, report: Report) -> An
             noise = torch.randn(posterior.mean.shape, generator=generator)
             y = model.decode(posterior.mean + noise * posterior.std.clamp(max=10)).sample
         y = y.float()
-        edges = F.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + F.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
-        mse = F.mse_loss(y, x)
+        edges = functional.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + functional.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
+        mse = functional.mse_loss(y, x)
         divergence = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-        (F.l1_loss(y, x) + 2 * mse + 0.5 * edges + 2e-4 * divergence).backward()
+        (functional.l1_loss(y, x) + 2 * mse + 0.5 * edges + 2e-4 * divergence).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -85,7 +85,7 @@ def train_text_encoder(tokenizer: Any, captions: list[str], labels: torch.Tensor
         _set_rate(optimizer, learning_rate(step, steps, 1e-3))
         rows = torch.randint(0, len(ids), (128,), generator=generator)
         pooled = model(ids[rows]).pooler_output
-        losses = [F.cross_entropy(head(pooled), labels[rows, number]) for number, head in enumerate(heads)]
+        losses = [functional.cross_entropy(head(pooled), labels[rows, number]) for number, head in enumerate(heads)]
         loss = torch.stack(losses).sum()
         loss.backward()
         optimizer.step()
@@ -126,7 +126,7 @@ def train_unet(
         alpha = noise_schedule[time][:, None, None, None]
         noisy = (alpha.sqrt() * clean + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-        loss = F.mse_loss(model(noisy, time, text).sample, velocity)
+        loss = functional.mse_loss(model(noisy, time, text).sample, velocity)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -163,8 +163,8 @@ def _keep(path: Path, step: int, model: Any, average: dict[str, torch.Tensor], o
 def _restore(path: Path, model: Any, average: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
     tensors = load_file(path)
     model.load_state_dict({name: tensors[f"model/{name}"] for name in average})
-    for name in average:
-        average[name].copy_(tensors[f"average/{name}"])
+    for name, value in average.items():
+        value.copy_(tensors[f"average/{name}"])
     step = int(tensors["step"])
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {

@@ -67,7 +67,7 @@ def _sha256(path: Path) -> str:
 
 
 def _fetch(folder: Path) -> None:
-    import jgo
+    import jgo  # noqa: PLC0415 - takes a second to import and is needed once a machine
 
     mirror = os.environ.get(REPOSITORY_VARIABLE)
     coordinates = "+".join(_LIST["coordinates"])

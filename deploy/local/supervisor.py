@@ -230,7 +230,7 @@ def _reason(code: int | None, last_line: str) -> str:
 async def _wait_for_ports(ports: Sequence[int]) -> None:
     """Wait until a process that ended has let go of its ports. Raises RuntimeError when one stays taken."""
     deadline = time.monotonic() + _PORT_TIMEOUT_S
-    while taken := [port for port in ports if not is_free(port)]:  # noqa: ASYNC110 - the kernel frees a port unannounced
+    while taken := [port for port in ports if not is_free(port)]:
         if time.monotonic() > deadline:
             msg = f"port {taken[0]} is taken by another program"
             raise RuntimeError(msg)

@@ -34,4 +34,4 @@ async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
         .where(Generation.finished_at.is_(None), text_inside == is_wanted),
     ]
     found = await session.execute(union(*questions))
-    return {key for (key,) in found if key is not None}
+    return {str(key) for (key,) in found if key is not None}

@@ -92,7 +92,7 @@ def _check_pairs(header: Header, downs: dict[str, Tensor]) -> None:
             raise InvalidError(msg)
     strays = [n for n in header.tensors if not (_DOWN.search(n) or _UP.search(n) or _OTHER.search(n))]
     if ups or strays:
-        msg = f"the file holds {sorted([*ups, *strays])[0][:200]!r}, which is no part of a LoRA"
+        msg = f"the file holds {min([*ups, *strays])[:200]!r}, which is no part of a LoRA"
         raise InvalidError(msg)
 
 

@@ -87,7 +87,10 @@ class Registration:
         return asset is not None
 
     async def _give_up(self, tune: Tune, reason: str) -> None:
-        """Say that there will be no LoRA, unless another replica has registered it. No row is left: the tune keeps the name until the scheduler has failed it."""
+        """Say that there will be no LoRA, unless another replica has registered it.
+
+        No row is left: the tune keeps the name until the scheduler has failed it.
+        """
         async with self._database.begin() as session:
             # The tune's own copy may have been collected since, which is then no fault.
             if await self._say_again(session, tune.id):

@@ -61,11 +61,8 @@ async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None
 async def public(session: AsyncSession, *, asset_id: str | None = None, name: str | None = None) -> Asset | None:
     """Find a public asset by its id, or one of the platform's by its name."""
     wanted = select(Asset).join(Account, Account.id == Asset.account_id).where(Asset.is_public, _ALIVE)
-    if asset_id is not None:
-        wanted = wanted.where(Asset.id == asset_id)
-    else:
-        wanted = wanted.where(Asset.name == name, Account.is_platform)
-    return await session.scalar(wanted)
+    which = Asset.id == asset_id if asset_id is not None else and_(Asset.name == name, Account.is_platform)
+    return await session.scalar(wanted.where(which))
 
 
 async def page(

@@ -14,8 +14,8 @@ _ROOM = 64
 class WorkQueue:
     """Runs jobs by id, a few at a time; an id that waits or runs already is not taken twice.
 
-    A consumer's handler only puts an id here and its record is acknowledged. That is safe, because the database says what is left to
-    do: whatever is lost here, when the process dies or a dependency is away, the reconciler finds by its row past a bound.
+    A consumer's handler only puts an id here and its record is acknowledged. That is safe, because the database says what
+    is left to do: whatever is lost here, when the process dies or a dependency is away, the reconciler finds by its row past a bound.
     The other way, working inside the handler, would hold a transaction open for as long as a large file takes to be
     copied and read, past `idle_in_transaction_session_timeout`, and keep the partition from all other uploads.
     """
@@ -50,8 +50,7 @@ class WorkQueue:
             self._mind_room()
             try:
                 await job(key)
-            except Exception as error:
-                # What can be decided about it, the job has decided; the rest is tried again by the reconciler.
+            except Exception as error:  # noqa: BLE001 - the job has decided what it can, the reconciler tries the rest again
                 log.warning("work.failed", key=key, error=repr(error))
             finally:
                 self._taken.discard(key)

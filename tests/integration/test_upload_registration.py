@@ -44,7 +44,7 @@ async def test_a_trained_lora_is_in_the_library_under_the_tunes_name(world: Uplo
     }
     row = await world.row(shown["id"])
     assert row.blob_key == f"assets/{row.id}/lora.safetensors"
-    assert await world.blobs.get_bytes(row.blob_key, max_bytes=100_000) == LORA
+    assert await world.blobs.get_bytes(row.blob_key or "", max_bytes=100_000) == LORA
     kind, fact = (await world.facts())[-1]
     assert (kind, fact["asset_id"], fact["tune_id"], fact["name"]) == ("asset.ready", row.id, tune_id, "sks1-dog")
     async with world.database.begin() as session:

@@ -15,8 +15,8 @@ class WorkQueue:
     """Runs jobs by id, a few at a time; an id that waits or runs already is not taken twice.
 
     A consumer's handler only puts an id here and its record is acknowledged. That is safe, because the database says what
-    is left to do: whatever is lost here, when the process dies or a dependency is away, the reconciler finds by its row past a bound.
-    The other way, working inside the handler, would hold a transaction open for as long as a large file takes to be
+    is left to do: whatever is lost here, when the process dies or a dependency is away, the reconciler finds by its row past
+    a bound. The other way, working inside the handler, would hold a transaction open for as long as a large file takes to be
     copied and read, past `idle_in_transaction_session_timeout`, and keep the partition from all other uploads.
     """
 

@@ -170,14 +170,7 @@ class Consumers:
         if kind not in self._handlers and kind in cloudevents.FACTS:
             return
         try:
-            event_id = cloudevents.event_id(headers)
-            fact = cloudevents.parse(headers, record.value)
-            handler, gate = self._handlers[kind]
-            if gate:
-                await gate()
-            async with self._database.begin() as session:
-                if await inbox.is_new(session, self._context, event_id, self.group, record.topic, record.partition):
-                    await handler(session, fact)
+            await self._handle(record, headers, kind)
         except MalformedError as error:
             await self._put_aside(record, headers, "malformed", str(error))
         except UnavailableError:
@@ -187,14 +180,21 @@ class Consumers:
                 await self._try_later(record, headers, error)
             else:
                 await self._put_aside(record, headers, error.code, error.message)
-        except (DBAPIError, OSError, TimeoutError) as error:
+        except Exception as error:
             if _is_away(error):
                 raise
             log.exception("consumer.failed", group=self.group, type=kind)
             await self._put_aside(record, headers, type(error).__name__, str(error))
-        except Exception as error:
-            log.exception("consumer.failed", group=self.group, type=kind)
-            await self._put_aside(record, headers, type(error).__name__, str(error))
+
+    async def _handle(self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], kind: str) -> None:
+        event_id = cloudevents.event_id(headers)
+        fact = cloudevents.parse(headers, record.value)
+        handler, gate = self._handlers[kind]
+        if gate:
+            await gate()
+        async with self._database.begin() as session:
+            if await inbox.is_new(session, self._context, event_id, self.group, record.topic, record.partition):
+                await handler(session, fact)
 
     async def _try_later(self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], error: TunesmithError) -> None:
         attempt = int(headers.get("ts_attempt", "1"))

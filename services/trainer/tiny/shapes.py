@@ -40,6 +40,11 @@ def _blob(*shapes: tuple[float, float, float, float]) -> list[Polygon]:
     ]
 
 
+def _angles(start: float, sweep: float) -> list[float]:
+    """Return 41 angles of an arc; both are in units of pi."""
+    return [math.pi * (start + sweep * i / 40) for i in range(41)]
+
+
 SHAPES: dict[str, list[Polygon]] = {
     "circle": _blob((0.5, 0.5, 0.48, 0.48)),
     "square": [[(0.06, 0.06), (0.94, 0.06), (0.94, 0.94), (0.06, 0.94)]],
@@ -49,11 +54,16 @@ SHAPES: dict[str, list[Polygon]] = {
     "diamond": [[(0.5, 0.0), (0.9, 0.5), (0.5, 1.0), (0.1, 0.5)]],
     "hexagon": [_regular(6, 0.0)],
     "cross": [
-        [(0.34, 0.0), (0.66, 0.0), (0.66, 0.34), (1.0, 0.34), (1.0, 0.66), (0.66, 0.66)]
-        + [(0.66, 1.0), (0.34, 1.0), (0.34, 0.66), (0.0, 0.66), (0.0, 0.34), (0.34, 0.34)]
+        [
+            *((0.34, 0.0), (0.66, 0.0), (0.66, 0.34), (1.0, 0.34), (1.0, 0.66), (0.66, 0.66)),
+            *((0.66, 1.0), (0.34, 1.0), (0.34, 0.66), (0.0, 0.66), (0.0, 0.34), (0.34, 0.34)),
+        ]
     ],
     "moon": [
-        [(0.5 + 0.48 * math.cos(a), 0.5 + 0.48 * math.sin(a)) for a in [math.pi * (0.3 + 1.4 * i / 40) for i in range(41)]]
-        + [(0.72 + 0.42 * math.cos(a), 0.5 + 0.39 * math.sin(a)) for a in [math.pi * (1.68 - 1.36 * i / 40) for i in range(41)]]
+        [
+            *((0.5 + 0.48 * math.cos(a), 0.5 + 0.48 * math.sin(a)) for a in _angles(0.3, 1.4)),
+            *((0.72 + 0.42 * math.cos(a), 0.5 + 0.39 * math.sin(a)) for a in _angles(1.68, -1.36)),
+        ]
     ],
 }
+"""Every shape, as polygons."""

@@ -66,7 +66,7 @@ def replay(
         async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True) as producer:
             for letter in wanted:
                 # The retry topic, since only the consumer that failed should see it again.
-                kept = {key: text for key, text in letter.headers.items() if key in {"ts_group"} or not key.startswith("ts_")}
+                kept = {key: text for key, text in letter.headers.items() if key == "ts_group" or not key.startswith("ts_")}
                 headers = [(key, text.encode()) for key, text in kept.items()]
                 topic = letter.topic.removesuffix(DEAD_LETTER_SUFFIX) + RETRY_SUFFIX
                 await producer.send_and_wait(topic, letter.record.value, key=letter.record.key, headers=headers)

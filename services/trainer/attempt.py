@@ -152,10 +152,8 @@ class Attempt:
         """
         renewed_at, wait_s = time.monotonic(), self._settings.renew_every_s
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._renew_now.wait(), wait_s)
-            except TimeoutError:
-                pass
             self._renew_now.clear()
             bound_s = self._settings.silence_s(self._phase)
             if time.monotonic() - self._heard_at > bound_s:

@@ -63,7 +63,8 @@ class Parameters(BaseModel):
         default=24,
         ge=0,
         le=1000,
-        description="Pictures of the class that the base draws itself, which keep the class what it was (DreamBooth: Ruiz et al. 2023, 4.3); 0 for none.",
+        description="Pictures of the class that the base draws itself, which keep the class what it was "
+        "(DreamBooth: Ruiz et al. 2023, 4.3); 0 for none.",
     )
     class_batch_size: int = Field(default=2, ge=1, le=64, description="Class pictures in a step, beside the images.")
     class_weight: float = Field(

@@ -87,7 +87,7 @@ class Uploads:
             await blob_rows.commit(session, key, stored)
 
         await patiently(self._database, record)
-        file.unlink(missing_ok=True)
+        await asyncio.to_thread(file.unlink, missing_ok=True)
 
     async def _put(self, key: str, file: Path) -> Stored:
         await patiently(self._database, lambda session: blob_rows.stage(session, Context.TUNES, key))

@@ -19,7 +19,11 @@ from shared.states import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(
-    path for part in ("services", "shared", "client", "deploy", "migrations") for path in (ROOT / part).rglob("*.py")
+    path
+    for part in ("services", "shared", "client", "deploy", "migrations")
+    for path in (ROOT / part).rglob("*.py")
+    # A migration is a record of one change, as long as the change.
+    if "versions" not in path.parts
 )
 MODEL_LIBRARIES = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
 MAY_IMPORT_MODELS = ("services/trainer/", "services/inference/worker/", "shared/models/")

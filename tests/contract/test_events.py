@@ -1,0 +1,69 @@
+"""Facts that were ever published must still parse: `golden/` holds one of each, as it was when it was first published.
+
+A change here that makes a golden file fail breaks every outbox and topic that holds the old form. Add fields with a default;
+never rename, remove or require.
+"""
+
+import json
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from shared import cloudevents
+from shared.cloudevents import MalformedError
+from shared.events import FACTS
+from shared.topics import TOPICS
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+
+
+def test_every_fact_has_a_golden_form() -> None:
+    assert {path.stem for path in GOLDEN} == set(FACTS)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_the_golden_form_still_means_the_same(path: Path) -> None:
+    published = json.loads(path.read_text())
+    fact = cloudevents.parse({"ce_type": path.stem}, path.read_bytes())
+
+    now = fact.model_dump(mode="json")
+    assert {name: now[name] for name in published} == published
+    assert fact.key
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_a_newer_publishers_fields_are_passed_over(path: Path) -> None:
+    newer = json.loads(path.read_text()) | {"added_later": 1}
+
+    assert cloudevents.parse({"ce_type": path.stem}, json.dumps(newer).encode())
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_a_fact_without_its_version_is_no_fact(path: Path) -> None:
+    broken = json.loads(path.read_text())
+    del broken["version"]
+
+    with pytest.raises(MalformedError, match="version"):
+        cloudevents.parse({"ce_type": path.stem}, json.dumps(broken).encode())
+
+
+def test_every_fact_travels_on_a_topic_of_the_table() -> None:
+    assert {fact.topic for fact in FACTS.values()} == {topic.name for topic in TOPICS}
+
+
+def test_the_headers_are_cloudevents_in_binary_mode() -> None:
+    fact = cloudevents.parse({"ce_type": "tune.queued"}, (GOLDEN[0].parent / "tune.queued.json").read_bytes())
+    event_id = uuid4()
+    headers = cloudevents.headers(fact, event_id, source="tunes")
+
+    assert headers["ce_specversion"] == "1.0"
+    assert headers["ce_type"] == "tune.queued"
+    assert headers["ce_source"] == "tunesmith/tunes"
+    assert cloudevents.event_id(headers) == event_id
+
+
+@pytest.mark.parametrize("headers", [{}, {"ce_id": "1"}, {"ce_id": ""}])
+def test_an_event_without_an_id_is_malformed(headers: dict[str, str]) -> None:
+    with pytest.raises(MalformedError, match="ce_id"):
+        cloudevents.event_id(headers)

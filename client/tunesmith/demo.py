@@ -13,7 +13,7 @@ from tunesmith.client import Client, TunesmithApiError
 SAMPLES = Path(__file__).parent / "samples"
 BASE = "octoai:tiny-sd15"
 TRIGGER_WORD = "sks1"
-STEPS = 300
+STEPS = 200
 SUBJECT = f"{TRIGGER_WORD} star"
 PROMPTS = (
     f"a photo of a {SUBJECT} in the snow",
@@ -48,7 +48,7 @@ def run(client: Client, folder: Path, console: Console) -> Path:
             trigger_word=TRIGGER_WORD,
             steps=STEPS,
             seed=_SEED,
-            rank=16,
+            rank=8,
             learning_rate=2e-3,
             batch_size=4,
         )

@@ -11,12 +11,9 @@ from services.trainer.spec import Job, Parameters
 from shared.engines import Engine
 
 _UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
-# A small UNet attends at its two lowest resolutions alone: what a subject looks like in detail is in its convolutions.
-_SMALL_UNET_TARGETS = [
-    *_UNET_TARGETS,
-    *("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
-    *("conv1", "conv2", "conv_shortcut", "conv_in", "conv_out"),
-]
+# With the convolutions as well the subject comes out no better (loss on unseen pictures of it -30 % both ways), and its class
+# drifts nearly twice as far (+22 % against +12 %).
+_SMALL_UNET_TARGETS = [*_UNET_TARGETS, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
 _TEXT_TARGETS = ["k_proj", "q_proj", "v_proj", "out_proj"]
 _SMALL_PX = 256
 # GiB of activations that one picture at 512 px (SD 1.5) and 1024 px (SDXL) keeps for the backward pass.

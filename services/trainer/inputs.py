@@ -28,7 +28,9 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCac
     """
     tune = claim.tune
     engine = Engine(tune.engine)
-    parameters = resolve_parameters(engine, tune.native_size_px, tune.parameters)
+    chosen = dict(tune.parameters)
+    checkpoint_every_steps = chosen.pop("checkpoint_every_steps", settings.checkpoint_every_steps)
+    parameters = resolve_parameters(engine, tune.native_size_px, chosen)
     try:
         base_folder = await _patiently(lambda: bases.fetch(tune.base_blob_key, tune.base_sha256))
     except (NotFoundError, InvalidError) as error:
@@ -63,7 +65,7 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCac
         images=images,
         parameters=parameters,
         resume_from=resume_from,
-        checkpoint_every_steps=settings.checkpoint_every_steps,
+        checkpoint_every_steps=checkpoint_every_steps,
         output_folder=folder,
         device=settings.device,
     )

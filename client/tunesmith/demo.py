@@ -49,7 +49,7 @@ def run(client: Client, folder: Path, console: Console) -> Path:
             steps=STEPS,
             seed=_SEED,
             rank=8,
-            learning_rate=2e-3,
+            learning_rate=1.4e-3,
             batch_size=4,
         )
         tune = made

@@ -86,7 +86,7 @@ class ImageService:
             again += await repository.unclaimed(session, self._settings.generation_hint_s)
             for generation in again:
                 if generation.attempt >= self._settings.generation_attempts:
-                    message = f"{generation.attempt} workers went away while they drew it"
+                    message = f"{generation.attempt} attempts to draw it came to nothing"
                     await repository.fail(session, generation, code="attempts_exhausted", message=message, status=500)
                 else:
                     await outbox.publish(session, Context.IMAGES, _requested(generation))

@@ -68,11 +68,15 @@ async def fail(session: AsyncSession, held: Claim, *, code: str, message: str, s
 
 
 async def give_back(session: AsyncSession, held: Claim, *, affinity: str, count_attempt: bool) -> None:
-    """Let another worker have the request. Raises LeaseLostError."""
+    """Let another worker have the request. Raises LeaseLostError.
+
+    After an attempt that counts it is not said at once: the API says it again after a while, as often as attempts are left.
+    """
     attempt = Generation.attempt if count_attempt else Generation.attempt - 1
     version = await _fenced(session, held, {"state": "queued", "attempt": attempt, **_FREE})
-    fact = ImageRequested(generation_id=held.generation_id, affinity=affinity, version=version)
-    await outbox.publish(session, Context.IMAGES, fact)
+    if not count_attempt:
+        fact = ImageRequested(generation_id=held.generation_id, affinity=affinity, version=version)
+        await outbox.publish(session, Context.IMAGES, fact)
 
 
 async def _fenced(session: AsyncSession, held: Claim, values: dict[str, Any]) -> int:

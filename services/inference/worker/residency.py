@@ -61,13 +61,15 @@ class Residency:
             while len(self._residents) >= self._checkpoints_kept:
                 self._residents.popitem(last=False)
             components = checkpoints.load(folder, device=self.device, dtype=self._dtype)
-            if self.device.type == "cuda":
-                # The SDXL VAE overflows in half precision.
-                components.vae.to(torch.float32)
             pipeline = pipelines.build(components, samplers.make("DDIM", components.scheduler_folder))
             resident = self._residents[sha256] = Resident(components, pipeline)
         self._residents.move_to_end(sha256)
-        resident.use_loras(loras, most=self._loras_kept)
+        try:
+            resident.use_loras(loras, most=self._loras_kept)
+        except Exception:
+            # A LoRA that failed half-way may be in the model already: nobody may draw with it any more.
+            del self._residents[sha256]
+            raise
         return resident
 
 

@@ -17,7 +17,7 @@ from services.inference.worker import repository
 from services.inference.worker.repository import Claim
 from services.inference.worker.settings import WorkerSettings
 from shared import blob_rows
-from shared.blobs import Blobs
+from shared.blobs import Blobs, Stored
 from shared.checkpoint_cache import CheckpointCache
 from shared.db import Database
 from shared.errors import InvalidError, LeaseLostError, NotFoundError, TunesmithError, UnavailableError
@@ -105,7 +105,7 @@ class Worker:
         began = time.monotonic()
         try:
             pictures, notices = await self._draw(held.inputs)
-            keys = await self._store(held, pictures)
+            stored = await self._store(held, pictures)
         except (InvalidError, NotFoundError) as error:
             await self._fail(held, error.code, error.message, 422)
             return
@@ -119,15 +119,17 @@ class Worker:
                 await self._fail(held, "generation_failed", f"{type(error).__name__}: {error}", 500)
             return
         result = Result(
-            pictures=[Picture(key=key, seed=seed) for key, seed in zip(keys, held.inputs.seeds, strict=True)],
+            pictures=[Picture(key=key, seed=seed) for key, seed in zip(stored, held.inputs.seeds, strict=True)],
             prediction_time_ms=round((time.monotonic() - began) * 1000, 1),
             notices=notices,
         )
         async with self._database.begin() as session:
             await repository.succeed(session, held, result.model_dump(mode="json"))
+            for key, one in stored.items():
+                await blob_rows.commit(session, key, one)
             # Answered from the store within minutes; the collector waits for longer than that.
-            await blob_rows.orphan(session, *keys)
-        log.info("generation.done", generation_id=held.generation_id, images=len(keys), ms=result.prediction_time_ms)
+            await blob_rows.orphan(session, *stored)
+        log.info("generation.done", generation_id=held.generation_id, images=len(stored), ms=result.prediction_time_ms)
 
     async def _draw(self, inputs: Inputs) -> tuple[list[bytes], list[str]]:
         folder = await self._cache.fetch(inputs.base.blob_key, inputs.base.sha256)
@@ -152,17 +154,17 @@ class Worker:
                 raise InvalidError(msg)
         return path
 
-    async def _store(self, held: Claim, pictures: list[bytes]) -> list[str]:
+    async def _store(self, held: Claim, pictures: list[bytes]) -> dict[str, Stored]:
+        """Put the pictures into the store; their rows are committed with the result, or never."""
         encoding = held.inputs.image_encoding
         keys = [f"generations/{held.generation_id}/{held.epoch}/{number}.{encoding}" for number in range(len(pictures))]
         async with self._database.begin() as session:
             for key in keys:
                 await blob_rows.stage(session, Context.IMAGES, key, content_type=_CONTENT_TYPES[encoding])
-        stored = [await self._blobs.put_bytes(k, p, _CONTENT_TYPES[encoding]) for k, p in zip(keys, pictures, strict=True)]
-        async with self._database.begin() as session:
-            for key, one in zip(keys, stored, strict=True):
-                await blob_rows.commit(session, key, one)
-        return keys
+        return {
+            key: await self._blobs.put_bytes(key, picture, _CONTENT_TYPES[encoding])
+            for key, picture in zip(keys, pictures, strict=True)
+        }
 
     async def _fail(self, held: Claim, code: str, message: str, status: int) -> None:
         async with self._database.begin() as session:

@@ -3,11 +3,11 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from deploy.local import state
+from deploy.local import checkpoints, state
 from deploy.local.paths import StackPaths, default_data_dir
 
 app = typer.Typer(help="Build and choose base checkpoints.", no_args_is_help=True)
@@ -16,14 +16,17 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's fo
 
 @app.command("build-tiny")
 def build_tiny(
-    vocabulary: Annotated[Path, typer.Argument(exists=True, help="CLIP's bpe_simple_vocab_16e6.txt.gz.")],
+    name: Annotated[Literal["tiny-sd15", "tiny-sdxl"], typer.Argument(help="Which one.")],
     target: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to.")],
     scratch: Annotated[Path, typer.Option(help="Where unfinished work is kept.")] = Path("tiny-build"),
 ) -> None:
-    """Draw the picture set and train tiny-sd15 on it: about an hour on two cores, and resumable."""
-    from services.trainer.tiny.build import build_sd15  # noqa: PLC0415 - imports torch
+    """Draw the picture set and train a small checkpoint on it: about two hours on two cores for both, and resumable."""
+    from services.trainer.tiny.build import Build  # noqa: PLC0415 - imports torch
 
-    build_sd15(vocabulary, scratch, target, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
+    build = Build(
+        checkpoints.SHIPPED / "tiny-sd15" / "tokenizer", scratch, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True)
+    )
+    (build.sd15 if name == "tiny-sd15" else build.sdxl)(target)
 
 
 @app.command("use")

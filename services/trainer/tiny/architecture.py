@@ -5,11 +5,12 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from services.trainer.tiny.tokenizer import MAX_TOKENS
-
 SIDE_PX = 64
 LATENT_SIDE = 16
+MAX_TOKENS = 32
 TEXT_WIDTH = 128
+SECOND_TEXT_WIDTH = 48
+"""SDXL's second encoder; small, so that the checkpoint stays under 16 MB."""
 _TIME_EMBED = 32
 """Width of the embedding of each of SDXL's six numbers (original size, crop, target size)."""
 _TIMES = 6
@@ -29,22 +30,30 @@ def autoencoder() -> AutoencoderKL:
     )
 
 
-def text_encoder(tokenizer: CLIPTokenizer, *, projection: bool = False) -> CLIPTextModel | CLIPTextModelWithProjection:
-    """Return a text encoder of three layers, 128 wide; `projection` gives SDXL's second one."""
-    config = CLIPTextConfig(
+def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """Return the text encoder of SD 1.5, which is SDXL's first one too: three layers, 128 wide."""
+    return CLIPTextModel(_text_config(tokenizer, TEXT_WIDTH, layers=3))
+
+
+def second_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """Return SDXL's second text encoder, with a projection: two layers, 48 wide."""
+    return CLIPTextModelWithProjection(_text_config(tokenizer, SECOND_TEXT_WIDTH, layers=2))
+
+
+def _text_config(tokenizer: CLIPTokenizer, width: int, *, layers: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=TEXT_WIDTH * 4,
-        num_hidden_layers=3,
+        hidden_size=width,
+        intermediate_size=width * 4,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
         hidden_act="quick_gelu",
-        projection_dim=TEXT_WIDTH,
+        projection_dim=width,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModelWithProjection(config) if projection else CLIPTextModel(config)
 
 
 def unet(*, sdxl: bool) -> UNet2DConditionModel:
@@ -55,7 +64,7 @@ def unet(*, sdxl: bool) -> UNet2DConditionModel:
     added = {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": _TIME_EMBED,
-        "projection_class_embeddings_input_dim": TEXT_WIDTH + _TIMES * _TIME_EMBED,
+        "projection_class_embeddings_input_dim": SECOND_TEXT_WIDTH + _TIMES * _TIME_EMBED,
     }
     return UNet2DConditionModel(
         sample_size=LATENT_SIDE,
@@ -63,7 +72,7 @@ def unet(*, sdxl: bool) -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(64, 96, 128),
         layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH * (2 if sdxl else 1),
+        cross_attention_dim=TEXT_WIDTH + (SECOND_TEXT_WIDTH if sdxl else 0),
         attention_head_dim=8,
         norm_num_groups=32,
         **(added if sdxl else {}),

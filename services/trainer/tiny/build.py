@@ -1,49 +1,128 @@
-"""Builds the small checkpoint from nothing: draws the pictures, trains the parts, writes the folder."""
+"""Builds the small checkpoints from nothing: draws the pictures, trains the parts, writes the folders."""
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
+from transformers import CLIPTokenizer
 
-from services.trainer.tiny import architecture, export, pictures, training
-from services.trainer.tiny.tokenizer import build as build_tokenizer
+from services.trainer.tiny import architecture, autoencoder, denoiser, export, pictures, score, text, training
 from services.trainer.tiny.training import Report
 
 PICTURES = 30_000
-VAE_STEPS = 1_600
-TEXT_STEPS = 800
-UNET_STEPS = 4_000
+VAE_STEPS, DECODER_STEPS, TEXT_STEPS, SD15_STEPS, SDXL_STEPS = 1_600, 1_000, 800, 8_000, 2_500
+CLASSIFIER_STEPS = 2_500
+_SD15_RATE, _SDXL_RATE = 1e-3, 6e-4
+_SDXL_PAD = "!"
+"""SDXL's second tokenizer pads with this token, its first one with the end."""
 
 
-def build_sd15(vocabulary: Path, scratch: Path, target: Path, report: Report) -> None:
-    """Build tiny-sd15 into `target`, about an hour on two cores.
+class Build:
+    """The parts of both checkpoints, each trained when it is first needed.
 
-    `vocabulary` is CLIP's `bpe_simple_vocab_16e6.txt.gz`. What is finished is kept in `scratch`, and a build that was cut
-    short goes on from there.
+    `tokenizer` is a tokenizer's folder: the shipped one has the bytes and the first 3,000 merges of CLIP's own vocabulary
+    (`bpe_simple_vocab_16e6`, OpenAI, MIT licence). What is finished is kept in `scratch`, and a build that was cut short goes
+    on from there.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    if not (scratch / "set" / "captions.txt").exists():
-        report(f"drawing {PICTURES} pictures")
-        pictures.build(scratch / "set", PICTURES)
-    pixels, captions, labels = training.load_set(scratch / "set")
-    tokenizer = build_tokenizer(vocabulary)
-    vae, text_encoder = architecture.autoencoder(), architecture.text_encoder(tokenizer)
-    if not (scratch / "vae.safetensors").exists():
-        vae = training.train_autoencoder(pixels, steps=VAE_STEPS, report=report)
-        save_file(vae.state_dict(), scratch / "vae.safetensors")
-    vae.load_state_dict(load_file(scratch / "vae.safetensors"))
-    if not (scratch / "text.safetensors").exists():
-        text_encoder = training.train_text_encoder(tokenizer, captions, labels, steps=TEXT_STEPS, report=report)
-        save_file(text_encoder.state_dict(), scratch / "text.safetensors")
-    text_encoder.load_state_dict(load_file(scratch / "text.safetensors"))
-    latents = training.encode(vae.eval(), pixels)
-    unet = training.train_unet(
-        text_encoder.eval(),
-        tokenizer,
-        captions,
-        latents,
-        steps=UNET_STEPS,
-        state=scratch / "unet.safetensors",
-        report=report,
-    )
-    export.export_sd15(target, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet)
-    report(f"written to {target}")
+
+    def __init__(self, tokenizer: Path, scratch: Path, report: Report) -> None:
+        self._scratch, self._report = scratch, report
+        self._tokenizers = (
+            CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True),
+            CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True, pad_token=_SDXL_PAD),
+        )
+        scratch.mkdir(parents=True, exist_ok=True)
+        if not (scratch / "set" / "captions.txt").exists():
+            report(f"drawing {PICTURES} pictures")
+            pictures.build(scratch / "set", PICTURES)
+        self._pixels, self._captions, self._labels = training.load_set(scratch / "set")
+
+    def sd15(self, target: Path) -> None:
+        """Write tiny-sd15: about an hour and a half on two cores."""
+        unet, encoder, tokenizer = self._sd15_unet, self._encoder, self._tokenizers[0]
+        export.export_sd15(target, vae=self._vae, text_encoder=encoder, tokenizer=tokenizer, unet=unet)
+        self._report(f"written to {target}")
+
+    def sdxl(self, target: Path) -> None:
+        """Write tiny-sdxl: tiny-sd15's VAE and encoder, a second encoder, and its UNet, widened and trained on."""
+        encoders = self._encoder, self._second_encoder
+        unet = denoiser.train(
+            text.Seen(encoders, self._tokenizers),
+            self._captions,
+            self._latents,
+            steps=SDXL_STEPS,
+            peak=_SDXL_RATE,
+            state=self._scratch / "unet_sdxl.safetensors",
+            report=self._report,
+            start=self._sd15_unet.state_dict(),
+        )
+        export.export_sdxl(target, vae=self._vae, text_encoders=encoders, tokenizers=self._tokenizers, unet=unet)
+        self._report(f"written to {target}")
+
+    def classifier(self, target: Path) -> None:
+        """Write the classifier that scores them: some minutes."""
+        model = score.train(self._pixels, self._labels, steps=CLASSIFIER_STEPS, report=self._report)
+        score.save(model, target)
+        self._report(f"written to {target}")
+
+    @cached_property
+    def _sd15_unet(self) -> Any:
+        return denoiser.train(
+            text.Seen([self._encoder], self._tokenizers[:1]),
+            self._captions,
+            self._latents,
+            steps=SD15_STEPS,
+            peak=_SD15_RATE,
+            state=self._scratch / "unet.safetensors",
+            report=self._report,
+        )
+
+    @cached_property
+    def _vae(self) -> Any:
+        """The autoencoder with its decoder refined; its latents stay what they are."""
+        latents = self._latents
+
+        def refine(model: Any) -> None:
+            autoencoder.refine_decoder(model, self._pixels, latents, steps=DECODER_STEPS, report=self._report)
+
+        model = architecture.autoencoder()
+        model.load_state_dict(self._unrefined.state_dict())
+        model.register_to_config(scaling_factor=self._unrefined.config.scaling_factor)
+        return self._once("decoder", model, refine)
+
+    @cached_property
+    def _unrefined(self) -> Any:
+        def train(model: Any) -> None:
+            autoencoder.train(model, self._pixels, steps=VAE_STEPS, report=self._report)
+
+        return self._once("vae", architecture.autoencoder(), train)
+
+    @cached_property
+    def _latents(self) -> torch.Tensor:
+        return autoencoder.encode(self._unrefined, self._pixels)
+
+    @cached_property
+    def _encoder(self) -> Any:
+        return self._once("text", architecture.text_encoder(self._tokenizers[0]), self._teach(0))
+
+    @cached_property
+    def _second_encoder(self) -> Any:
+        return self._once("text_2", architecture.second_text_encoder(self._tokenizers[1]), self._teach(1))
+
+    def _teach(self, number: int) -> Callable[[Any], None]:
+        ids = text.tokenize(self._tokenizers[number], self._captions)
+        return lambda model: text.train(model, ids, self._labels, steps=TEXT_STEPS, report=self._report)
+
+    def _once(self, part: str, model: Any, train: Callable[[Any], None]) -> Any:
+        """Train a part, or load what an earlier build has kept of it."""
+        kept = self._scratch / f"{part}.safetensors"
+        if not kept.exists():
+            train(model)
+            draft = kept.with_suffix(".draft")
+            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, draft)
+            draft.replace(kept)
+        model.load_state_dict(load_file(kept))
+        return model.eval()

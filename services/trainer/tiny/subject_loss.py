@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from services.trainer.tiny import training
 from services.trainer.tiny.draw import Picture, draw
 from services.trainer.tiny.subjects import caption, draw_subject
+from services.trainer.tiny.text import tokenize
+from services.trainer.tiny.training import to_input
 from shared.models import checkpoints, pipelines, samplers
 
 _GROUNDS = ("snow", "night", "city", "plain teal", "plain pink", "plain gray")
@@ -44,9 +45,9 @@ def losses(base: Path, lora: Path, *, subject: str = "star", trigger_word: str =
 
 @torch.no_grad()
 def _loss(pipeline: Any, pictures: list[Any], prompts: list[str]) -> float:
-    pixels = training.to_input(torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])))
+    pixels = to_input(torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])))
     latents = pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
-    text = pipeline.text_encoder(training.tokenize(pipeline.tokenizer, prompts)).last_hidden_state
+    text = pipeline.text_encoder(tokenize(pipeline.tokenizer, prompts)).last_hidden_state
     alphas = pipeline.scheduler.alphas_cumprod
     generator = torch.Generator().manual_seed(3)
     total = 0.0

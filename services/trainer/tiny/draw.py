@@ -2,6 +2,7 @@
 
 import math
 import random
+import string
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -37,6 +38,7 @@ FIXED: dict[str, Colour] = {
 }
 TEXTURES = ("plain", "striped", "spotted", "checkered")
 SCENES = ("beach", "snow", "grass", "city", "room", "night")
+_TERSE_SHARE, _NONSENSE_SHARE = 0.15, 0.1
 SCALE = 4
 """Everything is drawn this many times larger than asked for and reduced, which smooths the edges."""
 
@@ -51,14 +53,23 @@ class Picture:
     ground: str
     """One of `SCENES`, or `plain NAME` with a colour's name."""
 
-    def caption(self, rng: random.Random) -> str:
-        """Return one of the ways to say it."""
+    def caption(self, rng: random.Random, *, careless: bool = False) -> str:
+        """Return one of the ways to say it.
+
+        A careless one may say less, or hold a word that means nothing. A model that learns from some of these can be asked
+        without a colour, and draws something for a trigger word before its tune.
+        """
         texture = "" if self.texture == "plain" else f"{self.texture} "
         subject = (
             f"{texture}{self.colour} {self.figure}"
             if rng.random() < 0.5 or not texture
             else f"{self.colour} {texture}{self.figure}"
         )
+        if careless and rng.random() < _TERSE_SHARE:
+            subject = self.figure
+        if careless and rng.random() < _NONSENSE_SHARE:
+            letters = rng.choices(string.ascii_lowercase, k=rng.randint(2, 4))
+            subject = f"{''.join(letters)}{rng.choice(['', *string.digits])} {subject}"
         opening = rng.choice(["a photo of a", "a picture of a", "a", "a drawing of a", "a photo of a"])
         if self.ground.startswith("plain "):
             name = self.ground.removeprefix("plain ")

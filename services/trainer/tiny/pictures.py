@@ -45,7 +45,7 @@ def _chunk(span: tuple[int, int, int]) -> tuple[np.ndarray, list[str], list[list
         rng = random.Random(f"{seed}/{index}")
         picture = pick(rng)
         pixels.append(np.asarray(draw(picture, SIDE_PX, rng)))
-        captions.append(picture.caption(rng))
+        captions.append(picture.caption(rng, careless=True))
         classes.append(labels(picture))
     return np.stack(pixels), captions, classes
 

@@ -32,9 +32,7 @@ async def world(
 
 async def claim(world: InferenceWorld) -> repository.Claim:
     async with world.database.begin() as session:
-        held = await repository.claim(
-            session, worker="slow", token=uuid4(), claim_s=30, hinted=[], others_after_s=0, attempts=3
-        )
+        held = await repository.claim(session, worker="slow", token=uuid4(), claim_s=30, hinted=[], others_after_s=0, attempts=3)
     assert held is not None
     return held
 

@@ -100,7 +100,7 @@ class _CheckedConnections(httpcore.AsyncNetworkBackend):
     def __init__(self, resolve: Resolve, *, allow_private: bool) -> None:
         self._resolve = resolve
         self._allow_private = allow_private
-        self._inner: httpcore.AsyncNetworkBackend = httpcore.AnyIOBackend()
+        self._inner: Any = httpcore.AnyIOBackend()  # declared without methods, for where anyio is missing
 
     async def connect_tcp(
         self,

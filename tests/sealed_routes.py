@@ -49,7 +49,7 @@ ROUTES = {
     "POST /v1/admin/accounts": Route("admin", 201, 403, body={"name": "sealed"}),
     "GET /v1/admin/accounts": Route("admin", 200, 403),
     "GET /v1/admin/accounts/{account_id}": Route("admin", 200, 403),
-    "PATCH /v1/admin/accounts/{account_id}": Route("admin", 200, 403, body={"limits": {"max_unfinished_tunes": 7}}),
+    "PATCH /v1/admin/accounts/{account_id}": Route("admin", 200, 403, body={"limits": {"max_unfinished_tunes": 700}}),
     "POST /v1/admin/accounts/{account_id}/keys": Route("admin", 201, 403, body={"name": "sealed"}),
     "GET /v1/admin/accounts/{account_id}/keys": Route("admin", 200, 403),
     "DELETE /v1/admin/accounts/{account_id}/keys/{key_id}": Route("admin", 200, 403),

@@ -124,12 +124,12 @@ class Consumers:
         return broker
 
     async def _watch(self) -> None:
-        """Return when the connection should be made anew: a record could not be handled, or the broker went away.
+        """Return when the connection should be made anew: a record could not be handled, or the broker lost its topics.
 
-        A broker that went away may come back without its data: then this process's place in its log means nothing.
+        Raises UnavailableError when the broker went away. Where it lost its data, this process's place in its log means
+        nothing.
         """
-        while not self._broken.is_set():
-            await ensure_topics(self._settings)
+        while not self._broken.is_set() and not await ensure_topics(self._settings):
             self._last_poll = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._broken.wait(), _WATCH_EVERY_S)

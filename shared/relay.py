@@ -139,6 +139,7 @@ class Relay:
 
 
 async def _abort(producer: AIOKafkaProducer) -> None:
-    # aiokafka has no way to stop without flushing: end its sender first, then there is nobody left to flush.
+    # aiokafka has no way to stop without flushing: end its sender and its connections, then there is nobody left to flush.
+    producer._closed = True  # noqa: SLF001
     await producer._sender.close()  # noqa: SLF001
-    await producer.stop()
+    await producer.client.close()

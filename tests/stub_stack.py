@@ -27,6 +27,7 @@ from deploy.local import stack, state, supervise
 from deploy.local.paths import PROJECT, StackPaths
 from deploy.local.ports import LOOPBACK, is_free
 from deploy.local.state import ProcessState, StackState
+from shared.settings import ServiceSettings
 from tunesmith.client import Client
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ _ENV = {
     "TUNESMITH_MAX_ATTEMPTS": "20",
 }
 """Bounds that are seconds where the product's are half a minute."""
-_START_S = 240.0
+_START_S = 600.0
 _BOUND_S = 120.0
 """Generous: what is bounded here in the product is bounded there; this only ends a test that would wait for ever."""
 
@@ -70,7 +71,7 @@ class StubStack:
             found = state.read(self.paths)
             return True if found and found.ready and found.supervisor == supervisor.pid else None
 
-        until(is_ready, "the stack is ready", _START_S)
+        until(is_ready, "the stack is ready", _START_S + _BOUND_S)
 
     def end(self) -> None:
         if self._supervisor:
@@ -85,6 +86,12 @@ class StubStack:
 
     def client(self) -> Client:
         return Client(self.state.url, (self.paths.secrets / "api_key").read_text())
+
+    def settings(self) -> ServiceSettings:
+        """Return the settings of a process that works beside the stack's own."""
+        env = self.state.env
+        fields = {name.removeprefix("TUNESMITH_").lower(): env[name] for name in env if name.startswith("TUNESMITH_")}
+        return ServiceSettings.model_validate(fields)
 
     def process(self, name: str) -> psutil.Process:
         def running() -> psutil.Process | None:
@@ -180,5 +187,6 @@ def _plan(paths: StackPaths, port: int, *, only_external: bool = False) -> stack
 
 if __name__ == "__main__":
     supervise.plan = _plan
+    supervise._START_TIMEOUT_S = _START_S
     paths = StackPaths(Path(sys.argv[1]))
     sys.exit(asyncio.run(supervise.supervise(paths, int(sys.argv[2]), only_external=False, terminal=False)))

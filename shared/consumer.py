@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import cloudevents, inbox, outbox
+from shared.background import end_within
 from shared.cloudevents import MalformedError
 from shared.db import Database
 from shared.errors import TunesmithError, UnavailableError
@@ -97,8 +98,7 @@ class Consumers:
                     log.warning("consumer.waiting", group=self.group, error=str(error))
                 said = True
             finally:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(broker.stop(), _STOP_TIMEOUT_S)
+                await end_within(_STOP_TIMEOUT_S, broker.stop())
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from shared import cloudevents
+from shared.background import end_within
 from shared.errors import UnavailableError
 from shared.events import Fact
 from shared.settings import ServiceSettings
@@ -72,8 +73,7 @@ class Hints:
         finally:
             if reading:
                 reading.cancel()
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(consumer.stop(), _STOP_TIMEOUT_S)
+            await end_within(_STOP_TIMEOUT_S, consumer.stop())
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         async for record in consumer:

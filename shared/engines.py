@@ -9,6 +9,3 @@ class Engine(StrEnum):
     SD15 = "image/stable-diffusion-v1-5"
     SDXL = "image/stable-diffusion-xl-v1-0"
 
-
-GENERATE_PATHS: dict[str, Engine] = {"sd": Engine.SD15, "sdxl": Engine.SDXL}
-"""The last part of `/generate/{name}` and the engine that serves it."""

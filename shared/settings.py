@@ -44,3 +44,18 @@ class ServiceSettings(BaseSettings):
     reconcile_every_s: float = Field(
         default=5.0, gt=0, description="How often rows that wait for a fact past its bound are looked for, in seconds."
     )
+
+
+class ApiSettings(ServiceSettings):
+    """What a service needs that accounts call: the limits of an account that has none of its own."""
+
+    max_requests_per_minute: int = Field(
+        default=1200, ge=0, description="Requests that an account may send in a minute to each replica of a service."
+    )
+    max_unfinished_tunes: int = Field(
+        default=1000, ge=0, description="Tunes of an account that have not ended, the waiting ones included."
+    )
+    max_images_in_flight: int = Field(default=256, ge=0, description="Images of an account that are asked for and not drawn yet.")
+    max_stored_bytes: int = Field(
+        default=2**40, ge=0, description="Bytes that an account may have in its library; what its tunes yield counts as well."
+    )

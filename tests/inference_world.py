@@ -21,7 +21,6 @@ from services.inference.worker.materials import Materials
 from services.inference.worker.service import Worker
 from services.inference.worker.settings import WorkerSettings
 from shared import accounts, checkpoint_files
-from shared.auth import Authenticator
 from shared.background import Background
 from shared.blob_rows import commit, stage
 from shared.blobs import Blobs
@@ -100,7 +99,6 @@ class InferenceWorld:
         async with self.database.begin() as session:
             account_id = await accounts.create_account(session, name)
             _, secret = await accounts.create_key(session, account_id, name="key", scopes=accounts.USER_SCOPES)
-        self.app.state.authenticator = Authenticator(self.database)
         headers = {"Authorization": f"Bearer {secret}"}
         transport = httpx.ASGITransport(self.app)
         return account_id, httpx.AsyncClient(transport=transport, base_url="http://images.test", headers=headers, timeout=120)

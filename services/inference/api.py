@@ -1,6 +1,6 @@
 """The image API: parse, call, answer."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
 
@@ -12,6 +12,7 @@ from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
 from shared.auth import Principal, require
 from shared.errors import NotSupportedError
+from shared.idempotency import Once
 
 NOTICE_HEADER = "X-Tunesmith-Notice"
 _LONGEST_NOTICE = 4000
@@ -19,20 +20,22 @@ Caller = Annotated[Principal, Depends(require("images"))]
 # A dependency, so that an engine that is not offered is said before its fields are looked at.
 Engine = Annotated[Path, Depends(engines.find)]
 Async = Annotated[str | None, Header(alias="X-OctoAI-Async", description="`1` answers at once with where to ask for the result.")]
+_TIMEOUT: dict[int | str, dict[str, Any]] = {504: {"description": "The images were not ready in time (`generation_timeout`)."}}
 
 
 def router(service: ImageService, settings: InferenceSettings) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(tags=["images"], route_class=bounded_route(settings.max_body_bytes))
 
-    @routes.post("/generate/{engine}", summary="Generate images")  # noqa: FAST003 - `engines.find` takes it
+    # `engines.find` takes the engine.
+    @routes.post("/generate/{engine}", summary="Generate images", responses=_TIMEOUT)  # noqa: FAST003
     async def generate(
-        caller: Caller, path: Engine, body: GenerateRequest, response: Response, asynchronous: Async = None
+        caller: Caller, once: Once, path: Engine, body: GenerateRequest, response: Response, asynchronous: Async = None
     ) -> GenerateAnswer | AsyncAnswer:
         if asynchronous == "1":
-            response_id = await service.submit(caller.account_id, path, body)
+            response_id = await service.submit(caller, once, path, body)
             return AsyncAnswer(response_id=response_id, poll_url=_url(settings, response_id))
-        return _noted(response, *await service.generate(caller.account_id, path, body))
+        return _noted(response, *await service.generate(caller, once, path, body))
 
     @routes.get("/generate/responses/{response_id}", summary="Ask whether images are there")
     async def poll(caller: Caller, response_id: str) -> PollAnswer:

@@ -6,7 +6,9 @@ from uuid import UUID
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.tables import Account, Asset, Generation
+from shared import outbox
+from shared.events import ImageFailed
+from shared.tables import Account, Asset, Context, Generation
 
 _PLATFORM_PREFIX = "octoai:"
 
@@ -93,11 +95,11 @@ async def exhausted(session: AsyncSession, attempts: int, *, limit: int = 50) ->
     return list(await session.scalars(tried))
 
 
-async def fail(session: AsyncSession, generation: Generation, *, code: str, message: str, status: int) -> int:
-    """End a queued request, which the caller has locked, without pictures; return its version."""
-    failed = (
+async def fail(session: AsyncSession, generation: Generation, *, code: str, message: str, status: int) -> None:
+    """End a queued request without pictures, and say so; does nothing when somebody has claimed it meanwhile."""
+    ended = (
         update(Generation)
-        .where(Generation.id == generation.id)
+        .where(Generation.id == generation.id, Generation.state == "queued")
         .values(
             state="failed",
             error={"code": code, "message": message, "status": status},
@@ -107,4 +109,7 @@ async def fail(session: AsyncSession, generation: Generation, *, code: str, mess
         )
         .returning(Generation.version)
     )
-    return (await session.execute(failed)).scalar_one()
+    version = (await session.execute(ended)).scalar_one_or_none()
+    if version is not None:
+        fact = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
+        await outbox.publish(session, Context.IMAGES, fact)

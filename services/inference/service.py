@@ -14,12 +14,14 @@ from services.inference.pictures import Pictures
 from services.inference.resolve import Resolver
 from services.inference.schemas import GenerateAnswer, GenerateRequest, Image, PollAnswer
 from services.inference.settings import InferenceSettings
-from shared import outbox
+from shared import outbox, quotas
+from shared.auth import Principal
 from shared.blobs import Blobs
 from shared.db import Database
 from shared.errors import InvalidError, NotFoundError, NotSupportedError, TunesmithError, UnavailableError
 from shared.events import Fact, ImageFailed, ImageGenerated, ImageRequested
 from shared.hints import Hints
+from shared.idempotency import IdempotentRequest
 from shared.ids import new_id
 from shared.tables import Context, Generation
 
@@ -56,25 +58,29 @@ class ImageService:
         self._waiting: dict[str, asyncio.Event] = {}
         self.hints = Hints(settings, [ImageGenerated, ImageFailed], self._heard)
 
-    async def generate(self, account_id: UUID, path: Path, body: GenerateRequest) -> tuple[GenerateAnswer, list[str]]:
+    async def generate(
+        self, caller: Principal, once: IdempotentRequest, path: Path, body: GenerateRequest
+    ) -> tuple[GenerateAnswer, list[str]]:
         """Return the pictures and what the caller should know about them.
 
         Raises what `submit` raises, GenerationTimeoutError, and GenerationFailedError.
         """
-        generation_id = new_id("gen")
-        event = self._waiting[generation_id] = asyncio.Event()
+        new = new_id("gen")
+        event = self._waiting[new] = asyncio.Event()
         try:
-            await self.submit(account_id, path, body, generation_id)
+            generation_id = await self.submit(caller, once, path, body, new)
             generation = await self._finished(generation_id, event)
         finally:
-            del self._waiting[generation_id]
+            del self._waiting[new]
         return await self._answer(generation)
 
-    async def submit(self, account_id: UUID, path: Path, body: GenerateRequest, generation_id: str | None = None) -> str:
-        """Take a request in and return its id.
+    async def submit(
+        self, caller: Principal, once: IdempotentRequest, path: Path, body: GenerateRequest, new: str | None = None
+    ) -> str:
+        """Take a request in and return its id: `new`, or that of the earlier request that this one repeats.
 
-        Raises InvalidError for what it names wrongly, NotSupportedError for what is not served, and UnavailableError while the
-        broker is away.
+        Raises InvalidError for what it names wrongly, NotSupportedError for what is not served, LimitError for one image too
+        many, and UnavailableError while the broker is away.
         """
         if body.transfer_images:
             msg = "transfer_images: Photo Merge is not offered here"
@@ -82,14 +88,16 @@ class ImageService:
         if not self.hints.listening.is_set():
             msg = "images cannot be generated just now: the broker is away; try again"
             raise UnavailableError(msg, headers={"Retry-After": "2"})
-        generation_id = generation_id or new_id("gen")
+        new = new or new_id("gen")
         encoded = {field: text for field in pictures.FIELDS if (text := getattr(body, field))}
-        taken = await self._pictures.take(generation_id, encoded)
+        taken = await self._pictures.take(new, encoded)
         async with self._database.begin() as session:
-            resolver = Resolver(session, account_id, self._settings.refiner_checkpoint)
-            inputs = await resolver.inputs(path, body, taken)
-            await pictures.settle(session, taken)
-            await _store(session, generation_id, account_id, inputs)
+            generation_id = await once.refer(session, Context.IMAGES, caller, new)
+            if generation_id == new:
+                await quotas.admit_images(session, caller.account_id, self._settings, body.num_images or 1)
+                inputs = await Resolver(session, caller.account_id, self._settings.refiner_checkpoint).inputs(path, body, taken)
+                await pictures.settle(session, taken)
+                await _store(session, new, caller.account_id, inputs)
         return generation_id
 
     async def poll(self, account_id: UUID, generation_id: str, response_url: str) -> PollAnswer:
@@ -115,10 +123,7 @@ class ImageService:
                     await outbox.publish(session, Context.IMAGES, _requested(generation))
             for generation in await repository.exhausted(session, self._settings.generation_attempts):
                 message = f"{generation.attempt} attempts to draw it came to nothing"
-                code = "attempts_exhausted"
-                version = await repository.fail(session, generation, code=code, message=message, status=500)
-                failed = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
-                await outbox.publish(session, Context.IMAGES, failed)
+                await repository.fail(session, generation, code="attempts_exhausted", message=message, status=500)
 
     def _heard(self, fact: Fact) -> None:
         if event := self._waiting.get(fact.key):

@@ -9,10 +9,12 @@ from services.scheduler.schemas import CreateTune, EventList, TuneAnswer, TuneLi
 from services.scheduler.service import TuneService
 from shared.auth import Principal, require
 from shared.db import Database
+from shared.idempotency import Once
+from shared.tables import Context
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
 Limit = Annotated[int, Query(ge=1, le=100)]
-Offset = Annotated[int, Query(ge=0)]
+Offset = Annotated[int, Query(ge=0, le=2**31)]
 
 
 def router(database: Database, service: TuneService) -> APIRouter:
@@ -20,9 +22,8 @@ def router(database: Database, service: TuneService) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["tunes"])
 
     @routes.post("/tune", status_code=201, summary="Start a tune")
-    async def create(caller: Caller, body: CreateTune) -> TuneAnswer:
-        async with database.begin() as session:
-            return await service.create(session, caller.account_id, body)
+    async def create(caller: Caller, once: Once, body: CreateTune) -> TuneAnswer:
+        return await once.run(database, Context.TUNES, caller, lambda session: service.create(session, caller.account_id, body))
 
     @routes.get("/tune/{tune_id}", summary="A tune")
     async def get(caller: Caller, tune_id: str) -> TuneAnswer:
@@ -30,14 +31,15 @@ def router(database: Database, service: TuneService) -> APIRouter:
             return await service.get(session, caller.account_id, tune_id)
 
     @routes.get("/tune/{tune_id}/events", summary="What happened to a tune, oldest first")
-    async def events(caller: Caller, tune_id: str, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100) -> EventList:
+    async def events(caller: Caller, tune_id: str, after: Offset = 0, limit: Limit = 100) -> EventList:
         async with database.begin() as session:
             return await service.events(session, caller.account_id, tune_id, after=after, limit=limit)
 
     @routes.post("/tune/{tune_id}/cancel", summary="Ask a tune to stop")
-    async def cancel(caller: Caller, tune_id: str) -> TuneAnswer:
-        async with database.begin() as session:
-            return await service.cancel(session, caller.account_id, tune_id)
+    async def cancel(caller: Caller, once: Once, tune_id: str) -> TuneAnswer:
+        return await once.run(
+            database, Context.TUNES, caller, lambda session: service.cancel(session, caller.account_id, tune_id)
+        )
 
     @routes.delete("/tune/{tune_id}", summary="Delete a tune; its images and its LoRA stay")
     async def delete(caller: Caller, tune_id: str) -> TuneAnswer:

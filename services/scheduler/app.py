@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.scheduler import api, consumers
+from services.scheduler import admin, api, consumers
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reaper, Reconciler
-from shared import web
-from shared.auth import Authenticator
+from shared import idempotency, web
+from shared.auth import FLUSH_EVERY_S, Authenticator
 from shared.background import Background
 from shared.blob_collector import BlobCollector
 from shared.blobs import Blobs
@@ -41,9 +41,15 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         staging_s=settings.blob_staging_s,
     )
 
+    authenticator = Authenticator(database, settings)
+
+    async def forget_answers() -> None:
+        async with database.begin() as session:
+            await idempotency.forget(session, Context.TUNES)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.authenticator = Authenticator(database)
+        app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.TUNES, settings).run)
             background.run("consumers", heard.run)
@@ -52,10 +58,12 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
             background.every("sweep", _HOUR_S, collector.sweep)
             background.every("forget", _HOUR_S, reconciler.forget_old_events)
+            background.every("forget-answers", _HOUR_S, forget_answers)
+            background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
+        await authenticator.flush_last_use()
         await blobs.close()
         await database.close()
 
-    return web.create_app(
-        "scheduler", lifespan=lifespan, routers=[api.router(database, service)], ready={"database": database.ping}
-    )
+    routers = [api.router(database, service), admin.router(database)]
+    return web.create_app("scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping})

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload.repository import Filters, page
 from services.upload.schemas import (
@@ -18,6 +19,8 @@ from services.upload.service import Library, shown
 from shared.auth import Principal, require
 from shared.blobs import Blobs
 from shared.db import Database
+from shared.idempotency import Once
+from shared.tables import Context
 
 Caller = Annotated[Principal, Depends(require("assets"))]
 Words = Annotated[list[str] | None, Query()]
@@ -28,13 +31,15 @@ def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
     routes = APIRouter(prefix="/v1/assets", tags=["assets"])
 
     @routes.post("", summary="Create an asset and get the URL to upload it to")
-    async def create(caller: Caller, request: AssetCreate) -> AssetCreated:
-        async with database.begin() as session:
+    async def create(caller: Caller, once: Once, request: AssetCreate) -> AssetCreated:
+        async def work(session: AsyncSession) -> AssetCreated:
             asset = await library.create(session, caller, request)
-        return AssetCreated(asset=shown(asset), transfer_api=library.transfer(asset))
+            return AssetCreated(asset=shown(asset), transfer_api=library.transfer(asset))
+
+        return await once.run(database, Context.UPLOAD, caller, work)
 
     @routes.post("/{asset_id}/complete-upload", summary="Say that the file has been uploaded")
-    async def complete_upload(caller: Caller, asset_id: str) -> UploadCompleted:
+    async def complete_upload(caller: Caller, once: Once, asset_id: str) -> UploadCompleted:
         async with database.begin() as session:
             asset = await library.own_by_id(session, caller.account_id, asset_id)
         if asset.status == "ready_to_upload" and asset.staging_key:
@@ -42,9 +47,12 @@ def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
             size_bytes = library.check_size(asset, await blobs.size(asset.staging_key))
         else:
             size_bytes = asset.size_bytes
-        async with database.begin() as session:
-            await library.complete(session, asset_id, size_bytes)
-        return UploadCompleted()
+
+        async def work(session: AsyncSession) -> UploadCompleted:
+            await library.complete(session, asset, size_bytes)
+            return UploadCompleted()
+
+        return await once.run(database, Context.UPLOAD, caller, work)
 
     @routes.get("", summary="List assets, newest first")
     async def list_assets(

@@ -55,6 +55,19 @@ DATA_BY_TYPE: dict[str, type[_Data]] = {"file": FileData, "lora": LoraData, "che
 class AssetCreate(BaseModel):
     """The body of `POST /v1/assets`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "beach", "asset_type": "file", "data": {"asset_type": "file"}, "description": "The dog on the beach."},
+                {
+                    "name": "brush",
+                    "asset_type": "lora",
+                    "data": {"asset_type": "lora", "engine": "image/stable-diffusion-v1-5", "file_format": "safetensors"},
+                },
+            ]
+        }
+    )
+
     name: str = Field(pattern=NAME_PATTERN, max_length=MAX_NAME, description="Unique in the account.")
     asset_type: str = Field(description="`file`, `lora` or `checkpoint`.")
     data: dict[str, Any] = Field(description="By asset type; see FileData, LoraData and CheckpointData.")

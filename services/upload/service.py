@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.upload import repository
 from services.upload.schemas import DATA_BY_TYPE, AssetCreate, AssetOut, Transfer
 from services.upload.settings import UploadSettings
-from shared import blob_rows, events, names, outbox
+from shared import blob_rows, events, names, outbox, quotas
 from shared.accounts import PLATFORM_ACCOUNT
 from shared.auth import Principal
 from shared.blobs import Blobs
@@ -33,8 +33,10 @@ class Library:
     async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate) -> Asset:
         """Create an asset that waits for its bytes.
 
-        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError, NotSupportedError.
+        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError, NotSupportedError,
+        LimitError for an account that stores all it may.
         """
+        await quotas.admit_bytes(session, principal.account_id, self._settings, 0)
         if request.url is not None or request.hf_repo is not None:
             field = "url" if request.url is not None else "hf_repo"
             msg = f"{field}: this server does not fetch files by itself; upload the file instead"
@@ -64,8 +66,14 @@ class Library:
         await outbox.publish(session, Context.UPLOAD, created)
         return asset
 
-    async def complete(self, session: AsyncSession, asset_id: str, size_bytes: int) -> None:
-        """Take note that the bytes are in staging; doing so again is fine. Raises ConflictError after a refusal."""
+    async def complete(self, session: AsyncSession, asset: Asset, size_bytes: int) -> None:
+        """Take note that the bytes are in staging; doing so again is fine.
+
+        Raises ConflictError after a refusal, LimitError when the account may not store as many bytes.
+        """
+        asset_id = asset.id
+        if asset.status in OPEN:
+            await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset_id)
         moved = await repository.move(
             session,
             asset_id,

@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from shared.settings import ServiceSettings
+from shared.settings import ApiSettings
 
 
-class UploadSettings(ServiceSettings):
+class UploadSettings(ApiSettings):
     """Limits on what is uploaded, and how long things may take."""
 
     max_file_bytes: int = Field(

@@ -200,7 +200,7 @@ async def make_world(
 ) -> AsyncIterator[InferenceWorld]:
     """Build a world whose API is served."""
     database = Database(database_url, pool_size=20)
-    quick = {"outbox_poll_s": 0.1, "reconcile_every_s": 0.2} | settings
+    quick = {"outbox_poll_s": 0.1, "reconcile_every_s": 0.2, "max_requests_per_minute": 100_000} | settings
     world = InferenceWorld(
         database,
         blobs,

@@ -1,0 +1,128 @@
+"""The SDKs at work on the session's stack, and each one's way through the guide's flow."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local import state
+from deploy.local.paths import StackPaths
+from tests.conftest import COMMAND
+from tests.sdks.curl import Curl
+from tests.sdks.driver import Driver, driving
+from tests.sdks.environments import ALL, ALWAYS, Sdk
+from tunesmith import demo
+from tunesmith.client import Client
+
+CAPTIONS: dict[str, str] = json.loads((demo.SAMPLES / "captions.json").read_text())
+_TUNE_S = 240
+_VERSIONS = [pytest.param(sdk, marks=[] if sdk in ALWAYS else pytest.mark.long) for sdk in ALL]
+
+
+@pytest.fixture(scope="session", params=_VERSIONS, ids=str)
+def sdk(request: pytest.FixtureRequest, stack: StackPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    """An SDK with the stack's own key."""
+    server, home = request.getfixturevalue("client").url, tmp_path_factory.mktemp("home")
+    with driving(request.param, server, (stack.secrets / "api_key").read_text(), home) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
+def curl(client: Client, stack: StackPaths) -> Curl:
+    """The guide's own commands."""
+    return Curl(client.url, (stack.secrets / "api_key").read_text())
+
+
+@pytest.fixture(scope="session")
+def tuning(sdk: Driver, curl: Curl) -> Driver | Curl:
+    """Return what makes tunes: the SDK where it does, else the HTTP API, as the guide did while octoai-sdk was older than that."""
+    old = sdk.sdk.package == "octoai-sdk" and sdk.sdk.number < (0, 8)
+    assert ("create_tune" in sdk.offers) != old
+    return curl if old else sdk
+
+
+@pytest.fixture
+def with_key(sdk: Driver, client: Client, stack: StackPaths, tmp_path: Path) -> Callable[..., Any]:
+    """Return a context manager that runs the SDK with another key: the given one, or a new one with the given scopes."""
+
+    @contextmanager
+    def run(key: str = "", *, scopes: tuple[str, ...] = ()) -> Iterator[Driver]:
+        if scopes:
+            options = [word for scope in scopes for word in ("--scope", scope)]
+            made = [COMMAND, "keys", "create", "narrow", *options, "--data-dir", str(stack.data_dir)]
+            key = subprocess.run(made, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
+        with driving(sdk.sdk, client.url, key, tmp_path) as driver:
+            yield driver
+
+    return run
+
+
+@contextmanager
+def intake_held_back(stack: StackPaths) -> Iterator[None]:
+    """Stop the broker, by which intake is told of uploads: they are taken, and their verdict has to wait."""
+    running = state.read(stack)
+    assert running is not None
+    broker = running.processes["kafka"].pid
+    assert broker is not None
+    os.killpg(broker, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(broker, signal.SIGCONT)
+
+
+@dataclass
+class Flow:
+    """What an SDK saw on its way through the guide: each field is what the SDK gave at that point."""
+
+    name: str
+    engine: str
+    base: str
+    uploaded: list[dict[str, Any]]
+    started: dict[str, Any]
+    ended: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def flow(sdk: Driver, tuning: Driver | Curl, stack: StackPaths, client: Client) -> Flow:
+    """Upload five pictures, tune at once with captions and a trigger word while intake is held back, and poll to the end."""
+    name = _unused(client, str(sdk.sdk).replace(".", "-"))
+    engine = engine_of(sdk.sdk)
+    base = client.asset("octoai:default-sd15" if engine == "sd" else "octoai:default-sdxl").id
+    with intake_held_back(stack):
+        uploaded = [
+            sdk.do("upload", path=str(demo.SAMPLES / file), name=f"{name}-{Path(file).stem}", description=file)
+            for file in CAPTIONS
+        ]
+        files = {asset["id"]: caption for asset, caption in zip(uploaded, CAPTIONS.values(), strict=True)}
+        started = tuning.do("create_tune", name=name, base=base, files=files, trigger_word="sks1", steps=4)
+    return Flow(name, engine, base, uploaded, started, ended(tuning, started["id"]))
+
+
+def engine_of(sdk: Sdk) -> str:
+    """Return what the SDK draws with: the newest ones have no Stable Diffusion 1.5 any more."""
+    newest = sdk.package in {"octoai", "@octoai/sdk"} and sdk.number >= (1, 11)
+    return "sdxl" if newest else "sd"
+
+
+def ended(tuning: Driver | Curl, tune_id: str) -> dict[str, Any]:
+    """Poll a tune to its end."""
+    deadline = time.monotonic() + _TUNE_S
+    while (now := tuning.do("tune", tune_id=tune_id))["status"] not in {"succeeded", "failed", "cancelled"}:
+        assert time.monotonic() < deadline, f"still {now['status']}"
+        time.sleep(0.5)
+    return now
+
+
+def _unused(client: Client, stem: str) -> str:
+    """Return a name that a stack that has been tested before does not know."""
+    number = len(client.tunes())
+    return f"{stem}-{number}"

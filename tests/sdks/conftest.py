@@ -23,7 +23,6 @@ from tunesmith import demo
 from tunesmith.client import Client
 
 CAPTIONS: dict[str, str] = json.loads((demo.SAMPLES / "captions.json").read_text())
-_TUNE_S = 240
 _VERSIONS = [pytest.param(sdk, marks=[] if sdk in ALWAYS else pytest.mark.long) for sdk in ALL]
 
 
@@ -114,10 +113,8 @@ def engine_of(sdk: Sdk) -> str:
 
 
 def ended(tuning: Driver | Curl, tune_id: str) -> dict[str, Any]:
-    """Poll a tune to its end."""
-    deadline = time.monotonic() + _TUNE_S
+    """Poll a tune to its end; how long that may take is the test's own limit."""
     while (now := tuning.do("tune", tune_id=tune_id))["status"] not in {"succeeded", "failed", "cancelled"}:
-        assert time.monotonic() < deadline, f"still {now['status']}"
         time.sleep(0.5)
     return now
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,19 +49,16 @@ def tuning(sdk: Driver, curl: Curl) -> Driver | Curl:
 
 
 @pytest.fixture
-def with_key(sdk: Driver, client: Client, stack: StackPaths, tmp_path: Path) -> Callable[..., Any]:
-    """Return a context manager that runs the SDK with another key: the given one, or a new one with the given scopes."""
+def with_key(sdk: Driver, client: Client, tmp_path: Path) -> Callable[[str], AbstractContextManager[Driver]]:
+    """Return a function that runs the SDK with another key."""
+    return lambda key: driving(sdk.sdk, client.url, key, tmp_path)
 
-    @contextmanager
-    def run(key: str = "", *, scopes: tuple[str, ...] = ()) -> Iterator[Driver]:
-        if scopes:
-            options = [word for scope in scopes for word in ("--scope", scope)]
-            made = [COMMAND, "keys", "create", "narrow", *options, "--data-dir", str(stack.data_dir)]
-            key = subprocess.run(made, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
-        with driving(sdk.sdk, client.url, key, tmp_path) as driver:
-            yield driver
 
-    return run
+@pytest.fixture(scope="session")
+def narrow_key(stack: StackPaths) -> str:
+    """A key that may do nothing but tunes."""
+    command = [COMMAND, "keys", "create", "narrow", "--scope", "tunes", "--data-dir", str(stack.data_dir)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
 
 
 @contextmanager

@@ -55,9 +55,8 @@ def driving(sdk: Sdk, server: str, token: str, home: Path) -> Iterator[Driver]:
     try:
         yield Driver(sdk, process.stdout, process.stdin)
     finally:
+        # It holds nothing that would need an orderly end.
+        process.kill()
+        process.wait()
         process.stdin.close()
-        try:
-            process.wait(10)
-        finally:
-            process.kill()
-            process.stdout.close()
+        process.stdout.close()

@@ -43,16 +43,21 @@ def test_assets_by_name(sdk: Driver, images: list[str]) -> None:
 
 
 def test_assets_by_type(sdk: Driver, images: list[str]) -> None:
-    assert set(images) <= set(_ids(sdk.do("assets", asset_type=["file"])))
-    assert set(images) <= set(_ids(sdk.do("assets", asset_type=["lora", "file"])))
-    assert not set(images) & set(_ids(sdk.do("assets", asset_type=["lora", "checkpoint"])))
+    if "assets_by_type" not in sdk.offers:
+        # Up to 0.7.4 the SDK's own filter has a name that its inner client does not know.
+        assert (sdk.sdk.package, sdk.sdk.number < (0, 7, 5)) == ("octoai-sdk", True)
+        return
+    assert set(images) <= set(_ids(sdk.do("assets_by_type", asset_type=["file"])))
+    assert set(images) <= set(_ids(sdk.do("assets_by_type", asset_type=["lora", "file"])))
+    assert not set(images) & set(_ids(sdk.do("assets_by_type", asset_type=["lora", "checkpoint"])))
 
 
 def test_the_platforms_public_ones(sdk: Driver, images: list[str]) -> None:
-    checkpoints = sdk.do("assets", owner="octoai", is_public=True, asset_type=["checkpoint"], engine=[SD15])
+    public = sdk.do("assets", owner="octoai", is_public=True, engine=[SD15])["data"]
 
-    assert {"default-sd15", "tiny-sd15"} <= {asset["name"] for asset in checkpoints["data"]}
-    assert {(asset["is_public"], asset["data"]["engine"]) for asset in checkpoints["data"]} == {(True, SD15)}
+    assert {"default-sd15", "tiny-sd15"} <= {asset["name"] for asset in public}
+    assert {asset["data"]["engine"] for asset in public} == {SD15}
+    assert not {asset["id"] for asset in public} & set(images)
     assert sdk.do("assets", owner="octoai", is_public=True, engine=["image/stable-diffusion-ssd"])["data"] == []
 
 

@@ -57,6 +57,7 @@ verbs = {
     "upload_and_wait": upload_and_wait,
     "asset": lambda key: library.get(key).asset,
     "assets": library.list,
+    "assets_by_type": library.list,
     "delete_asset": library.delete,
     "create_tune": create_tune,
     "tune": tuning.get,

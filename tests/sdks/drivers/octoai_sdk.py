@@ -1,5 +1,6 @@
 """Drives octoai-sdk 0.6.4 to 0.10.1 as its users did. The one line that points it at another server is `BASE`'s."""
 
+import inspect
 import os
 import time
 
@@ -29,11 +30,14 @@ def upload_and_wait(path, name):
     return asset
 
 
+by_type = "asset_type" in inspect.signature(library.list).parameters
+
+
 def assets(asset_type=None, engine=None, data_type=None, **filters):
     if asset_type:
         filters["asset_type"] = [AssetType(word) for word in asset_type]
     if engine:
-        filters["engine"] = [BaseEngine(word) for word in engine]
+        filters["engine"] = [BaseEngine(word) for word in engine] if by_type else BaseEngine(engine[0])
     if data_type:
         filters["data_type"] = DataType(data_type)
     return {"data": library.list(**filters)}
@@ -52,6 +56,8 @@ verbs = {
     "delete_asset": library.delete,
     "generate": generate,
 }
+if by_type:
+    verbs["assets_by_type"] = assets
 
 try:
     from octoai.clients.fine_tuning import FineTuningClient

@@ -88,7 +88,7 @@ def test_tunes_by_each_of_their_filters(sdk: Driver, tuning: Driver | Curl, clie
         for name in names
     ]
     for tune_id in made:
-        assert tuning.do("cancel_tune", tune_id=tune_id)["status"] in {"pending", "running", "cancelled"}
+        tuning.do("cancel_tune", tune_id=tune_id)
 
     assert _ids(tuning.do("tunes", name=names[0])) == [made[0]]
     assert _ids(tuning.do("tunes", trigger_words=[names[1]])) == [made[1]]

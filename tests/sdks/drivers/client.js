@@ -26,6 +26,7 @@ serve(
     asset: ({ key }) => client.asset.get(key.startsWith("asset_") ? { id: key } : { name: key }),
     assets: (filters) => client.asset.list(filters),
     assets_by_type: (filters) => client.asset.list(filters),
+    assets_by_format: (filters) => client.asset.list(filters),
     delete_asset: ({ asset_id }) => client.asset.delete(asset_id),
     create_tune: ({ name, base, files, trigger_word, steps }) =>
       client.tune.create({

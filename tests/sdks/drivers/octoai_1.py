@@ -1,5 +1,6 @@
 """Drives octoai 1.x as its users did. The one line that points it at another server is `OctoAIEnvironment`'s."""
 
+import inspect
 import os
 from importlib.metadata import version
 
@@ -66,4 +67,6 @@ verbs = {
     "delete_tune": tuning.delete,
     "generate": generate,
 }
+if "file_format" in inspect.signature(library.list).parameters:
+    verbs["assets_by_format"] = library.list
 serve(verbs, version("octoai"))

@@ -49,6 +49,7 @@ serve(
     asset: async ({ key }) => snake((await client.assetLibrary.get(key)).asset),
     assets: async (filters) => snake(await client.assetLibrary.list(camel(filters))),
     assets_by_type: async (filters) => snake(await client.assetLibrary.list(camel(filters))),
+    assets_by_format: async (filters) => snake(await client.assetLibrary.list(camel(filters))),
     delete_asset: async ({ asset_id }) => snake(await client.assetLibrary.delete(asset_id)),
     create_tune: async ({ name, base, files, trigger_word, steps }) =>
       snake(

@@ -25,7 +25,7 @@ from shared.blobs import Blobs
 from shared.settings import ServiceSettings
 from tunesmith.client import Client
 
-COMMAND = str(Path(sys.executable).parent / "tunesmith")
+_COMMAND = str(Path(sys.executable).parent / "tunesmith")
 _START_S = 120
 
 
@@ -137,11 +137,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPaths]:
         return
     paths = StackPaths(tmp_path_factory.mktemp("stack"))
     port = next(port for port in range(18200, 18300) if is_free(port))
-    subprocess.run([COMMAND, "up", "--detach", "--data-dir", str(paths.data_dir), "--port", str(port)], check=True, timeout=300)
+    subprocess.run([_COMMAND, "up", "--detach", "--data-dir", str(paths.data_dir), "--port", str(port)], check=True, timeout=300)
     try:
         yield paths
     finally:
-        subprocess.run([COMMAND, "down", "--data-dir", str(paths.data_dir)], check=True, timeout=180)
+        subprocess.run([_COMMAND, "down", "--data-dir", str(paths.data_dir)], check=True, timeout=180)
 
 
 @pytest.fixture(scope="session")

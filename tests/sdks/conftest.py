@@ -1,28 +1,24 @@
 """The SDKs at work on the session's stack, and each one's way through the guide's flow."""
 
-import json
 import os
 import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from deploy.local import state
 from deploy.local.paths import StackPaths
-from tests.conftest import COMMAND
 from tests.sdks.curl import Curl
 from tests.sdks.driver import Driver, driving
-from tests.sdks.environments import ALL, ALWAYS, Sdk
+from tests.sdks.environments import ALL, ALWAYS
+from tests.sdks.guide import CAPTIONS, Flow, ended, engine_of
 from tunesmith import demo
 from tunesmith.client import Client
 
-CAPTIONS: dict[str, str] = json.loads((demo.SAMPLES / "captions.json").read_text())
 _VERSIONS = [pytest.param(sdk, marks=[] if sdk in ALWAYS else pytest.mark.long) for sdk in ALL]
 
 
@@ -64,7 +60,16 @@ def with_key(sdk: Driver, client: Client, tmp_path: Path) -> Callable[[str], Abs
 @pytest.fixture(scope="session")
 def narrow_key(stack: StackPaths) -> str:
     """A key that may do nothing but tunes."""
-    command = [COMMAND, "keys", "create", "narrow", "--scope", "tunes", "--data-dir", str(stack.data_dir)]
+    command = [
+        str(Path(sys.executable).parent / "tunesmith"),
+        "keys",
+        "create",
+        "narrow",
+        "--scope",
+        "tunes",
+        "--data-dir",
+        str(stack.data_dir),
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
 
 
@@ -82,18 +87,6 @@ def intake_held_back(stack: StackPaths) -> Iterator[None]:
         os.killpg(broker, signal.SIGCONT)
 
 
-@dataclass
-class Flow:
-    """What an SDK saw on its way through the guide: each field is what the SDK gave at that point."""
-
-    name: str
-    engine: str
-    base: str
-    uploaded: list[dict[str, Any]]
-    started: dict[str, Any]
-    ended: dict[str, Any]
-
-
 @pytest.fixture(scope="session")
 def flow(sdk: Driver, tuning: Driver | Curl, stack: StackPaths, client: Client) -> Flow:
     """Upload five pictures, tune at once with captions and a trigger word while intake is held back, and poll to the end."""
@@ -108,19 +101,6 @@ def flow(sdk: Driver, tuning: Driver | Curl, stack: StackPaths, client: Client) 
         files = {asset["id"]: caption for asset, caption in zip(uploaded, CAPTIONS.values(), strict=True)}
         started = tuning.do("create_tune", name=name, base=base, files=files, trigger_word="sks1", steps=4)
     return Flow(name, engine, base, uploaded, started, ended(tuning, started["id"]))
-
-
-def engine_of(sdk: Sdk) -> str:
-    """Return what the SDK draws with: the newest ones have no Stable Diffusion 1.5 any more."""
-    newest = sdk.package in {"octoai", "@octoai/sdk"} and sdk.number >= (1, 11)
-    return "sdxl" if newest else "sd"
-
-
-def ended(tuning: Driver | Curl, tune_id: str) -> dict[str, Any]:
-    """Poll a tune to its end; how long that may take is the test's own limit."""
-    while (now := tuning.do("tune", tune_id=tune_id))["status"] not in {"succeeded", "failed", "cancelled"}:
-        time.sleep(0.5)
-    return now
 
 
 def _unused(client: Client, stem: str) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.sdks.conftest import engine_of
 from tests.sdks.curl import Curl
 from tests.sdks.driver import Driver
+from tests.sdks.guide import engine_of
 from tests.sdks.refusals import refused
 from tunesmith import demo
 from tunesmith.client import Client

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.sdks.conftest import ended
 from tests.sdks.curl import Curl
+from tests.sdks.guide import ended
 from tunesmith import demo
 from tunesmith.client import Client
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.sdks.conftest import CAPTIONS, Flow
 from tests.sdks.curl import Curl
 from tests.sdks.driver import Driver
+from tests.sdks.guide import CAPTIONS, Flow
 from tests.sdks.refusals import refused
 from tunesmith import demo
 

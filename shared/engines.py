@@ -8,4 +8,3 @@ class Engine(StrEnum):
 
     SD15 = "image/stable-diffusion-v1-5"
     SDXL = "image/stable-diffusion-xl-v1-0"
-

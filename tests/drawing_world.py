@@ -13,7 +13,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 
-from services.inference.inputs import Control, ImageRef, Inputs, ModelRef, Start
+from services.inference.inputs import Control, Drawn, ImageRef, Inputs, ModelRef, Start
 from services.inference.worker.materials import Materials
 from services.inference.worker.painter import Painter
 from services.inference.worker.residency import Residency
@@ -73,6 +73,18 @@ class Studio:
 
     def drawn(self, engine: Engine = Engine.SD15, *, seed: int = 5, **options: Any) -> tuple[Image.Image, list[str]]:
         """Draw one picture; options are fields of the inputs, and `files` what the materials have besides."""
+        files = options.pop("files", {})
+        materials = Materials(self.folders[engine], images=dict(self.images), **files)
+        [one], notices = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, lambda: False)
+        assert one.data is not None
+        return Image.open(io.BytesIO(one.data)), notices
+
+    def results(self, painter: Painter, **options: Any) -> list[Drawn]:
+        """Draw with a painter and return what it hands on."""
+        return painter.draw(self.inputs(Engine.SD15, **options), Materials(self.folders[Engine.SD15]), lambda: False)[0]
+
+    def inputs(self, engine: Engine, **options: Any) -> Inputs:
+        """Return what a request for a small picture comes down to."""
         told: dict[str, Any] = {
             "engine": engine,
             "base": ref(engine.name),
@@ -86,15 +98,9 @@ class Studio:
             "height": PX,
             "cfg_scale": 5.0,
             "steps": 4,
-            "seeds": [seed],
             "image_encoding": "png",
         }
-        files = options.pop("files", {})
-        inputs = Inputs(**(told | options))
-        materials = Materials(self.folders[engine], images=dict(self.images), **files)
-        [one], notices = self.painter.draw(inputs, materials, lambda: False)
-        assert one.data is not None
-        return Image.open(io.BytesIO(one.data)), notices
+        return Inputs(**(told | options))
 
 
 def make_studio(folder: Path) -> Iterator[Studio]:

@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from services.inference.inputs import EmbeddingRef, Refine
 from services.inference.schemas import Sampler
 from services.inference.worker import prompts
-from services.inference.worker.painter import run_size
+from services.inference.worker.painter import Painter, run_size
 from shared.engines import Engine
 from shared.errors import InvalidError
+from shared.safety import Safety
 from tests.drawing_world import PROMPT, PX, Studio, differs, half_mask, make_studio, noise, pixels, ref, save_controlnet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -338,6 +339,30 @@ def test_a_vae_stands_in_and_must_fit(studio: Studio, tmp_path: Path) -> None:
 
 def _groups(vae: Any) -> dict[str, str]:
     return {"tunesmith.vae.norm_num_groups": str(vae.config.norm_num_groups)}
+
+
+class RefusesSome:
+    """Refuses what is brighter than the picture of seed 5."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def check(self, image: Image.Image) -> float:
+        return 0.9 if pixels(image).mean() > self.limit else 0.1
+
+
+def test_a_picture_that_the_safety_checker_refuses_is_not_encoded(studio: Studio) -> None:
+    drawn = [studio.draw(seed=seed) for seed in (5, 6)]
+    dark, bright = sorted((5, 6), key=lambda seed: pixels(drawn[seed - 5]).mean())
+    checker = RefusesSome(float(np.mean([pixels(one).mean() for one in drawn])))
+    careful = Painter(studio.painter.residency, Safety(checker, 0.5))
+
+    kept, removed = studio.results(careful, seeds=[dark, bright])
+    unchecked = studio.results(studio.painter, seeds=[bright])[0]
+
+    assert (kept.data is None, kept.safety_score) == (False, 0.1)
+    assert (removed.data, removed.safety_score) == (None, 0.9)
+    assert (unchecked.data is None, unchecked.safety_score) == (False, None)
 
 
 def test_what_is_loaded_is_bounded_by_its_bytes(studio: Studio) -> None:

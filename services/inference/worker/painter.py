@@ -19,6 +19,7 @@ from services.inference.worker.settings import WorkerSettings
 from services.inference.worker.text import Prompts, deepest, encode
 from shared.models import pipelines, samplers
 from shared.models.pipelines import Task
+from shared.safety import Safety
 
 FULL_SIZE_PX = 512
 """Checkpoints below this native size draw at it, and the picture is enlarged: at 1024 px a 64 px model draws nothing."""
@@ -33,8 +34,9 @@ class StoppedError(Exception):
 class Painter:
     """Draws with what is loaded, and loads what is not. Not thread-safe: one thread owns it."""
 
-    def __init__(self, residency: Residency) -> None:
+    def __init__(self, residency: Residency, safety: Safety | None = None) -> None:
         self.residency = residency
+        self._safety = safety
 
     @classmethod
     def from_settings(cls, settings: WorkerSettings) -> "Painter":
@@ -45,7 +47,8 @@ class Painter:
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(Residency(torch.device(device), max_bytes=settings.resident_bytes, loras_kept=settings.resident_loras))
+        residency = Residency(torch.device(device), max_bytes=settings.resident_bytes, loras_kept=settings.resident_loras)
+        return cls(residency, Safety.from_settings(settings))
 
     def draw(self, inputs: Inputs, materials: Materials, stop: Callable[[], bool]) -> tuple[list[Drawn], list[str]]:
         """Return the encoded pictures, in the order of their seeds, and what the caller should know.
@@ -64,7 +67,13 @@ class Painter:
         # The models stay as they were loaded: nothing here may keep a graph of what it computed.
         with torch.inference_mode():
             make = self._prepare(inputs, materials, check, notices)
-            return [Drawn(_encoded(make(seed), inputs.image_encoding)) for seed in inputs.seeds], notices
+            return [self._judged(make(seed), inputs.image_encoding) for seed in inputs.seeds], notices
+
+    def _judged(self, image: Image.Image, encoding: str) -> Drawn:
+        """Encode a picture, unless the operator's safety checker refuses it: then nobody ever sees it."""
+        verdict = self._safety.judge(image) if self._safety else None
+        data = None if verdict and verdict.is_unsafe else _encoded(image, encoding)
+        return Drawn(data, verdict.score if verdict else None)
 
     def _prepare(self, inputs: Inputs, materials: Materials, check: Step, notices: list[str]) -> Callable[[int], Image.Image]:
         """Return what makes the picture of a seed."""

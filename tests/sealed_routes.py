@@ -8,7 +8,8 @@ from typing import Any
 class Route:
     """How the route is called on things of the account `owner`, and what each caller is answered.
 
-    In paths and bodies `{name}` stands for a thing of the owner's: {asset_id}, {tune_id}, {lora_name}, {account_id}, {key_id}.
+    In paths and bodies `{name}` stands for a thing of the owner's: {asset_id}, {tune_id}, {lora_name}, {response_id}, {account_id},
+    {key_id}.
     """
 
     part: str
@@ -45,6 +46,8 @@ ROUTES = {
     "POST /v1/tune/{tune_id}/cancel": Route("tunes", 200, 404),
     "DELETE /v1/tune/{tune_id}": Route("tunes", 200, 404),
     "POST /generate/{engine}": Route("images", 200, 422, {"engine": "sd"}, {"prompt": "a dog", "loras": {"{lora_name}": 1.0}}),
+    "GET /generate/responses/{response_id}": Route("images", 200, 404),
+    "GET /generate/responses/{response_id}/result": Route("images", 200, 404),
     # The admin API opens to an admin key alone, whosever it is; to all others it is shut.
     "POST /v1/admin/accounts": Route("admin", 201, 403, body={"name": "sealed"}),
     "GET /v1/admin/accounts": Route("admin", 200, 403),

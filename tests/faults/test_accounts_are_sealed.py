@@ -1,5 +1,6 @@
 """Promise 17: accounts are sealed. Each route x {owner, another account, no token, wrong scope, revoked, expired}."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -41,10 +42,21 @@ async def _things(platform: Platform, account: str, secret: str) -> dict[str, st
     body = _filled(ROUTES["POST /v1/tune"].body, things) | {"name": f"tune-{mark}"}
     async with platform.client(secret) as client:
         made = await client.post("/v1/tune", json=body)
+        things["response_id"] = await _drawn(client)
     assert made.status_code == 201, made.text
     async with platform.database.begin() as session:
         key_id, _ = await accounts.create_key(session, account_id, name="victim", scopes=["tunes"])
     return things | {"tune_id": made.json()["id"], "account_id": str(account_id), "key_id": key_id}
+
+
+async def _drawn(client: httpx.AsyncClient) -> str:
+    """Ask for a picture asynchronously, wait until it is there, and return the response's id."""
+    asked = await client.post("/generate/sd", json={"prompt": "a dog"}, headers={"X-OctoAI-Async": "1"})
+    response_id = asked.json()["response_id"]
+    async with asyncio.timeout(60):
+        while (await client.get(f"/generate/responses/{response_id}")).json()["status"] != "completed":
+            await asyncio.sleep(0.02)
+    return response_id
 
 
 async def _call(platform: Platform, operation: str, route: Route, things: dict[str, str], secret: str | None) -> httpx.Response:

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_SEED = 2**32 - 1
-Prompt = Annotated[str, StringConstraints(max_length=10_000)]
+_STORABLE = r"^[^\x00]*$"
+"""PostgreSQL's text and JSON hold every character but NUL."""
+Prompt = Annotated[str, StringConstraints(max_length=10_000, pattern=_STORABLE)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
-Key = Annotated[str, StringConstraints(max_length=200)]
+Key = Annotated[str, StringConstraints(max_length=200, pattern=_STORABLE)]
 Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
-Trigger = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^\S+$")]
+Trigger = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\s\x00]+$")]
 _MOST_ADAPTERS = 16
 _ASSET = "by its name or id; `octoai:NAME` for a public one"
 

@@ -130,8 +130,11 @@ class ImageService:
             event.set()
 
     async def _find(self, account_id: UUID, generation_id: str) -> Generation:
-        async with self._database.begin() as session:
-            generation = await repository.own(session, account_id, generation_id)
+        generation = None
+        # PostgreSQL takes no NUL, which a path may hold.
+        if generation_id.isprintable():
+            async with self._database.begin() as session:
+                generation = await repository.own(session, account_id, generation_id)
         if generation is None:
             msg = f"there is no response {generation_id[:100]!r}"
             raise NotFoundError(msg)

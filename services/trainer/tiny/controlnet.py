@@ -26,12 +26,20 @@ _WIDTHS = (16, 32, 64, 96)
 
 
 def train(
-    base: Path, pixels: torch.Tensor, captions: list[str], target: Path, *, state: Path, report: Report, steps: int = STEPS
+    base: Path,
+    pixels: torch.Tensor,
+    captions: list[str],
+    target: Path,
+    *,
+    state: Path,
+    report: Report,
+    steps: int = STEPS,
+    keep_every: int = REPORT_EVERY,
 ) -> None:
     """Train on pictures (n, side, side, 3), uint8, with captions, and write `target` in half precision.
 
-    `base` is the checkpoint's folder, which stays as it is. Goes on from `state` when it exists, which is written every few
-    hundred steps, whole or not at all.
+    `base` is the checkpoint's folder, which stays as it is. Goes on from `state` when it exists, which is written every
+    `keep_every` steps, whole or not at all.
     """
     parts = checkpoints.load(base, device=torch.device("cpu"), dtype=torch.float32)
     unet: Any = parts.unet
@@ -67,10 +75,10 @@ def train(
         loss = functional.mse_loss(guess.float(), wanted)
         descend(optimizer, model.parameters(), loss, rate=learning_rate(step, steps, _PEAK_RATE))
         total += loss.item()
-        if (step + 1) % REPORT_EVERY == 0:
-            report(f"controlnet {step + 1}/{steps}: loss {total / REPORT_EVERY:.4f}")
-            total = 0.0
+        if (step + 1) % keep_every == 0:
             _keep(state, step + 1, model, optimizer)
+            report(f"controlnet {step + 1}/{steps}: loss {total / keep_every:.4f}")
+            total = 0.0
     model.to(torch.float16).save_pretrained(target, safe_serialization=True)
     report(f"written to {target}")
 

@@ -48,6 +48,7 @@ def train(
     unet.set_attn_processor(AttnProcessor())
     # One stride of two for each that the VAE has: edges are seen at the size of the latents.
     levels = len(vae.config.block_out_channels)
+    torch.manual_seed(0)
     model: Any = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=_WIDTHS[:levels])
     model.set_attn_processor(AttnProcessor())
     optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=1e-2)

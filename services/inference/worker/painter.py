@@ -155,7 +155,8 @@ def run_size(width: int, height: int, native_px: int, divisor: int) -> tuple[int
 
 
 def _run_size(inputs: Inputs, resident: Resident, notices: list[str]) -> tuple[int, int]:
-    info, unet = resident.components.info, resident.components.unet
+    info = resident.components.info
+    unet: Any = resident.components.unet
     factor = resident.pipeline.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
     size = run_size(inputs.width, inputs.height, info.native_size_px, factor)
     if size != (inputs.width, inputs.height):

@@ -1,6 +1,7 @@
 """VAEs that stand in for a checkpoint's own."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
@@ -22,7 +23,7 @@ def load(path: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
     return vae.to(device, dtype).eval().requires_grad_(requires_grad=False)
 
 
-def stand_in(vae: AutoencoderKL, name: str, own: AutoencoderKL, checkpoint: str) -> None:
+def stand_in(vae: Any, name: str, own: Any, checkpoint: str) -> None:
     """Make a VAE one that can be used in the place of a checkpoint's own. Raises InvalidError unless their latents match."""
     shapes = [(len(one.config.block_out_channels), one.config.latent_channels) for one in (vae, own)]
     if shapes[0] != shapes[1]:
@@ -33,4 +34,4 @@ def stand_in(vae: AutoencoderKL, name: str, own: AutoencoderKL, checkpoint: str)
         )
         raise InvalidError(msg, loc=("body", "vae"))
     # The UNet was trained on latents scaled like this, whichever VAE they come from.
-    vae.register_to_config(scaling_factor=own.config["scaling_factor"])
+    vae.register_to_config(scaling_factor=own.config.scaling_factor)

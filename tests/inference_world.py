@@ -155,8 +155,13 @@ class InferenceWorld:
         await eventually(begun)
 
     async def submit(self, **body: object) -> str:
-        """Ask asynchronously and return the response's id."""
-        answer = await self.client.post("/generate/sd", json={"prompt": "a star", **body}, headers={"X-OctoAI-Async": "1"})
+        """Ask asynchronously and return the response's id; as a client does, again while the broker is away."""
+
+        async def taken() -> httpx.Response | None:
+            answer = await self.client.post("/generate/sd", json={"prompt": "a star", **body}, headers={"X-OctoAI-Async": "1"})
+            return None if answer.status_code == 503 else answer
+
+        answer = await eventually(taken)
         assert answer.status_code == 200, answer.text
         return answer.json()["response_id"]
 
@@ -177,9 +182,9 @@ class InferenceWorld:
 
     @asynccontextmanager
     async def worker(
-        self, painter: Any = None, *, hears: bool = True, group: str = "", **settings: object
+        self, painter: Any = None, *, hears: bool = False, group: str = "", **settings: object
     ) -> AsyncIterator[Worker]:
-        """Run a worker; with a painter of its own it draws with that. `hears` as a member of the consumer group."""
+        """Run a worker; with a painter of its own it draws with that. It looks for rows, and `hears` of them, too."""
         chosen = self.worker_settings.model_copy(update=settings)
         worker = Worker(chosen, self.database, self.blobs)
         worker.name = new_id("worker")

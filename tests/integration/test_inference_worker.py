@@ -49,7 +49,7 @@ async def test_a_request_is_drawn_and_its_pictures_are_in_the_store(world: Infer
 
 async def test_a_redelivered_request_is_not_drawn_again(world: InferenceWorld) -> None:
     painter = FakePainter()
-    async with world.worker(painter):
+    async with world.worker(painter, hears=True):
         first = await world.finished(await world.submit())
         async with world.database.begin() as session:
             again = ImageRequested(generation_id=first.id, affinity=first.affinity, version=1)
@@ -87,10 +87,10 @@ async def test_nobody_waits_behind_a_busy_worker(world: InferenceWorld) -> None:
     busy, free = FakePainter(), FakePainter()
     busy.may_go_on.clear()
     group = str(uuid4())
-    async with world.worker(busy, group=group):
+    async with world.worker(busy, hears=True, group=group):
         first = await world.submit(seed=1)
         await world.until_begun(busy)
-        async with world.worker(free, group=group):
+        async with world.worker(free, hears=True, group=group):
             # The same models, so the same partition, which may well be the busy worker's.
             others = [await world.finished(await world.submit(seed=seed)) for seed in (2, 3, 4)]
             assert (await world.generation(first)).state == "running"
@@ -102,7 +102,7 @@ async def test_nobody_waits_behind_a_busy_worker(world: InferenceWorld) -> None:
 
 
 async def test_a_lost_hint_costs_only_a_poll(world: InferenceWorld) -> None:
-    async with world.worker(FakePainter(), hears=False):
+    async with world.worker(FakePainter()):
         assert (await world.finished(await world.submit())).state == "succeeded"
 
 

@@ -8,3 +8,7 @@ class Engine(StrEnum):
 
     SD15 = "image/stable-diffusion-v1-5"
     SDXL = "image/stable-diffusion-xl-v1-0"
+
+
+FULL_SIZE_SHAPES: dict[Engine, str] = {Engine.SD15: "sd15-7411a98b", Engine.SDXL: "sdxl-e049febd"}
+"""The shape classes of the published checkpoints, which other people's LoRAs are made for and do not say."""

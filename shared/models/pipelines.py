@@ -13,6 +13,9 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from shared.engines import Engine
 from shared.models.checkpoints import Components
 
+Pipeline = Any
+"""One of diffusers' pipelines; their classes have no common base that says what they are called with."""
+
 
 class Task(StrEnum):
     """What a pipeline starts from: noise, a picture, or a picture and a mask; by the name that diffusers' classes have."""
@@ -57,17 +60,12 @@ def build(
     else:
         (first, second), (tokenizer, tokenizer_2) = components.text_encoders, components.tokenizers
         parts |= {"text_encoder": first, "text_encoder_2": second, "tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
-        parts |= {"force_zeros_for_empty_prompt": zeros_for_empty_prompt(components), "add_watermarker": False}
+        parts |= {"force_zeros_for_empty_prompt": components.zeros_for_empty_prompt, "add_watermarker": False}
         if task is not Task.TEXT_TO_IMAGE:
             parts["requires_aesthetics_score"] = bool(_index(components).get("requires_aesthetics_score", False))
     pipeline = kind(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def zeros_for_empty_prompt(components: Components) -> bool:
-    """Say whether the checkpoint was trained to take no prompt at all as zeros; SDXL was, unless it says otherwise."""
-    return components.info.engine is Engine.SDXL and bool(_index(components).get("force_zeros_for_empty_prompt", True))
 
 
 def _index(components: Components) -> dict[str, Any]:

@@ -333,7 +333,7 @@ def test_a_vae_stands_in_and_must_fit(studio: Studio, tmp_path: Path) -> None:
         }
     )
     save_file({name: weights.contiguous() for name, weights in deep.state_dict().items()}, tmp_path / "deep", _groups(own))
-    with pytest.raises(InvalidError, match="vae: deep has 4 latent channels at 1/1 of the size"):
+    with pytest.raises(InvalidError, match="the VAE makes 4 latent channels of 1 px"):
         studio.draw(vae=ref("deep"), files={"vae": tmp_path / "deep"})
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from services.inference.inputs import Drawn, Inputs
 from services.inference.worker import canvas as canvases
-from services.inference.worker import control, embeddings, vaes
+from services.inference.worker import control, embeddings
 from services.inference.worker.canvas import Canvas
 from services.inference.worker.materials import Materials
 from services.inference.worker.refiner import Refiner, share_of_base
@@ -19,6 +19,7 @@ from services.inference.worker.settings import WorkerSettings
 from services.inference.worker.text import Prompts, deepest, encode
 from shared.models import pipelines, samplers
 from shared.models.pipelines import Task
+from shared.models.vaes import load_vae
 from shared.safety import Safety
 
 FULL_SIZE_PX = 512
@@ -126,9 +127,9 @@ class Painter:
         if inputs.vae is None or materials.vae is None:
             return None
         path, own = materials.vae, resident.components.vae
-        vae = self.residency.module(inputs.vae.sha256, path, lambda device, dtype: vaes.load(path, device, dtype))
-        vaes.stand_in(vae, inputs.vae.name, own, inputs.base.name)
-        return vae
+        # Its latents are scaled as the checkpoint's are, so one file is another VAE for another checkpoint.
+        name = f"{inputs.vae.sha256}-for-{inputs.base.sha256}"
+        return self.residency.module(name, path, lambda device, dtype: load_vae(path, own, device=device, dtype=dtype))
 
     def _refiner(self, inputs: Inputs, materials: Materials, task: Task, model: Any, notices: list[str]) -> Refiner | None:
         share = share_of_base(inputs)
@@ -179,7 +180,7 @@ def _text(inputs: Inputs, materials: Materials, resident: Resident, notices: lis
         Prompts(inputs.prompt, inputs.negative_prompt, inputs.prompt_2, inputs.negative_prompt_2),
         clip_skip=inputs.clip_skip,
         vectors={word: embeddings.load(path, components) for word, path in materials.embeddings},
-        zero_empty=pipelines.zeros_for_empty_prompt(components),
+        zero_empty=components.zeros_for_empty_prompt,
     )
 
 

@@ -32,7 +32,7 @@ class Refiner:
             Prompts(inputs.prompt, inputs.negative_prompt, inputs.prompt_2, inputs.negative_prompt_2),
             clip_skip=None,
             vectors={},
-            zero_empty=pipelines.zeros_for_empty_prompt(components),
+            zero_empty=components.zeros_for_empty_prompt,
         )
 
     def finish(self, latents: torch.Tensor, generator: torch.Generator, check: Any) -> Any:

@@ -64,6 +64,8 @@ def encode(
             pooled[side] = pool if pool is not None else pooled[side]
     dtype = components.unet.dtype
     embeds, negative_embeds = (torch.cat(side, dim=-1).to(dtype) for side in sides)
+    # SD 1.5 knows no zeros.
+    zero_empty = zero_empty and components.info.engine is Engine.SDXL
     if zero_empty and not prompts.negative and not prompts.negative_2:
         negative_embeds = torch.zeros_like(embeds)
         pooled[1] = None if pooled[0] is None else torch.zeros_like(pooled[0])

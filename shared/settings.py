@@ -44,3 +44,9 @@ class ServiceSettings(BaseSettings):
     reconcile_every_s: float = Field(
         default=5.0, gt=0, description="How often rows that wait for a fact past its bound are looked for, in seconds."
     )
+    safety_checker: str = Field(
+        default="", description="Class that looks at pictures, as `package.module:Class`; empty: nothing is looked at."
+    )
+    safety_threshold: float = Field(
+        default=0.5, gt=0, le=1, description="Score of the safety checker from which a picture is refused, from 0 to 1."
+    )

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from services.upload.imports import Importer
 from services.upload.repository import Filters, page
 from services.upload.schemas import (
     AssetAnswer,
@@ -23,7 +24,7 @@ Caller = Annotated[Principal, Depends(require("assets"))]
 Words = Annotated[list[str] | None, Query()]
 
 
-def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
+def router(database: Database, library: Library, blobs: Blobs, importer: Importer) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1/assets", tags=["assets"])
 
@@ -31,7 +32,9 @@ def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
     async def create(caller: Caller, request: AssetCreate) -> AssetCreated:
         async with database.begin() as session:
             asset = await library.create(session, caller, request)
-        return AssetCreated(asset=shown(asset), transfer_api=library.transfer(asset))
+        if request.is_import:
+            importer.start(asset.id, request.hf_token_secret)
+        return AssetCreated(asset=shown(asset), transfer_api=await library.transfer(asset, request.transfer_api_type))
 
     @routes.post("/{asset_id}/complete-upload", summary="Say that the file has been uploaded")
     async def complete_upload(caller: Caller, asset_id: str) -> UploadCompleted:
@@ -83,11 +86,11 @@ def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
     async def get(
         caller: Caller,
         asset_owner_and_name_or_id: str,
-        transfer_api_type: TransferType | None = None,  # noqa: ARG001 - accepted; there is one way
+        transfer_api_type: TransferType | None = None,
     ) -> AssetAnswer:
         async with database.begin() as session:
             asset = await library.find(session, caller.account_id, asset_owner_and_name_or_id)
-        return AssetAnswer(asset=shown(asset), transfer_api=library.transfer(asset))
+        return AssetAnswer(asset=shown(asset), transfer_api=await library.transfer(asset, transfer_api_type))
 
     @routes.delete("/{asset_id}", summary="Delete an asset; its name is free at once")
     async def delete(caller: Caller, asset_id: str) -> AssetDeleted:

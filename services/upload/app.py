@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.upload import api, consumers
+from services.upload.fetching import Fetcher
+from services.upload.imports import Importer
 from services.upload.intake import Intake
 from services.upload.reconciler import Reconciler
 from services.upload.registration import Registration
@@ -29,7 +31,9 @@ def create_app(settings: UploadSettings) -> FastAPI:
     """Build the upload service's application."""
     database = Database.from_settings(settings, application_name="upload")
     blobs = Blobs.from_settings(settings)
-    library = Library(blobs, settings)
+    fetcher = Fetcher(settings)
+    library = Library(blobs, settings, fetcher)
+    importer = Importer(database, blobs, settings, fetcher)
     queue = WorkQueue(settings.intake_concurrency)
     registration = Registration(database, blobs, settings)
     reconciler = Reconciler(database, settings, registration, queue)
@@ -49,13 +53,16 @@ def create_app(settings: UploadSettings) -> FastAPI:
         async with Background() as background:
             background.run("relay", Relay(database, Context.UPLOAD, settings).run)
             background.run("work", queue.run)
+            background.run("imports", importer.run)
+            background.every("look-after-imports", settings.import_silence_s / 3, importer.look_after)
             background.run("consumers", group.run)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
             yield
+        await fetcher.close()
         await blobs.close()
         await database.close()
 
     ready = {"database": database.ping, "store": blobs.ping}
-    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs)], ready=ready)
+    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs, importer)], ready=ready)

@@ -1,9 +1,11 @@
 """The tune API, in the shapes that OctoAI's clients insist on, and what starts and ends a tune."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +23,7 @@ from shared.background import Background
 from shared.blobs import Stored
 from shared.db import Database
 from shared.ids import new_id
-from shared.tables import Asset, AssetName, Blob, Context, Tune, TuneEvent
+from shared.tables import OUTBOXES, Asset, AssetName, Blob, Context, Tune, TuneEvent
 
 SD15 = "image/stable-diffusion-v1-5"
 
@@ -90,6 +92,13 @@ class World:
                 select(TuneEvent.sequence, TuneEvent.type).where(TuneEvent.tune_id == tune_id).order_by(TuneEvent.sequence)
             )
             return [(sequence, kind) for sequence, kind in rows]
+
+    async def facts(self) -> list[tuple[str, int]]:
+        """Return the type and version of each fact that waits in the outbox, in order."""
+        outbox = OUTBOXES[Context.TUNES]
+        async with self.database.begin() as session:
+            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
+            return [(headers["ce_type"], json.loads(body)["version"]) for headers, body in rows]
 
     async def name_holder(self, name: str) -> str | None:
         async with self.database.begin() as session:
@@ -277,6 +286,23 @@ async def test_a_tune_succeeds_when_its_lora_is_in_the_library(world: World) -> 
     async with world.database.begin() as session:
         own_copy = await session.scalar(select(Blob.state).where(Blob.owner == Context.TUNES))
     assert own_copy == "orphaned"
+
+
+async def test_a_tune_that_nobody_claims_is_said_again_once_a_bound(world: World) -> None:
+    tune = await world.create("dog")
+    bound_s = SchedulerSettings.model_fields["requeue_hint_s"].default
+    assert await world.facts() == [("tune.queued", 1)]
+
+    await Reconciler(world.database, world.service).run_once()
+    assert await world.facts() == [("tune.queued", 1)], "it has not waited for long"
+
+    async with world.database.begin() as session:
+        await session.execute(update(Tune).values(updated_at=func.now() - timedelta(seconds=bound_s + 1)))
+    for _ in range(2):
+        await Reconciler(world.database, world.service).run_once()
+
+    assert await world.facts() == [("tune.queued", 1), ("tune.queued", 1)], "the same version: it says nothing new"
+    assert await world.events(tune["id"]) == [(1, "tune.queued")]
 
 
 async def test_a_tune_whose_lora_cannot_be_registered_fails_and_gives_its_name_back(world: World) -> None:

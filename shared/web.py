@@ -71,6 +71,18 @@ class _RequestId:
                 await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
 
 
+class _OneSlash:
+    """Takes `//v1/assets` for `/v1/assets`: a client whose address ends with a slash asks so, and there may be no edge."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("//"):
+            scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
+        await self._app(scope, receive, send)
+
+
 async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     error = _classified(error)
     if isinstance(error, InvalidError):
@@ -151,6 +163,7 @@ def create_app(
     with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
     """
     app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
+    app.add_middleware(_OneSlash)
     app.add_middleware(_RequestId)
     for kind in (TunesmithError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)

@@ -15,6 +15,7 @@ from services.scheduler.events import EventReader, EventStreams
 from services.scheduler.notices import Notices
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.whatif import WhatIfService
 from shared import accounts, blob_rows, names, web
 from shared.auth import Authenticator
 from shared.background import Background
@@ -125,7 +126,10 @@ async def make_world(
     service = TuneService(settings)
     reader, notices = EventReader(blobs), Notices(settings)
     streams = EventStreams(database, reader, notices, settings)
-    routers = [api.router(database, service), events_api.router(database, service, reader, streams)]
+    routers = [
+        api.router(database, service, WhatIfService(database, blobs, settings)),
+        events_api.router(database, service, reader, streams),
+    ]
     app = web.create_app("scheduler", lifespan=lambda _app: Background(), routers=routers)  # pyright: ignore[reportArgumentType] - never entered
     app.state.authenticator = Authenticator(database)
 

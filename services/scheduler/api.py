@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import JSONResponse
 
 from services.scheduler import webhook_secrets
 from services.scheduler.repository import TuneFilter
 from services.scheduler.schemas import CreateTune, TuneAnswer, TuneList
 from services.scheduler.service import TuneService
 from services.scheduler.webhook_secrets import Secret
+from services.scheduler.whatif import WhatIf, WhatIfService
 from shared.auth import Principal, require
 from shared.db import Database
 
@@ -17,12 +19,20 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Offset = Annotated[int, Query(ge=0)]
 
 
-def router(database: Database, service: TuneService) -> APIRouter:
+def router(database: Database, service: TuneService, what_if: WhatIfService) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1", tags=["tunes"])
 
-    @routes.post("/tune", status_code=201, summary="Start a tune")
-    async def create(caller: Caller, body: CreateTune) -> TuneAnswer:
+    @routes.post(
+        "/tune",
+        status_code=201,
+        summary="Start a tune, or with `whatif` say what would become of it",
+        response_model=TuneAnswer,
+        responses={200: {"model": WhatIf, "description": "With `whatif`: nothing was started."}},
+    )
+    async def create(caller: Caller, body: CreateTune, *, whatif: bool = False) -> TuneAnswer | Response:
+        if whatif:
+            return JSONResponse((await what_if.answer(caller.account_id, body)).model_dump(mode="json"))
         async with database.begin() as session:
             return await service.create(session, caller.account_id, body)
 

@@ -12,6 +12,7 @@ from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reaper, Reconciler
 from services.scheduler.webhooks import Webhooks
+from services.scheduler.whatif import WhatIfService
 from shared import web
 from shared.auth import Authenticator
 from shared.background import Background
@@ -66,5 +67,8 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         await blobs.close()
         await database.close()
 
-    routers = [api.router(database, service), events_api.router(database, service, reader, streams)]
+    routers = [
+        api.router(database, service, WhatIfService(database, blobs, settings)),
+        events_api.router(database, service, reader, streams),
+    ]
     return web.create_app("scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping})

@@ -13,6 +13,7 @@ from shared.states import TERMINAL, TuneState
 from shared.tables import Account, Asset, AssetName, Sample, Tune, TuneEvent, TuneFile
 
 PLATFORM_PREFIX = "octoai:"
+_ALIKE = 20
 _NAME_IN_USE = text("deleted_at IS NULL OR ended_at IS NULL")
 
 
@@ -126,6 +127,12 @@ async def name_is_taken(session: AsyncSession, account_id: UUID, name: str) -> b
     of_asset = exists().where(AssetName.account_id == account_id, AssetName.name == name)
     of_tune = exists().where(Tune.account_id == account_id, Tune.name == name, _NAME_IN_USE)
     return bool(await session.scalar(select(or_(of_asset, of_tune))))
+
+
+async def trained_alike(session: AsyncSession, shape_class: str) -> list[Tune]:
+    """Return the last tunes on bases of this shape that were trained in one go."""
+    alike = select(Tune).where(Tune.shape_class == shape_class, Tune.trained_at.is_not(None), Tune.lease_epoch == 1)
+    return list(await session.scalars(alike.order_by(Tune.created_at.desc()).limit(_ALIKE)))
 
 
 async def waiting_for_file(session: AsyncSession, asset_id: str) -> list[str]:

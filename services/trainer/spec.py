@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.trainer.errors import InvalidParameterError
 from shared.engines import Engine
 from shared.tune_options import (
+    CLASS_BATCH_SIZE,
     Alpha,
     BatchSize,
     LearningRate,
@@ -17,6 +18,7 @@ from shared.tune_options import (
     Resolution,
     TextEncoderLearningRate,
     ValidationPrompts,
+    default_parameters,
 )
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -81,24 +83,14 @@ class Parameters(BaseModel):
         description="Pictures of the class that the base draws itself, which keep the class what it was "
         "(DreamBooth: Ruiz et al. 2023, 4.3); 0 for none.",
     )
-    class_batch_size: int = Field(default=2, ge=1, le=64, description="Class pictures in a step, beside the images.")
+    class_batch_size: int = Field(
+        default=CLASS_BATCH_SIZE, ge=1, le=64, description="Class pictures in a step, beside the images."
+    )
     class_weight: float = Field(
         default=1.0, ge=0, le=10, description="Weight of the class pictures' loss (lambda in DreamBooth)."
     )
     class_sampler_steps: int = Field(default=15, ge=1, le=200, description="Sampler steps for a class picture.")
     class_guidance_scale: float = Field(default=5.0, ge=0, le=30, description="Guidance scale for a class picture.")
-
-
-def default_parameters(engine: Engine, native_size_px: int) -> dict[str, Any]:
-    """Return what differs by model: its adapter's size and how fast it learns.
-
-    512 and 1024 px: rank 16 and 1e-4, as diffusers' and kohya's examples train SD 1.5 and SDXL. Small models (below 256 px)
-    have little width to adapt and take far larger steps; theirs were measured.
-    """
-    by_size = {"resolution": native_size_px}
-    if native_size_px < 256:  # noqa: PLR2004 - the docstring says what it parts
-        return by_size | {"rank": 8, "learning_rate": 2e-3, "batch_size": 4}
-    return by_size | {"rank": 16, "learning_rate": 1e-4, "batch_size": 4 if engine is Engine.SD15 else 2}
 
 
 def resolve_parameters(engine: Engine, native_size_px: int, chosen: dict[str, Any]) -> Parameters:

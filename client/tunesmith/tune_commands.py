@@ -69,9 +69,8 @@ def create_tune(
     with connect() as client:
         request["files"] = _upload(client, name, files, wait=whatif)
         if whatif:
-            _show_what_if(
-                client.what_if(name, **request), dict(zip([file_id for file_id, _ in request["files"]], files, strict=True))
-            )
+            names = {file_id: file.name for (file_id, _), file in zip(request["files"], files, strict=True)}
+            _show_what_if(client.what_if(name, **request), names)
             return
         made = client.create_tune(name, webhook=webhook, webhook_events_filter=webhook_event, **request)
     console.print(f"{made.id}  {made.name}  {made.status}", highlight=False)
@@ -87,16 +86,20 @@ def _upload(client: Client, name: str, files: list[Path], *, wait: bool) -> list
     pairs: list[tuple[str, str | None]] = []
     for file in files:
         text, stem = file.with_suffix(".txt"), re.sub(r"[^a-zA-Z0-9_-]+", "-", file.stem)
-        asset = there.get(f"{name}-{stem}") or client.upload(file, name=f"{name}-{stem}")
+        asset = there.get(f"{name}-{stem}")
+        if asset:
+            console.print(f"{file.name}: uses {asset.name}, which was uploaded before", style="dim", highlight=False)
+        else:
+            asset = client.upload(file, name=f"{name}-{stem}")
         if wait:
             client.wait_for_asset(asset)
         pairs.append((asset.id, text.read_text().strip() if text.exists() else None))
     return pairs
 
 
-def _show_what_if(found: WhatIf, files: dict[str, Path]) -> None:
+def _show_what_if(found: WhatIf, names: dict[str, str]) -> None:
     for lint in found.lint:
-        about = files[lint["file_id"]].name if lint["file_id"] in files else "the tune"
+        about = names.get(lint["file_id"], "the tune")
         console.print(f"{about}: {lint['message']} ({lint['code']})", highlight=False)
     cost = found.estimate
     console.print(f"time: about {cost.seconds:.0f} s ({cost.basis})", highlight=False)

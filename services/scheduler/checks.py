@@ -18,7 +18,7 @@ FILES = (*_DETAILS, "files")
 
 @dataclass(frozen=True)
 class Checked:
-    """What a request names, as the library has it."""
+    """What a request names, as the library has it; the files in the request's order."""
 
     base: Asset
     files: dict[str, Asset]
@@ -86,4 +86,4 @@ async def _training_images(session: AsyncSession, account_id: UUID, ids: Sequenc
         if found[asset_id].status == "ready_to_upload":
             msg = f"file_id: {asset_id} was never uploaded; PUT its bytes and call complete-upload first"
             raise InvalidError(msg, loc=loc)
-    return found
+    return {asset_id: found[asset_id] for asset_id in ids}

@@ -125,7 +125,8 @@ async def sample_keys(session: AsyncSession, tune_id: str) -> set[str]:
 async def name_is_taken(session: AsyncSession, account_id: UUID, name: str) -> bool:
     """Say whether an asset or a tune has the name now. Decides nothing: an index does, when the tune is created."""
     of_asset = exists().where(AssetName.account_id == account_id, AssetName.name == name)
-    of_tune = exists().where(Tune.account_id == account_id, Tune.name == name, _NAME_IN_USE)
+    in_use = or_(Tune.deleted_at.is_(None), Tune.ended_at.is_(None))
+    of_tune = exists().where(Tune.account_id == account_id, Tune.name == name, in_use)
     return bool(await session.scalar(select(or_(of_asset, of_tune))))
 
 

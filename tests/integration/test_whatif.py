@@ -47,6 +47,12 @@ async def ask(world: World, name: str = "sks1-dog", **details: Any) -> httpx.Res
     return await world.client.post("/v1/tune?whatif=true", json=await world.body(name, **details))
 
 
+async def estimate(world: World, file_id: str, **details: Any) -> dict[str, Any]:
+    answer = await ask(world, files=[{"file_id": file_id}], **details)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["estimate"]
+
+
 async def test_each_weakness_of_a_set_of_pictures_is_named_with_its_picture(world: World, blobs: Blobs) -> None:
     ids = {
         "good": await add(world, blobs, "good", picture(1)),
@@ -104,7 +110,7 @@ async def test_what_would_be_refused_is_refused_in_the_same_way(world: World) ->
 
 async def test_the_time_is_that_of_the_tunes_that_were_trained_here(world: World, blobs: Blobs) -> None:
     file_id = await add(world, blobs, "photo", picture(1))
-    first = (await ask(world, files=[{"file_id": file_id}], steps=100)).json()["estimate"]
+    first = await estimate(world, file_id, steps=100)
     assert first["basis"] == "a small checkpoint on two CPU cores"
     done = await world.create("done", steps=100)
     await world.train(done["id"])
@@ -113,8 +119,8 @@ async def test_the_time_is_that_of_the_tunes_that_were_trained_here(world: World
         times = {"started_at": func.now() - timedelta(seconds=15), "trained_at": func.now(), "steps_per_second": 10.0}
         await session.execute(update(Tune).where(Tune.id == done["id"]).values(times))
 
-    same = (await ask(world, files=[{"file_id": file_id}], steps=100)).json()["estimate"]
-    larger = (await ask(world, files=[{"file_id": file_id}], steps=200, batch_size=10)).json()["estimate"]
+    same = await estimate(world, file_id, steps=100)
+    larger = await estimate(world, file_id, steps=200, batch_size=10)
 
     assert same["basis"] == "the last 1 tunes of this shape here"
     assert same["seconds"] == pytest.approx(15, abs=0.2)

@@ -30,6 +30,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import cloudevents, inbox, outbox
+from shared.background import end_within
 from shared.cloudevents import MalformedError
 from shared.db import Database
 from shared.errors import TunesmithError, UnavailableError
@@ -97,8 +98,7 @@ class Consumers:
                     log.warning("consumer.waiting", group=self.group, error=str(error))
                 said = True
             finally:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(broker.stop(), _STOP_TIMEOUT_S)
+                await end_within(_STOP_TIMEOUT_S, broker.stop())
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
@@ -124,12 +124,12 @@ class Consumers:
         return broker
 
     async def _watch(self) -> None:
-        """Return when the connection should be made anew: a record could not be handled, or the broker went away.
+        """Return when the connection should be made anew: a record could not be handled, or the broker lost its topics.
 
-        A broker that went away may come back without its data: then this process's place in its log means nothing.
+        Raises UnavailableError when the broker went away. Where it lost its data, this process's place in its log means
+        nothing.
         """
-        while not self._broken.is_set():
-            await ensure_topics(self._settings)
+        while not self._broken.is_set() and not await ensure_topics(self._settings):
             self._last_poll = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._broken.wait(), _WATCH_EVERY_S)

@@ -1,5 +1,6 @@
 """A scheduler's HTTP side over a real database, and a library without an upload service."""
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from shared.background import Background
 from shared.blobs import Blobs, Stored
 from shared.db import Database
 from shared.ids import new_id
-from shared.tables import Asset, AssetName, Context, Tune, TuneEvent
+from shared.tables import OUTBOXES, Asset, AssetName, Context, Tune, TuneEvent
 
 SD15 = "image/stable-diffusion-v1-5"
 
@@ -95,6 +96,13 @@ class World:
                 select(TuneEvent.sequence, TuneEvent.type).where(TuneEvent.tune_id == tune_id).order_by(TuneEvent.sequence)
             )
             return [(sequence, kind) for sequence, kind in rows]
+
+    async def facts(self) -> list[tuple[str, int]]:
+        """Return the type and version of each fact that waits in the outbox, in order."""
+        outbox = OUTBOXES[Context.TUNES]
+        async with self.database.begin() as session:
+            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
+            return [(headers["ce_type"], json.loads(body)["version"]) for headers, body in rows]
 
     async def name_holder(self, name: str) -> str | None:
         async with self.database.begin() as session:

@@ -1,5 +1,7 @@
 """The S3 store: SeaweedFS as one process on loopback, with an access key of ours."""
 
+import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -7,8 +9,10 @@ import sys
 from pathlib import Path
 
 from deploy.local.ports import LOOPBACK
-from deploy.local.process import Process, port_open
+from deploy.local.process import Process, Ready
 from deploy.local.secrets import write_private
+from shared.blobs import Blobs
+from shared.errors import NotFoundError, UnavailableError
 
 ACCESS_KEY = "tunesmith"
 PORTS = (
@@ -21,6 +25,10 @@ PORTS = (
     "store-filer",
     "store-filer-grpc",
 )
+_REGION = "us-east-1"
+_PROBE_BUCKET = "readiness"
+_PROBE_KEY = "probe"
+_PROBE_TIMEOUT_S = 5.0
 _MEMORY_LIMIT = "512MiB"
 _VOLUME_SIZE_MB = 128
 _LOGGING = ("-alsologtostderr=false", "-stderrthreshold=ERROR", "-log_max_size_mb=10", "-log_max_files=1")
@@ -69,8 +77,35 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         argv=(binary, *_LOGGING, f"-logdir={logs}", "server", *(f"-{name}={value}" for name, value in flags.items())),
         # A bucket starts with one volume file instead of seven, which a laptop's disk has no use for.
         env={"GOMEMLIMIT": _MEMORY_LIMIT, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
-        ready=port_open(ports["store-s3"]),
+        ready=_keeps_objects(ports["store-s3"], secret_key),
         # Its own way out takes 15 s, and what it has acknowledged outlives a kill: a test holds it to that.
         stop_signal=signal.SIGKILL,
         ports=tuple(ports[name] for name in PORTS),
     )
+
+
+def _keeps_objects(port: int, secret_key: str) -> Ready:
+    """Return a check that reads what it wrote last, and writes it anew, in a bucket of its own.
+
+    The port opens some seconds before the master knows of its volumes, and until then every read and write fails.
+    """
+    address = f"http://{LOOPBACK}:{port}"
+    made: list[Blobs] = []
+
+    async def check() -> bool:
+        if not made:
+            made.append(
+                Blobs(address, address, access_key=ACCESS_KEY, secret_key=secret_key, bucket=_PROBE_BUCKET, region=_REGION)
+            )
+        [blobs] = made
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await blobs.ensure_bucket()
+                with contextlib.suppress(NotFoundError):
+                    await blobs.get_bytes(_PROBE_KEY, max_bytes=1)
+                await blobs.put_bytes(_PROBE_KEY, b"1")
+        except (UnavailableError, TimeoutError):
+            return False
+        return True
+
+    return check

@@ -151,11 +151,19 @@ async def waiting_tunes(session: AsyncSession) -> list[str]:
 
 
 async def stale_queued(session: AsyncSession, older_than_s: float, *, limit: int) -> list[Tune]:
-    """Return the tunes that have stood longest in the queue."""
-    old = Tune.updated_at < func.now() - timedelta(seconds=older_than_s)
-    return list(
-        await session.scalars(select(Tune).where(Tune.state == TuneState.QUEUED, old).order_by(Tune.queued_at).limit(limit))
+    """Return the tunes that have stood longest in the queue without a word about them, and restart their clocks.
+
+    Without the restart, each look would say them again, and fill the outbox of a broker that is away.
+    """
+    stale = (
+        select(Tune.id)
+        .where(Tune.state == TuneState.QUEUED, Tune.updated_at < func.now() - timedelta(seconds=older_than_s))
+        .order_by(Tune.queued_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
     )
+    touched = update(Tune).where(Tune.id.in_(stale.scalar_subquery())).values(updated_at=func.now()).returning(Tune)
+    return list(await session.scalars(touched))
 
 
 async def published_elsewhere(session: AsyncSession) -> list[tuple[str, Asset]]:

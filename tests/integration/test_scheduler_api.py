@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from services.scheduler.watch import Reconciler
 from shared import names
 from shared.blobs import Blobs
 from shared.ids import new_id
-from shared.tables import Asset, Blob, Context
+from shared.tables import Asset, Blob, Context, Tune
 from tests.scheduler_world import SD15, World, make_world
 
 
@@ -177,6 +178,23 @@ async def test_a_tune_succeeds_when_its_lora_is_in_the_library(world: World) -> 
     async with world.database.begin() as session:
         own_copy = await session.scalar(select(Blob.state).where(Blob.owner == Context.TUNES))
     assert own_copy == "orphaned"
+
+
+async def test_a_tune_that_nobody_claims_is_said_again_once_a_bound(world: World) -> None:
+    tune = await world.create("dog")
+    bound_s = SchedulerSettings.model_fields["requeue_hint_s"].default
+    assert await world.facts() == [("tune.queued", 1)]
+
+    await Reconciler(world.database, world.service).run_once()
+    assert await world.facts() == [("tune.queued", 1)], "it has not waited for long"
+
+    async with world.database.begin() as session:
+        await session.execute(update(Tune).values(updated_at=func.now() - timedelta(seconds=bound_s + 1)))
+    for _ in range(2):
+        await Reconciler(world.database, world.service).run_once()
+
+    assert await world.facts() == [("tune.queued", 1), ("tune.queued", 1)], "the same version: it says nothing new"
+    assert await world.events(tune["id"]) == [(1, "tune.queued")]
 
 
 async def test_a_tune_whose_lora_cannot_be_registered_fails_and_gives_its_name_back(world: World) -> None:

@@ -1,0 +1,81 @@
+"""State and event are atomic (promise 3)."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, select
+
+from deploy.local.paths import PROJECT
+from services.trainer.settings import TrainerSettings
+from shared import leases
+from shared.background import Background
+from shared.blobs import Blobs
+from shared.leases import Claim
+from shared.relay import Relay
+from shared.settings import ServiceSettings
+from shared.states import TuneState
+from shared.tables import OUTBOXES, Context
+from shared.topics import ensure_topics
+from tests.topic_reader import messages
+from tests.trainer_world import World, eventually, make_world
+
+
+@pytest.fixture
+async def world(
+    database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
+) -> AsyncIterator[World]:
+    settings = make_settings(TrainerSettings, outbox_poll_s=0.1)
+    assert isinstance(settings, TrainerSettings)
+    await ensure_topics(settings)
+    world = await make_world(database_url, blobs, settings, tmp_path)
+    yield world
+    await world.database.close()
+
+
+async def claimed(world: World) -> Claim:
+    await world.queue_tune()
+    async with world.database.begin() as session:
+        held = await leases.claim(session, trainer="t", token=uuid4(), lease_s=600, running_per_account=1)
+    assert held is not None
+    return held
+
+
+async def published(world: World, tune_id: str) -> list[tuple[int, str, str]]:
+    """Relay all that waits, and return each message of the tune: its version, type and event id."""
+
+    async def outbox_is_empty() -> bool | None:
+        async with world.database.begin() as session:
+            return None if await session.scalar(select(func.count()).select_from(OUTBOXES[Context.TUNES])) else True
+
+    async with Background() as background:
+        background.run("relay", Relay(world.database, Context.TUNES, world.settings).run)
+        await eventually(outbox_is_empty)
+    found = [message for message in await messages(world.settings, "tunes") if message.key == tune_id]
+    return [(json.loads(one.body)["version"], one.headers["ce_type"], one.headers["ce_id"]) for one in found]
+
+
+@pytest.mark.parametrize("place", ["before_commit", "after_commit", "after_produce", "after_delete"])
+async def test_whoever_is_killed_where_the_events_are_the_states(world: World, place: str) -> None:
+    held = await claimed(world)
+    command = [sys.executable, "-m", "tests.crash_point", place, held.tune.id, str(held.epoch)]
+    died = await asyncio.to_thread(subprocess.run, command, cwd=PROJECT, env=os.environ, check=False)
+    assert died.returncode == -signal.SIGKILL
+
+    found = await published(world, held.tune.id)
+
+    tune = await world.tune(held.tune.id)
+    assert tune.state == (TuneState.PREPARING if place == "before_commit" else TuneState.TRAINING)
+    kinds = await world.event_types(held.tune.id)
+    assert [kind for _, kind in sorted({(version, kind) for version, kind, _ in found})] == kinds
+    assert max(version for version, _, _ in found) == tune.version
+    # Said twice is said under one id, by which the inbox knows it.
+    assert len({event_id for _, _, event_id in found}) == len(kinds)
+    assert (len(found) > len(kinds)) == place.startswith(("after_produce", "after_delete"))

@@ -122,7 +122,7 @@ def test_every_periodic_checkpoint_resumes_to_the_same_bytes(bases: dict[str, Pa
     "chosen",
     [
         {"optimizer": "adafactor"},
-        {"resolution": 16},
+        {"resolution": 64},
         {"rank": 2},
         {"alpha": 1.0},
         {"learning_rate": 1e-2},

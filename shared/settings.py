@@ -27,6 +27,10 @@ class ServiceSettings(BaseSettings):
     s3_secret_key: SecretStr = Field(description="Secret key of the S3 store.")
     s3_bucket: str = Field(default="tunesmith", description="The bucket that holds everything.")
     s3_region: str = Field(default="us-east-1", description="Region used in signatures.")
+    s3_sts_endpoint: str = Field(
+        default="", description="Where credentials for one object are granted (AssumeRole); empty: by the store itself."
+    )
+    s3_sts_role_arn: str = Field(default="", description="Role to assume for them, where the store wants one named, as AWS does.")
     public_url: str = Field(
         default="http://127.0.0.1:8080",
         description="The origin that clients use; presigned URLs and links are built from it, never from a Host header.",

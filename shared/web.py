@@ -1,11 +1,13 @@
 """The HTTP side of every process: error answers, request ids, health, readiness and metrics, and how it is served."""
 
 import asyncio
+import contextlib
 import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -30,6 +32,7 @@ Check = Callable[[], Awaitable[object]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 _CHECK_TIMEOUT_S = 3.0
 _GRACE_S = 20
+_STARTUP_FAILURE = 3
 REQUEST_ID_HEADER = "X-User-Request-ID"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 """What an id that comes with a request must look like: it goes into logs and back to the client."""
@@ -69,6 +72,18 @@ class _RequestId:
                     raise
                 # Starlette's own last resort stands outside of every middleware, so its 500 would have no request id.
                 await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
+
+
+class _OneSlash:
+    """Takes `//v1/assets` for `/v1/assets`: a client whose address ends with a slash asks so, and there may be no edge."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("//"):
+            scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
+        await self._app(scope, receive, send)
 
 
 async def _on_error(_request: Request, error: Exception) -> JSONResponse:
@@ -151,6 +166,9 @@ def create_app(
     with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
     """
     app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
+    app.add_middleware(_OneSlash)
+    # Set when the process is to stop: an answer without an end has to end then, or it would hold the process up.
+    app.state.stopping = asyncio.Event()
     app.add_middleware(_RequestId)
     for kind in (TunesmithError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
@@ -167,12 +185,30 @@ def run(service: str, create: Callable[[], FastAPI], settings: ServiceSettings) 
     configure_logging(service, settings)
     # uvicorn drains and then raises the signal again, which would end the process with it: being stopped is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        create(),
-        host=settings.http_host,
-        port=settings.http_port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=_GRACE_S,
-        server_header=False,
+    app = create()
+    server = _Server(
+        app,
+        uvicorn.Config(
+            app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+            server_header=False,
+        ),
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(_STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._app.state.stopping.set()

@@ -8,8 +8,8 @@ from typing import Any
 class Route:
     """How the route is called on things of the account `owner`, and what each caller is answered.
 
-    In paths and bodies `{name}` stands for a thing of the owner's: {asset_id}, {tune_id}, {lora_name}, {response_id}, {account_id},
-    {key_id}.
+    In paths and bodies `{name}` stands for a thing of the owner's: {asset_id}, {tune_id}, {lora_name}, {response_id},
+    {account_id}, {key_id}.
     """
 
     part: str
@@ -19,6 +19,9 @@ class Route:
     """404 for a thing; 200 for a list, in which nothing of the owner's may be; 422 for a body that names the owner's things."""
     path: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
+    query: dict[str, Any] | None = None
+    ended: bool = False
+    """Whether the tune is cancelled before: the stream of one that runs has no end."""
 
 
 _TUNE = {
@@ -34,6 +37,7 @@ _ASSET = {"name": "sealed", "asset_type": "file", "data": {"asset_type": "file"}
 
 ROUTES = {
     "GET /health": Route("", 200, 200),
+    "GET /healthcheck": Route("", 200, 200),
     "POST /v1/assets": Route("assets", 200, 200, body=_ASSET),
     "GET /v1/assets": Route("assets", 200, 200),
     "GET /v1/assets/{asset_owner_and_name_or_id}": Route("assets", 200, 404, {"asset_owner_and_name_or_id": "{asset_id}"}),
@@ -43,6 +47,9 @@ ROUTES = {
     "GET /v1/tunes": Route("tunes", 200, 200),
     "GET /v1/tune/{tune_id}": Route("tunes", 200, 404),
     "GET /v1/tune/{tune_id}/events": Route("tunes", 200, 404),
+    "GET /v1/tune/{tune_id}/events/stream": Route("tunes", 204, 404, query={"after": 1000}, ended=True),
+    "GET /v1/tunes/webhook-secret": Route("tunes", 200, 200),
+    "POST /v1/tunes/webhook-secret/rotate": Route("tunes", 200, 200),
     "POST /v1/tune/{tune_id}/cancel": Route("tunes", 200, 404),
     "DELETE /v1/tune/{tune_id}": Route("tunes", 200, 404),
     "POST /generate/{engine}": Route("images", 200, 422, {"engine": "sd"}, {"prompt": "a dog", "loras": {"{lora_name}": 1.0}}),

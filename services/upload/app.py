@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.upload import api, consumers
+from services.upload.fetching import Fetcher
+from services.upload.imports import Importer
 from services.upload.intake import Intake
 from services.upload.reconciler import Reconciler
 from services.upload.registration import Registration
@@ -30,7 +32,9 @@ def create_app(settings: UploadSettings) -> FastAPI:
     """Build the upload service's application."""
     database = Database.from_settings(settings, application_name="upload")
     blobs = Blobs.from_settings(settings)
-    library = Library(blobs, settings)
+    fetcher = Fetcher(settings)
+    library = Library(blobs, settings, fetcher)
+    importer = Importer(database, blobs, settings, fetcher)
     queue = WorkQueue(settings.intake_concurrency)
     registration = Registration(database, blobs, settings)
     reconciler = Reconciler(database, settings, registration, queue)
@@ -56,6 +60,8 @@ def create_app(settings: UploadSettings) -> FastAPI:
         async with Background() as background:
             background.run("relay", Relay(database, Context.UPLOAD, settings).run)
             background.run("work", queue.run)
+            background.run("imports", importer.run)
+            background.every("look-after-imports", settings.import_silence_s / 3, importer.look_after)
             background.run("consumers", group.run)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
@@ -64,8 +70,9 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
         await authenticator.flush_last_use()
+        await fetcher.close()
         await blobs.close()
         await database.close()
 
     ready = {"database": database.ping, "store": blobs.ping}
-    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs)], ready=ready)
+    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs, importer)], ready=ready)

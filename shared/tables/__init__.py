@@ -6,7 +6,8 @@ from shared.tables.base import Base
 from shared.tables.generations import Generation
 from shared.tables.idempotency import IDEMPOTENCY
 from shared.tables.messaging import INBOXES, OUTBOXES, Context
-from shared.tables.tunes import Checkpoint, Trainer, Tune, TuneEvent, TuneFile
+from shared.tables.tunes import Checkpoint, Sample, Trainer, Tune, TuneEvent, TuneFile
+from shared.tables.webhooks import WebhookDelivery, WebhookSecret
 
 __all__ = [
     "IDEMPOTENCY",
@@ -21,8 +22,11 @@ __all__ = [
     "Checkpoint",
     "Context",
     "Generation",
+    "Sample",
     "Trainer",
     "Tune",
     "TuneEvent",
     "TuneFile",
+    "WebhookDelivery",
+    "WebhookSecret",
 ]

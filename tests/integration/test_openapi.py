@@ -99,6 +99,7 @@ async def test_no_request_is_answered_by_what_is_not_described(platform: Platfor
     code, output = await _schemathesis(platform, EXAMPLES, tmp_path)
 
     assert code == 0, output
+    assert f"Tested: {len(operations(platform.document))}" in output, output
 
 
 @pytest.mark.long

@@ -23,7 +23,7 @@ from tests.trainer_world import World, eventually, make_world
 
 EVERY_STEPS = 4
 _BOUND_S = 120.0
-QUICK = {"lease_s": 2.0, "renew_every_s": 0.2, "poll_s": 0.05, "progress_every_s": 0.1, "checkpoint_every_steps": EVERY_STEPS}
+QUICK = {"lease_s": 5.0, "renew_every_s": 0.5, "poll_s": 0.05, "progress_every_s": 0.1, "checkpoint_every_steps": EVERY_STEPS}
 
 
 @pytest.fixture

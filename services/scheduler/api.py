@@ -1,6 +1,7 @@
 """The tune API: parse, call, answer."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
@@ -61,10 +62,7 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
 
     @routes.post("/tunes/webhook-secret/rotate", summary="Replace the secret; the old one signs as well for a day")
     async def rotate_webhook_secret(caller: Caller, once: Once) -> Secret:
-        async def work(session: AsyncSession) -> Secret:
-            return Secret(secret=await webhook_secrets.rotate(session, caller.account_id))
-
-        return await once.run(database, Context.TUNES, caller, work)
+        return await once.run(database, Context.TUNES, caller, lambda session: _rotate(session, caller.account_id))
 
     @routes.get("/tunes", summary="The account's tunes, newest first")
     async def list_(
@@ -88,3 +86,7 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
             return await service.list(session, caller.account_id, wanted, offset=offset, limit=limit)
 
     return routes
+
+
+async def _rotate(session: AsyncSession, account_id: UUID) -> Secret:
+    return Secret(secret=await webhook_secrets.rotate(session, account_id))

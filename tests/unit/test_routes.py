@@ -87,5 +87,7 @@ def _kinds(base: type[TunesmithError]) -> set[type[TunesmithError]]:
 
 def test_every_error_code_is_documented_with_its_status() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
+    # What ends a training stands in its tune, and is no answer to a request.
+    kinds = {kind for kind in _kinds(TunesmithError) if not kind.__module__.startswith("services.trainer")}
 
-    assert {kind.code for kind in _kinds(TunesmithError) if f"| `{kind.code}` | {kind.status} |" not in text} == set()
+    assert {kind.code for kind in kinds if f"| `{kind.code}` | {kind.status} |" not in text} == set()

@@ -23,7 +23,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Offset = Annotated[int, Query(ge=0, le=2**31)]
 
 
-def router(database: Database, service: TuneService, what_if: WhatIfService) -> APIRouter:  # noqa: C901 - a route each
+def router(database: Database, service: TuneService, what_if: WhatIfService) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1", tags=["tunes"])
 

@@ -16,8 +16,8 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's fo
 
 @app.command("build-tiny")
 def build_tiny(
-    name: Annotated[Literal["tiny-sd15", "tiny-sdxl"], typer.Argument(help="Which one.")],
-    target: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to.")],
+    what: Annotated[Literal["tiny-sd15", "tiny-sdxl", "scores"], typer.Argument(help="A checkpoint, or the scores of both.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to; for scores, the one that holds both.")],
     scratch: Annotated[Path, typer.Option(help="Where unfinished work is kept.")] = Path("tiny-build"),
 ) -> None:
     """Draw the picture set and train a small checkpoint on it: about two hours on two cores for both, and resumable."""
@@ -26,7 +26,7 @@ def build_tiny(
     build = Build(
         checkpoints.SHIPPED / "tiny-sd15" / "tokenizer", scratch, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True)
     )
-    (build.sd15 if name == "tiny-sd15" else build.sdxl)(target)
+    {"tiny-sd15": build.sd15, "tiny-sdxl": build.sdxl, "scores": build.scores}[what](target)
 
 
 @app.command("use")

@@ -1,9 +1,9 @@
 """Tasks that run as long as their process: relays, consumers, reapers, reconcilers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from shared.telemetry import get_logger
 
@@ -62,9 +62,27 @@ async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
         began = clock()
         try:
             await task()
-        except Exception:
+        except (Exception, asyncio.CancelledError) as error:
+            # A library that awaits its own cancelled tasks lets their end out as ours; only who was asked to end does.
+            me = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and me is not None and me.cancelling():
+                raise
             backoff_s = _FIRST_BACKOFF_S if clock() - began > _STEADY_S else min(backoff_s * 2, _MAX_BACKOFF_S)
             log.exception("background.crashed", task=name, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)
         else:
             return
+
+
+async def end_within(timeout_s: float, ending: Coroutine[Any, Any, object]) -> None:
+    """Await the end of something that is given up anyway; how it ends, or that it does not in time, no longer matters.
+
+    It runs as a task of its own: aiokafka's `stop()` may raise CancelledError when the broker is away, which would pass for
+    the caller's own cancellation.
+    """
+    task = asyncio.create_task(ending)
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    finally:
+        task.cancel()
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())

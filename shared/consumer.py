@@ -30,7 +30,9 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import cloudevents, inbox, outbox
+from shared.background import end_within
 from shared.cloudevents import MalformedError
+from shared.database_errors import is_away
 from shared.db import Database
 from shared.errors import TunesmithError, UnavailableError
 from shared.events import Fact
@@ -97,8 +99,7 @@ class Consumers:
                     log.warning("consumer.waiting", group=self.group, error=str(error))
                 said = True
             finally:
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(broker.stop(), _STOP_TIMEOUT_S)
+                await end_within(_STOP_TIMEOUT_S, broker.stop())
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
 
@@ -124,12 +125,12 @@ class Consumers:
         return broker
 
     async def _watch(self) -> None:
-        """Return when the connection should be made anew: a record could not be handled, or the broker went away.
+        """Return when the connection should be made anew: a record could not be handled, or the broker lost its topics.
 
-        A broker that went away may come back without its data: then this process's place in its log means nothing.
+        Raises UnavailableError when the broker went away. Where it lost its data, this process's place in its log means
+        nothing.
         """
-        while not self._broken.is_set():
-            await ensure_topics(self._settings)
+        while not self._broken.is_set() and not await ensure_topics(self._settings):
             self._last_poll = time.monotonic()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._broken.wait(), _WATCH_EVERY_S)
@@ -181,7 +182,7 @@ class Consumers:
             else:
                 await self._put_aside(record, headers, error.code, error.message)
         except Exception as error:
-            if _is_away(error):
+            if is_away(error):
                 raise
             log.exception("consumer.failed", group=self.group, type=kind)
             await self._put_aside(record, headers, type(error).__name__, str(error))
@@ -227,10 +228,3 @@ class Consumers:
 
 async def _undecoded(message: KafkaMessage) -> bytes:
     return message.body
-
-
-def _is_away(error: BaseException) -> bool:
-    """Say whether an error means that something is unreachable, rather than that the record is wrong."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return isinstance(error, OSError | TimeoutError)

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from shared import cloudevents
+from shared.background import end_within
 from shared.errors import UnavailableError
 from shared.events import Fact
 from shared.settings import ServiceSettings
@@ -21,6 +22,7 @@ log = get_logger(__name__)
 
 _RECONNECT_S = 2.0
 _STOP_TIMEOUT_S = 2.0
+_WATCH_EVERY_S = 2.0
 
 
 class Hints:
@@ -31,16 +33,21 @@ class Hints:
         self._kinds = {kind.type: kind for kind in kinds}
         self._heard = heard
         self.listening = asyncio.Event()
-        """Set while hints arrive."""
+        """Set while hints arrive: cleared within seconds when the broker goes away."""
 
     async def run(self) -> None:
         """Listen until cancelled, reconnecting when the broker was away."""
+        said = False
         while True:
             try:
                 await ensure_topics(self._settings)
                 await self._listen()
+                said = False
             except (KafkaError, OSError, UnavailableError, TimeoutError) as error:
-                log.debug("hints.waiting", error=repr(error))
+                # One line an outage, not one a try.
+                if self.listening.is_set() or not said:
+                    log.warning("hints.waiting", error=repr(error))
+                said = True
             self.listening.clear()
             await asyncio.sleep(_RECONNECT_S)
 
@@ -52,15 +59,26 @@ class Hints:
             auto_offset_reset="latest",
             enable_auto_commit=False,
         )
+        reading: asyncio.Task[None] | None = None
         try:
             await asyncio.wait_for(consumer.start(), _STOP_TIMEOUT_S * 5)
+            reading = asyncio.create_task(self._read(consumer))
             self.listening.set()
-            async for record in consumer:
-                headers = cloudevents.decode_headers(record.headers)
-                if headers.get("ce_type") in self._kinds:
-                    # A hint that cannot be read is no hint.
-                    with contextlib.suppress(cloudevents.MalformedError):
-                        self._heard(cloudevents.parse(headers, record.value))
+            # A consumer whose broker went away only waits, without a word: so the broker is asked. Topics that are
+            # missing are those of one that lost its data, in whose new log this consumer has no place yet.
+            while not reading.done() and not await ensure_topics(self._settings):
+                await asyncio.wait([reading], timeout=_WATCH_EVERY_S)
+            if reading.done():
+                reading.result()
         finally:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(consumer.stop(), _STOP_TIMEOUT_S)
+            if reading:
+                reading.cancel()
+            await end_within(_STOP_TIMEOUT_S, consumer.stop())
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        async for record in consumer:
+            headers = cloudevents.decode_headers(record.headers)
+            if headers.get("ce_type") in self._kinds:
+                # A hint that cannot be read is no hint.
+                with contextlib.suppress(cloudevents.MalformedError):
+                    self._heard(cloudevents.parse(headers, record.value))

@@ -8,6 +8,7 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client import Gauge
 from sqlalchemy import delete, func, or_, select, text
 
+from shared.background import end_within
 from shared.db import Database
 from shared.outbox import channel
 from shared.settings import ServiceSettings
@@ -120,8 +121,7 @@ class Relay:
         producer, self._producer = self._producer, None
         if producer is None:
             return
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(_abort(producer), _STOP_TIMEOUT_S)
+        await end_within(_STOP_TIMEOUT_S, _abort(producer))
 
     async def _listen(self) -> None:
         """Wake the relay when a transaction has written to the outbox; without this it polls."""
@@ -139,6 +139,7 @@ class Relay:
 
 
 async def _abort(producer: AIOKafkaProducer) -> None:
-    # aiokafka has no way to stop without flushing: end its sender first, then there is nobody left to flush.
+    # aiokafka has no way to stop without flushing: end its sender and its connections, then there is nobody left to flush.
+    producer._closed = True  # noqa: SLF001
     await producer._sender.close()  # noqa: SLF001
-    await producer.stop()
+    await producer.client.close()

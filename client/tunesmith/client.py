@@ -1,6 +1,7 @@
 """A client of Tunesmith's HTTP API."""
 
 import base64
+import json
 import os
 import re
 import time
@@ -11,10 +12,11 @@ from typing import Any, Self
 
 import httpx
 
-from tunesmith.models import Asset, Generated, GeneratedImage, Tune
+from tunesmith.models import Asset, Generated, GeneratedImage, Tune, WhatIf
 
 _TIMEOUT_S = 300.0
 _POLL_S = 0.5
+_LAST_EVENTS = {"tune.succeeded", "tune.failed", "tune.cancelled"}
 _FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}
 
 
@@ -52,15 +54,26 @@ class Client:
         self._http.close()
         self._plain.close()
 
-    def upload(self, path: Path, *, name: str | None = None, asset_type: str = "file", engine: str | None = None) -> Asset:
-        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked."""
+    def upload(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        asset_type: str = "file",
+        engine: str | None = None,
+        data: dict[str, Any] | None = None,
+        description: str = "",
+    ) -> Asset:
+        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked.
+
+        `data` are further fields of the asset's `data`, e.g. `{"trigger_words": ["sks1"]}`.
+        """
         name = name or re.sub(r"[^a-zA-Z0-9_-]+", "-", path.stem)
-        data: dict[str, Any] = {"asset_type": asset_type}
         if asset_type == "file":
-            data["file_format"] = _FORMATS.get(path.suffix.lower(), "unknown")
+            given = {"file_format": _FORMATS.get(path.suffix.lower(), "unknown")}
         else:
-            data |= {"engine": engine, "file_format": "safetensors"}
-        created = self._call("POST", "/v1/assets", json={"name": name, "asset_type": asset_type, "data": data})
+            given = {"engine": engine, "file_format": "safetensors"}
+        created = self._create_asset(name, asset_type, given | (data or {}), description=description)
         asset_id = created["asset"]["id"]
         with path.open("rb") as file:
             put = self._plain.put(created["transfer_api"]["put_url"], content=file.read())
@@ -68,6 +81,10 @@ class Client:
             raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused it: {put.text[:300]}")
         self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
         return self.asset(asset_id)
+
+    def import_asset(self, url: str, *, name: str, asset_type: str, data: dict[str, Any], description: str = "") -> Asset:
+        """Have the server fetch a file into the library, from a host that it allows. Returns before it is fetched."""
+        return Asset.model_validate(self._create_asset(name, asset_type, data, description=description, url=url)["asset"])
 
     def asset(self, name_or_id: str) -> Asset:
         """Return an asset by id, name or `octoai:NAME`."""
@@ -88,6 +105,10 @@ class Client:
         """Return the library, newest first; filters as the API's, e.g. `asset_type="lora"`."""
         return [Asset.model_validate(item) for item in self._pages("/v1/assets", filters)]
 
+    def count_assets(self) -> int:
+        """Return how many assets the account has: the cheapest question that needs a good key."""
+        return self._call("GET", "/v1/assets", params={"limit": 1})["total"]
+
     def delete_asset(self, asset_id: str) -> None:
         """Delete an asset."""
         self._call("DELETE", f"/v1/assets/{asset_id}")
@@ -101,19 +122,29 @@ class Client:
         trigger_word: str,
         steps: int,
         seed: int | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[str] | None = None,
         **options: Any,
     ) -> Tune:
         """Start a tune of (asset id, caption) pairs; `options` are further fields of `details`, e.g. `rank=16`."""
-        details = {
-            "tune_type": "lora_tune",
-            "base_checkpoint": {"checkpoint_id": base},
-            "files": [{"file_id": file_id, "caption": caption} for file_id, caption in files],
-            "steps": steps,
-            "seed": seed,
-            "trigger_words": [trigger_word],
-            **options,
-        }
-        return Tune.model_validate(self._call("POST", "/v1/tune", json={"name": name, "details": details}))
+        body = _tune_body(name, base, files, trigger_word, steps, seed, options)
+        body |= {"webhook": webhook, "webhook_events_filter": webhook_events_filter}
+        return Tune.model_validate(self._call("POST", "/v1/tune", json=body))
+
+    def what_if(
+        self,
+        name: str,
+        *,
+        base: str,
+        files: Sequence[tuple[str, str | None]],
+        trigger_word: str,
+        steps: int,
+        seed: int | None = None,
+        **options: Any,
+    ) -> WhatIf:
+        """Say what would become of such a tune, and start nothing. Raises what `create_tune` would."""
+        body = _tune_body(name, base, files, trigger_word, steps, seed, options)
+        return WhatIf.model_validate(self._call("POST", "/v1/tune", params={"whatif": "true"}, json=body))
 
     def tune(self, tune_id: str) -> Tune:
         """Return a tune."""
@@ -140,6 +171,29 @@ class Client:
                 return events
             after = page["data"][-1]["sequence"]
 
+    def follow_tune(self, tune_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield what happens to a tune as it happens, until it has ended; goes on by itself when the connection is cut."""
+        url, ended = f"/v1/tune/{tune_id}/events/stream", False
+        while not ended:
+            try:
+                with self._http.stream("GET", url, headers={"Last-Event-ID": str(after)}) as answer:
+                    if answer.is_error:
+                        answer.read()
+                        _checked(answer)
+                    ended = answer.status_code == httpx.codes.NO_CONTENT
+                    for line in answer.iter_lines():
+                        if line.startswith("data: "):
+                            event = json.loads(line.removeprefix("data: "))
+                            after = event["sequence"]
+                            ended = event["type"] in _LAST_EVENTS
+                            yield event
+            except httpx.TransportError:
+                time.sleep(_POLL_S)
+
+    def webhook_secret(self) -> str:
+        """Return what the account's webhooks are signed with."""
+        return self._call("GET", "/v1/tunes/webhook-secret")["secret"]
+
     def cancel_tune(self, tune_id: str) -> Tune:
         """Ask a tune to stop."""
         return Tune.model_validate(self._call("POST", f"/v1/tune/{tune_id}/cancel"))
@@ -158,6 +212,10 @@ class Client:
             if not image["removed_for_safety"]
         ]
         return Generated(images=images, notice=answer.headers.get("X-Tunesmith-Notice", ""))
+
+    def _create_asset(self, name: str, asset_type: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
+        body = {"name": name, "asset_type": asset_type, "data": {"asset_type": asset_type, **data}, **more}
+        return self._call("POST", "/v1/assets", json=body)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return _checked(self._http.request(method, path, **options))
@@ -183,3 +241,24 @@ def _checked(answer: httpx.Response) -> dict[str, Any]:
     if isinstance(detail, list):
         detail = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in detail)
     raise TunesmithApiError(answer.status_code, code, detail)
+
+
+def _tune_body(
+    name: str,
+    base: str,
+    files: Sequence[tuple[str, str | None]],
+    trigger_word: str,
+    steps: int,
+    seed: int | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    details = {
+        "tune_type": "lora_tune",
+        "base_checkpoint": {"checkpoint_id": base},
+        "files": [{"file_id": file_id, "caption": caption} for file_id, caption in files],
+        "steps": steps,
+        "seed": seed,
+        "trigger_words": [trigger_word],
+        **options,
+    }
+    return {"name": name, "details": details}

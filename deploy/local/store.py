@@ -1,5 +1,8 @@
 """The S3 store: SeaweedFS as one process on loopback, with an access key of ours."""
 
+import asyncio
+import base64
+import contextlib
 import json
 import shutil
 import signal
@@ -7,8 +10,10 @@ import sys
 from pathlib import Path
 
 from deploy.local.ports import LOOPBACK
-from deploy.local.process import Process, port_open
+from deploy.local.process import Process, Ready
 from deploy.local.secrets import write_private
+from shared.blobs import Blobs
+from shared.errors import NotFoundError, UnavailableError
 
 ACCESS_KEY = "tunesmith"
 PORTS = (
@@ -21,13 +26,20 @@ PORTS = (
     "store-filer",
     "store-filer-grpc",
 )
+_REGION = "us-east-1"
+_PROBE_BUCKET = "readiness"
+_PROBE_KEY = "probe"
+_PROBE_TIMEOUT_S = 5.0
 _MEMORY_LIMIT = "512MiB"
 _VOLUME_SIZE_MB = 128
 _LOGGING = ("-alsologtostderr=false", "-stderrthreshold=ERROR", "-log_max_size_mb=10", "-log_max_files=1")
 
 
-def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) -> Process:
-    """Return the store's process. Its own log, which tells every heartbeat, lies beside the data, bounded."""
+def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str, session_key: str) -> Process:
+    """Return the store's process. Its own log, which tells every heartbeat, lies beside the data, bounded.
+
+    `session_key` signs the sessions of those who got credentials for single objects.
+    """
     logs = folder.with_name(f"{folder.name}-log")
     for path in (folder, logs):
         path.mkdir(mode=0o700, exist_ok=True)
@@ -37,6 +49,10 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     write_private(config, json.dumps({"identities": [identity]}))
+    signing_key = base64.b64encode(session_key.encode()).decode()
+    sessions = {"issuer": "tunesmith", "signingKey": signing_key, "tokenDuration": "1h", "maxSessionLength": "12h"}
+    iam_config = config.with_name(f"{config.stem}-iam.json")
+    write_private(iam_config, json.dumps({"sts": sessions, "policy": {"defaultEffect": "Deny", "storeType": "memory"}}))
     flags = {
         "dir": folder,
         "ip": LOOPBACK,
@@ -61,7 +77,11 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "s3.config": config,
-        "s3.iam": "false",
+        # AssumeRole is answered only beside the IAM API, which is read-only, wants our key, and lies outside of the bucket's
+        # path, which is all that the edge passes on.
+        "s3.iam": "true",
+        "s3.iam.readOnly": "true",
+        "s3.iam.config": iam_config,
     }
     binary = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
     return Process(
@@ -69,8 +89,35 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         argv=(binary, *_LOGGING, f"-logdir={logs}", "server", *(f"-{name}={value}" for name, value in flags.items())),
         # A bucket starts with one volume file instead of seven, which a laptop's disk has no use for.
         env={"GOMEMLIMIT": _MEMORY_LIMIT, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
-        ready=port_open(ports["store-s3"]),
+        ready=_keeps_objects(ports["store-s3"], secret_key),
         # Its own way out takes 15 s, and what it has acknowledged outlives a kill: a test holds it to that.
         stop_signal=signal.SIGKILL,
         ports=tuple(ports[name] for name in PORTS),
     )
+
+
+def _keeps_objects(port: int, secret_key: str) -> Ready:
+    """Return a check that reads what it wrote last, and writes it anew, in a bucket of its own.
+
+    The port opens some seconds before the master knows of its volumes, and until then every read and write fails.
+    """
+    address = f"http://{LOOPBACK}:{port}"
+    made: list[Blobs] = []
+
+    async def check() -> bool:
+        if not made:
+            made.append(
+                Blobs(address, address, access_key=ACCESS_KEY, secret_key=secret_key, bucket=_PROBE_BUCKET, region=_REGION)
+            )
+        [blobs] = made
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                await blobs.ensure_bucket()
+                with contextlib.suppress(NotFoundError):
+                    await blobs.get_bytes(_PROBE_KEY, max_bytes=1)
+                await blobs.put_bytes(_PROBE_KEY, b"1")
+        except (UnavailableError, TimeoutError):
+            return False
+        return True
+
+    return check

@@ -6,7 +6,9 @@ from uuid import UUID
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.tables import Account, Asset, Generation
+from shared import outbox
+from shared.events import ImageFailed
+from shared.tables import Account, Asset, Context, Generation
 
 _PLATFORM_PREFIX = "octoai:"
 
@@ -75,8 +77,8 @@ async def unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 
 
 
 async def fail(session: AsyncSession, generation: Generation, *, code: str, message: str, status: int) -> None:
-    """End a queued request without pictures."""
-    await session.execute(
+    """End a queued request without pictures, and say so; does nothing when somebody has claimed it meanwhile."""
+    ended = (
         update(Generation)
         .where(Generation.id == generation.id, Generation.state == "queued")
         .values(
@@ -86,4 +88,9 @@ async def fail(session: AsyncSession, generation: Generation, *, code: str, mess
             updated_at=func.now(),
             version=Generation.version + 1,
         )
+        .returning(Generation.version)
     )
+    version = (await session.execute(ended)).scalar_one_or_none()
+    if version is not None:
+        fact = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
+        await outbox.publish(session, Context.IMAGES, fact)

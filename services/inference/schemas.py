@@ -35,7 +35,26 @@ class Sampler(StrEnum):
 class GenerateRequest(BaseModel):
     """What to draw. A field that is unknown is a mistake of the caller's, and is said so."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"prompt": "a lighthouse in the snow"},
+                {
+                    "prompt": "a lighthouse, watercolour",
+                    "negative_prompt": "people",
+                    "loras": {"watercolour": 0.9},
+                    "width": 512,
+                    "height": 512,
+                    "steps": 20,
+                    "cfg_scale": 7.5,
+                    "seed": 7,
+                    "num_images": 2,
+                    "image_encoding": "png",
+                },
+            ]
+        },
+    )
 
     prompt: Prompt
     negative_prompt: Prompt | None = None

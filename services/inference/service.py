@@ -13,13 +13,15 @@ from services.inference.inputs import Inputs, LoraRef, ModelRef, Result
 from services.inference.schemas import MAX_SEED, NOT_SERVED, GenerateAnswer, GenerateRequest, Image, Sampler
 from services.inference.settings import InferenceSettings
 from services.inference.sizes import ALLOWED, DEFAULT_PX
-from shared import outbox
+from shared import outbox, quotas
+from shared.auth import Principal
 from shared.blobs import Blobs
 from shared.db import Database
 from shared.engines import Engine
 from shared.errors import InvalidError, NotSupportedError, TunesmithError, UnavailableError
 from shared.events import Fact, ImageFailed, ImageGenerated, ImageRequested
 from shared.hints import Hints
+from shared.idempotency import IdempotentRequest
 from shared.ids import new_id
 from shared.tables import Asset, Context, Generation
 
@@ -55,11 +57,13 @@ class ImageService:
         self._waiting: dict[str, asyncio.Event] = {}
         self.hints = Hints(settings, [ImageGenerated, ImageFailed], self._heard)
 
-    async def generate(self, account_id: UUID, engine: Engine, body: GenerateRequest) -> tuple[GenerateAnswer, list[str]]:
+    async def generate(
+        self, caller: Principal, once: IdempotentRequest, engine: Engine, body: GenerateRequest
+    ) -> tuple[GenerateAnswer, list[str]]:
         """Return the pictures and what the caller should know about them.
 
-        Raises InvalidError for what the request names wrongly, NotSupportedError for what is not served, UnavailableError
-        while the broker is away, GenerationTimeoutError, and GenerationFailedError.
+        Raises InvalidError for what the request names wrongly, NotSupportedError for what is not served, LimitError for one
+        image too many, UnavailableError while the broker is away, GenerationTimeoutError, and GenerationFailedError.
         """
         for field, nothing in NOT_SERVED.items():
             if getattr(body, field) not in nothing:
@@ -68,15 +72,18 @@ class ImageService:
         if not self.hints.listening.is_set():
             msg = "images cannot be generated just now: the broker is away; try again"
             raise UnavailableError(msg, headers={"Retry-After": "2"})
-        generation_id = new_id("gen")
-        event = self._waiting[generation_id] = asyncio.Event()
+        new = new_id("gen")
+        event = self._waiting[new] = asyncio.Event()
         try:
             async with self._database.begin() as session:
-                inputs = await self._resolve(session, account_id, engine, body)
-                await self._store(session, generation_id, account_id, inputs)
+                generation_id = await once.refer(session, Context.IMAGES, caller, new)
+                if generation_id == new:
+                    await quotas.admit_images(session, caller.account_id, self._settings, body.num_images)
+                    inputs = await self._resolve(session, caller.account_id, engine, body)
+                    await self._store(session, new, caller.account_id, inputs)
             generation = await self._finished(generation_id, event)
         finally:
-            del self._waiting[generation_id]
+            del self._waiting[new]
         return await self._answer(generation)
 
     async def reconcile(self) -> None:

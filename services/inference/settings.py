@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from shared.settings import ServiceSettings
+from shared.settings import ApiSettings
 
 
-class InferenceSettings(ServiceSettings):
+class InferenceSettings(ApiSettings):
     """How long a request waits, and when a claim of a worker counts as lost."""
 
     generate_timeout_s: float = Field(
@@ -16,5 +16,7 @@ class InferenceSettings(ServiceSettings):
         default=10.0, gt=0, description="How long a request may go unclaimed before workers are told again, in seconds."
     )
     generation_grace_s: float = Field(
-        default=3600.0, ge=0, description="How long images are kept in the store after they were answered, in seconds."
+        default=86400.0,
+        ge=0,
+        description="How long images are kept after they were made, in seconds; a repeated request is answered from them.",
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.background import Background
+from shared.background import Background, end_within
 
 
 async def test_a_task_that_raises_is_started_again() -> None:
@@ -66,3 +66,36 @@ async def test_leaving_does_not_wait_for_a_task_that_will_not_end() -> None:
         background.run("stubborn", stubborn)
         await asyncio.sleep(0)
     release.set()
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_no_end() -> None:
+    runs = 0
+    twice = asyncio.Event()
+
+    async def lets_out_a_childs_cancellation() -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 2:
+            twice.set()
+            await asyncio.Event().wait()
+        child = asyncio.create_task(asyncio.Event().wait())
+        child.cancel()
+        await child
+
+    async with Background() as background:
+        background.run("sample", lets_out_a_childs_cancellation)
+        await asyncio.wait_for(twice.wait(), 10)
+
+
+async def test_how_something_ends_that_is_given_up_does_not_matter() -> None:
+    async def fails() -> None:
+        raise ConnectionError
+
+    async def is_cancelled() -> None:
+        raise asyncio.CancelledError
+
+    async def never_ends() -> None:
+        await asyncio.Event().wait()
+
+    for ending in (fails, is_cancelled, never_ends):
+        await end_within(0.01, ending())

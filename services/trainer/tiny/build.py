@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from services.trainer.tiny import architecture, autoencoder, denoiser, export, pictures, score, text, training
 from services.trainer.tiny.training import Report
 
-VAE_STEPS, DECODER_STEPS, TEXT_STEPS, SD15_STEPS, SDXL_STEPS = 1_600, 1_500, 800, 12_000, 2_500
+VAE_STEPS, DECODER_STEPS, TEXT_STEPS, SD15_STEPS, SDXL_STEPS = 1_600, 1_000, 800, 7_000, 2_000
 CLASSIFIER_STEPS = 2_500
 _SD15_RATE, _SDXL_RATE = 1e-3, 6e-4
 _SDXL_PAD = "!"

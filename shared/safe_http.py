@@ -1,0 +1,154 @@
+"""HTTP to addresses that our users name: never into our own network, and only to the very address that was checked.
+
+A name is resolved once; its addresses are checked and then connected to as they are, so that an answer that changes between
+the check and the connection (DNS rebinding) changes nothing. TLS still verifies the name. Redirects are not followed: whoever
+wants to follow one makes a new request, which is checked anew.
+"""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from shared.errors import InvalidError
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+Resolve = Callable[[str, int], Awaitable[list[Address]]]
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOW_32_BITS = 0xFFFFFFFF
+
+
+def is_public(address: Address) -> bool:
+    """Say whether an address lies outside of every private, local, reserved and multicast range.
+
+    An IPv6 address that carries an IPv4 one (mapped, 6to4, NAT64) is judged by that: it is where its packets end.
+    """
+    if isinstance(address, IPv6Address):
+        if address in _NAT64:
+            return is_public(IPv4Address(int(address) & _LOW_32_BITS))
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def check_url(url: str, *, field: str, loc: tuple[str | int, ...] = ("body",), allow_private: bool = False) -> None:
+    """Check what can be seen without asking anybody: scheme, host, no user name, no private address in figures.
+
+    Raises InvalidError, which names `field`. A name is checked when it is connected to.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        msg = f"{field}: {url!r} is not a URL: {error}"
+        raise InvalidError(msg, loc=loc) from error
+    if parts.scheme not in {"http", "https"} or not host:
+        msg = f"{field}: {url!r} must start with http:// or https:// and name a host"
+        raise InvalidError(msg, loc=loc)
+    if "@" in parts.netloc:
+        msg = f"{field}: a URL must not hold a user name or password"
+        raise InvalidError(msg, loc=loc)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return
+    if not allow_private and not is_public(address):
+        msg = f"{field}: {host} is not a public address"
+        raise InvalidError(msg, loc=loc)
+
+
+def client(
+    *,
+    allow_private: bool = False,
+    networks: Collection[Network] = (),
+    timeout_s: float = 10.0,
+    connections: int = 20,
+    resolve: Resolve | None = None,
+) -> httpx.AsyncClient:
+    """Return a client that connects to public addresses only; `allow_private` lets it into the own network as well.
+
+    `networks` are parts of the own network that it may connect to all the same.
+
+    `timeout_s` bounds each connect, write and read, not the whole. A request raises InvalidError where an address is not
+    allowed, and httpx's errors otherwise. Proxies in the environment are not used: they would connect where they like.
+    """
+    checked = _CheckedConnections(resolve or _resolve, networks, allow_private=allow_private)
+    transport = _CheckedTransport(checked, connections)
+    return httpx.AsyncClient(
+        transport=transport,
+        timeout=timeout_s,
+        follow_redirects=False,
+        trust_env=False,
+        # A small answer must not unfold into a large one.
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+class _CheckedTransport(httpx.AsyncHTTPTransport):
+    """httpx's own, over connections of ours: its constructor takes no network backend, the pool below it does."""
+
+    def __init__(self, connections: httpcore.AsyncNetworkBackend, limit: int) -> None:
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=httpx.create_ssl_context(),
+            max_connections=limit,
+            max_keepalive_connections=0,
+            network_backend=connections,
+        )
+
+
+class _CheckedConnections(httpcore.AsyncNetworkBackend):
+    def __init__(self, resolve: Resolve, networks: Collection[Network], *, allow_private: bool) -> None:
+        self._resolve = resolve
+        self._networks = networks
+        self._allow_private = allow_private
+        self._inner: Any = httpcore.AnyIOBackend()  # declared without methods, for where anyio is missing
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's signature
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._resolve(host, port)
+        except TimeoutError as error:
+            msg = f"the name {host} could not be resolved in time"
+            raise httpcore.ConnectTimeout(msg) from error
+        except OSError as error:
+            msg = f"the name {host} could not be resolved: {error}"
+            raise httpcore.ConnectError(msg) from error
+        allowed = [address for address in addresses if self._allows(address)]
+        if not allowed:
+            msg = f"{host} has no public address, and connections to private ones are not allowed"
+            raise InvalidError(msg)
+        failure: Exception = httpcore.ConnectError(f"the name {host} has no address")
+        for address in allowed:
+            try:
+                return await self._inner.connect_tcp(str(address), port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+    def _allows(self, address: Address) -> bool:
+        return self._allow_private or is_public(address) or any(address in network for network in self._networks)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def _resolve(host: str, port: int) -> list[Address]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    # An IPv6 address may carry the number of an interface, which only a link-local one needs.
+    return list(dict.fromkeys(ip_address(str(info[4][0]).partition("%")[0]) for info in found))

@@ -1,0 +1,63 @@
+"""A broker that loses all its data, once during a tune and once during a generation: the database alone rebuilds the rest."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.stub_stack import StubStack, until
+from tests.tunes import draw, drawn, ended, start_tune
+from tunesmith.client import Asset, Client
+
+pytestmark = pytest.mark.timeout(900)
+
+_REACHED_THE_BROKER = """
+    SELECT EXISTS (SELECT FROM generations WHERE state = 'queued') AND NOT EXISTS (SELECT FROM outbox_images)
+"""
+
+
+def test_a_tune_outlives_the_brokers_data(stack: StubStack, client: Client, picture: Asset) -> None:
+    tune = start_tune(client, picture, "outlives", trigger_word="hold@7")
+    until(lambda: client.tune(tune.id).progress or None, "it trains")
+
+    before = stack.lose_broker_data()
+    stack.let_go(tune.id)
+    stack.until_back("kafka", before)
+
+    done = ended(client, tune)
+    kinds = [event["type"] for event in client.tune_events(tune.id)]
+    assert done.status == "succeeded", done.status_details
+    assert client.asset("outlives").status == "ready"
+    assert kinds.count("tune.started") == 1, "its trainer went on undisturbed"
+    assert (kinds.count("tune.trained"), kinds.count("tune.succeeded")) == (1, 1)
+
+
+def test_a_generation_outlives_the_brokers_data(stack: StubStack, client: Client) -> None:
+    assert until(lambda: drawn(client), "the API and a worker hear the broker")
+    worker = stack.process("inference-worker")
+    worker.suspend()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(draw, client)
+            # The worker's group still holds its partitions, so the request lies in the broker when that loses everything.
+            until(lambda: stack.scalar(_REACHED_THE_BROKER) or None, "the request has reached the broker")
+            before = stack.lose_broker_data()
+            worker.resume()
+            stack.until_back("kafka", before)
+            answer = asked.result()
+    finally:
+        worker.resume()
+
+    assert answer.is_success, answer.text
+    assert [image["seed"] for image in answer.json()["images"]] == [3]
+
+
+@pytest.mark.long
+def test_images_are_refused_while_the_broker_is_away_and_drawn_again_after(stack: StubStack, client: Client) -> None:
+    assert until(lambda: drawn(client), "the API and a worker hear the broker")
+
+    with stack.broker_away():
+        refused = until(lambda: found if (found := draw(client)).status_code == 503 else None, "an answer that says so")
+
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert "the broker is away" in refused.json()["detail"]
+    assert until(lambda: drawn(client), "pictures again")

@@ -1,0 +1,150 @@
+"""Requests for images whose worker went away, or whom nobody heard of: the row is the truth, and says what to do again."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, update
+
+from services.inference.inputs import Inputs, ModelRef
+from services.inference.service import ImageService
+from services.inference.settings import InferenceSettings
+from services.inference.worker import repository as worker
+from shared import accounts
+from shared.blobs import Blobs
+from shared.db import Database
+from shared.errors import LeaseLostError
+from shared.ids import new_id
+from shared.tables import OUTBOXES, Context, Generation
+
+CLAIM_S = 30.0
+
+
+@dataclass
+class World:
+    """The image API's reconciler, and rows that wait for something."""
+
+    database: Database
+    service: ImageService
+    settings: InferenceSettings
+    account_id: UUID
+
+    async def ask(self) -> str:
+        """Write a request, as the API does."""
+        generation_id = new_id("gen")
+        base = ModelRef(name="base", asset_id="asset_base", blob_key="assets/base.tar", sha256="ab" * 32)
+        inputs = Inputs(
+            engine="image/stable-diffusion-v1-5",
+            base=base,
+            loras=[],
+            prompt="a star",
+            negative_prompt="",
+            prompt_2=None,
+            negative_prompt_2=None,
+            sampler="DDIM",
+            width=512,
+            height=512,
+            cfg_scale=7,
+            steps=1,
+            seeds=[1],
+            image_encoding="png",
+        )
+        async with self.database.begin() as session:
+            row = {"engine": inputs.engine, "affinity": "affinity", "inputs": inputs.model_dump(mode="json")}
+            session.add(Generation(id=generation_id, account_id=self.account_id, state="queued", version=1, **row))
+        return generation_id
+
+    async def claim(self, generation_id: str) -> worker.Claim | None:
+        async with self.database.begin() as session:
+            return await worker.claim(session, generation_id, worker="worker", token=uuid4(), claim_s=CLAIM_S)
+
+    async def later(self, generation_id: str, seconds: float) -> None:
+        """Let time pass for one request."""
+        past = {"updated_at": Generation.updated_at - timedelta(seconds=seconds)}
+        past |= {"claim_expires_at": Generation.claim_expires_at - timedelta(seconds=seconds)}
+        async with self.database.begin() as session:
+            await session.execute(update(Generation).where(Generation.id == generation_id).values(past))
+
+    async def row(self, generation_id: str) -> Generation:
+        async with self.database.begin() as session:
+            return await session.get_one(Generation, generation_id)
+
+    async def facts(self) -> list[tuple[str, dict[str, Any]]]:
+        outbox = OUTBOXES[Context.IMAGES]
+        async with self.database.begin() as session:
+            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
+            return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
+
+
+@pytest.fixture
+async def world(database_url: str, blobs: Blobs, make_settings: Callable[..., InferenceSettings]) -> AsyncIterator[World]:
+    database, settings = Database(database_url), make_settings(InferenceSettings)
+    async with database.begin() as session:
+        account_id = await accounts.create_account(session, "studio")
+    yield World(database, ImageService(settings, database, blobs), settings, account_id)
+    await database.close()
+
+
+async def test_a_request_that_nobody_claims_is_said_again_once_a_bound(world: World) -> None:
+    generation_id = await world.ask()
+    await world.service.reconcile()
+    assert await world.facts() == [], "it has not waited for long"
+
+    await world.later(generation_id, world.settings.generation_hint_s + 1)
+    for _ in range(2):
+        await world.service.reconcile()
+
+    said = {"version": 1, "generation_id": generation_id, "affinity": "affinity"}
+    assert await world.facts() == [("image.requested", said)]
+
+
+async def test_a_request_whose_worker_went_away_is_anothers_and_the_first_can_write_nothing(world: World) -> None:
+    generation_id = await world.ask()
+    first = await world.claim(generation_id)
+    assert first is not None
+    await world.service.reconcile()
+    assert (await world.row(generation_id)).state == "running", "its claim still holds"
+
+    await world.later(generation_id, CLAIM_S + 1)
+    await world.service.reconcile()
+
+    assert [kind for kind, _ in await world.facts()] == ["image.requested"]
+    second = await world.claim(generation_id)
+    assert second is not None
+    assert (second.epoch, second.attempt) == (2, 2)
+    with pytest.raises(LeaseLostError):
+        async with world.database.begin() as session:
+            await worker.succeed(session, first, {})
+    assert (await world.row(generation_id)).result is None
+
+
+async def test_a_request_said_twice_is_drawn_once(world: World) -> None:
+    generation_id = await world.ask()
+    held = await world.claim(generation_id)
+    assert held is not None
+    assert await world.claim(generation_id) is None
+    async with world.database.begin() as session:
+        await worker.succeed(session, held, {"pictures": [], "prediction_time_ms": 1.0, "notices": []})
+
+    assert await world.claim(generation_id) is None
+    assert [kind for kind, _ in await world.facts()] == ["image.generated"]
+
+
+async def test_a_request_that_no_worker_survives_fails_and_says_so(world: World) -> None:
+    generation_id = await world.ask()
+    for _ in range(world.settings.generation_attempts):
+        assert await world.claim(generation_id)
+        await world.later(generation_id, CLAIM_S + 1)
+        await world.service.reconcile()
+
+    row = await world.row(generation_id)
+    assert (row.state, row.attempt) == ("failed", world.settings.generation_attempts)
+    assert row.error is not None
+    assert row.error["code"] == "attempts_exhausted"
+    kind, fact = (await world.facts())[-1]
+    assert (kind, fact["generation_id"], fact["code"]) == ("image.failed", generation_id, "attempts_exhausted")
+    assert fact["version"] == row.version

@@ -1,0 +1,128 @@
+"""Requests to addresses that users name: what is connected to is what was checked."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+
+import httpx
+import pytest
+
+from shared import safe_http
+from shared.errors import InvalidError
+from shared.safe_http import Address
+
+PRIVATE = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "240.0.0.1",
+    "::",
+    "::1",
+    "fe80::1",
+    "fc00::1",
+    "ff02::1",
+    "::ffff:10.0.0.1",
+    "2002:7f00:1::",
+    "64:ff9b::a00:1",
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_an_address_of_ones_own_network_is_not_public(address: str) -> None:
+    assert not safe_http.is_public(ip_address(address))
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+def test_an_address_of_the_internet_is_public(address: str) -> None:
+    assert safe_http.is_public(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ftp://example.com/x", "must start with http"),
+        ("https:///x", "must start with http"),
+        ("example.com", "must start with http"),
+        ("http://user:secret@example.com", "user name"),
+        ("http://10.0.0.1/hook", "10.0.0.1 is not a public address"),
+        ("http://[::1]:8080/hook", "::1 is not a public address"),
+        ("http://example.com:99999/", "not a URL"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said_with_its_field(url: str, why: str) -> None:
+    with pytest.raises(InvalidError, match=f"webhook: .*{why}") as refused:
+        safe_http.check_url(url, field="webhook", loc=("body", "webhook"))
+    assert refused.value.loc == ("body", "webhook")
+
+
+def test_a_name_is_left_to_the_moment_of_the_connection() -> None:
+    safe_http.check_url("https://localhost/hook", field="webhook")
+    safe_http.check_url("http://127.0.0.1/hook", field="webhook", allow_private=True)
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that redirects every request to itself, and what it was asked."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1], asked
+
+
+async def test_a_name_that_leads_into_ones_own_network_is_not_connected_to() -> None:
+    async with server() as (port, asked), safe_http.client() as client:
+        with pytest.raises(InvalidError, match="localhost has no public address"):
+            await client.get(f"http://localhost:{port}/")
+    assert asked == []
+
+
+async def test_a_redirect_is_answered_and_not_followed() -> None:
+    async with server() as (port, asked), safe_http.client(allow_private=True) as client:
+        answer = await client.get(f"http://localhost:{port}/")
+    assert answer.status_code == 302
+    assert len(asked) == 1
+    assert f"Host: localhost:{port}".encode() in asked[0]
+
+
+async def test_a_name_is_resolved_once_and_connected_to_as_it_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [[ip_address("203.0.114.1")], [ip_address("127.0.0.1")]]
+    asked: list[str] = []
+
+    async def rebinding(host: str, _port: int) -> list[Address]:
+        asked.append(host)
+        return answers.pop(0)
+
+    connected: list[str] = []
+
+    async def connect(_self: object, host: str, *_: object) -> None:
+        connected.append(host)
+        raise httpx.ConnectError("not here")
+
+    monkeypatch.setattr("httpcore.AnyIOBackend.connect_tcp", connect)
+    async with safe_http.client(resolve=rebinding) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get("http://rebinding.example/")
+        with pytest.raises(InvalidError, match=r"rebinding\.example has no public address"):
+            await client.get("http://rebinding.example/")
+    assert asked == ["rebinding.example"] * 2
+    assert connected == ["203.0.114.1"]
+
+
+async def test_of_several_addresses_the_next_is_tried_when_one_does_not_answer() -> None:
+    async def two(_host: str, _port: int) -> list[Address]:
+        return [ip_address("127.0.0.2"), ip_address("127.0.0.1")]
+
+    async with server() as (port, _), safe_http.client(allow_private=True, resolve=two) as client:
+        assert (await client.get(f"http://two.example:{port}/")).status_code == 302

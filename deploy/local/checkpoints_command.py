@@ -43,7 +43,7 @@ def score_tiny(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder that holds the small checkpoints.")],
     scratch: Scratch = Path("tiny-build"),
 ) -> None:
-    """Write scores.json: how often small checkpoints draw what a prompt says, by a classifier that is trained if it is missing."""
+    """Write scores.json: how often small checkpoints draw what a prompt says, by a classifier that is trained where missing."""
     _build(scratch).scores(folder)
 
 

@@ -26,14 +26,21 @@ Scratch = Annotated[Path, typer.Option(help="Where unfinished work is kept.")]
 
 @app.command("build-tiny")
 def build_tiny(
-    name: Annotated[Literal["tiny-sd15", "tiny-sdxl"], typer.Argument(help="Which one.")],
+    name: Annotated[
+        Literal["tiny-sd15", "tiny-sdxl", "tiny-canny-sd15", "tiny-canny-sdxl"],
+        typer.Argument(help="Which one; a ControlNet is trained for the shipped checkpoint."),
+    ],
     target: Annotated[Path, typer.Argument(help="Folder to write it to; TARGET.safetensors is the same as one file.")],
     scratch: Scratch = Path("tiny-build"),
 ) -> None:
     """Draw the picture set and train a small checkpoint on it: about two hours on two cores for both, and resumable."""
+    from deploy.local.checkpoints import SHIPPED  # noqa: PLC0415 - see the next line
     from services.trainer.tiny import single_file  # noqa: PLC0415 - imports torch
 
     build = _build(scratch)
+    if name.startswith("tiny-canny-"):
+        build.canny(SHIPPED / name.replace("canny-", ""), target)
+        return
     (build.sd15 if name == "tiny-sd15" else build.sdxl)(target)
     single_file.export_folder(target, target.with_name(f"{target.name}.safetensors"))
 
@@ -67,7 +74,7 @@ def pull(
 ) -> None:
     """Download a published checkpoint, check it and register it as octoai:NAME; go on where an earlier call was cut off.
 
-    TUNESMITH_HUB_URL names a mirror of the hub, HF_TOKEN the token for repositories that want one.
+    TUNESMITH_HF_ENDPOINT names a mirror of the hub, HF_TOKEN the token for repositories that want one.
     """
     from deploy.local import hub  # noqa: PLC0415 - the other commands do not need them
     from services.upload import public_assets  # noqa: PLC0415

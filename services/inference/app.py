@@ -56,4 +56,6 @@ def create_app(settings: InferenceSettings) -> FastAPI:
         await blobs.close()
         await database.close()
 
-    return web.create_app("inference", lifespan=lifespan, routers=[api.router(service)], ready={"database": database.ping})
+    return web.create_app(
+        "inference", lifespan=lifespan, routers=[api.router(service, settings)], ready={"database": database.ping}
+    )

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from services.trainer.tiny import architecture, autoencoder, denoiser, export, pictures, score, text, training
+from services.trainer.tiny import architecture, autoencoder, controlnet, denoiser, export, pictures, score, text, training
 from services.trainer.tiny.training import Report
 
 VAE_STEPS, DECODER_STEPS, TEXT_STEPS, SD15_STEPS, SDXL_STEPS = 1_600, 1_000, 800, 7_000, 2_000
@@ -68,6 +68,11 @@ class Build:
             score.save(model, folder / score.CLASSIFIER_FILE)
         score.write(folder)
         self._report(f"written to {folder / score.SCORES_FILE}")
+
+    def canny(self, base: Path, target: Path) -> None:
+        """Write a canny ControlNet for the checkpoint in the folder `base`: about ten minutes."""
+        state = self._scratch / f"{target.name}.safetensors"
+        controlnet.train(base, self._pixels, self._captions, target, state=state, report=self._report)
 
     @cached_property
     def _sd15_unet(self) -> Any:

@@ -52,22 +52,64 @@ class Client:
         self._http.close()
         self._plain.close()
 
-    def upload(self, path: Path, *, name: str | None = None, asset_type: str = "file", engine: str | None = None) -> Asset:
-        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked."""
+    def upload(
+        self, path: Path, *, name: str | None = None, asset_type: str = "file", engine: str | None = None, **options: Any
+    ) -> Asset:
+        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked.
+
+        `options` are those of `import_asset`: `data_type`, `trigger_words`, `description`, `is_public`.
+        """
         name = name or re.sub(r"[^a-zA-Z0-9_-]+", "-", path.stem)
-        data: dict[str, Any] = {"asset_type": asset_type}
-        if asset_type == "file":
-            data["file_format"] = _FORMATS.get(path.suffix.lower(), "unknown")
-        else:
-            data |= {"engine": engine, "file_format": "safetensors"}
-        created = self._call("POST", "/v1/assets", json={"name": name, "asset_type": asset_type, "data": data})
+        file_format = _FORMATS.get(path.suffix.lower(), "unknown")
+        created = self._create_asset(name, asset_type, engine, file_format=file_format, **options)
         asset_id = created["asset"]["id"]
         with path.open("rb") as file:
-            put = self._plain.put(created["transfer_api"]["put_url"], content=file.read())
+            put = self._plain.put(created["transfer_api"]["put_url"], content=file)
         if put.is_error:
             raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused it: {put.text[:300]}")
         self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
         return self.asset(asset_id)
+
+    def import_asset(
+        self,
+        name: str,
+        *,
+        asset_type: str = "file",
+        engine: str | None = None,
+        url: str | None = None,
+        hf_repo: str | None = None,
+        hf_token: str | None = None,
+        **options: Any,
+    ) -> Asset:
+        """Have the server fetch a file from an address, or from a model repository. Returns before it is there.
+
+        `options`: `data_type`, `trigger_words`, `description`, `is_public`.
+        """
+        source = {"url": url, "hf_repo": hf_repo, "hf_token_secret": hf_token}
+        created = self._create_asset(name, asset_type, engine, source=source, **options)
+        return Asset.model_validate(created["asset"])
+
+    def _create_asset(
+        self,
+        name: str,
+        asset_type: str,
+        engine: str | None,
+        *,
+        file_format: str = "unknown",
+        data_type: str | None = None,
+        trigger_words: Sequence[str] | None = None,
+        description: str = "",
+        is_public: bool = False,
+        source: dict[str, str | None] | None = None,
+    ) -> dict[str, Any]:
+        data: dict[str, Any] = {"asset_type": asset_type}
+        if asset_type == "file":
+            data["file_format"] = file_format
+        else:
+            said = {"engine": engine, "data_type": data_type, "trigger_words": list(trigger_words) if trigger_words else None}
+            data |= {"file_format": "safetensors"} | {key: value for key, value in said.items() if value is not None}
+        body = {"name": name, "asset_type": asset_type, "data": data, "description": description, "is_public": is_public}
+        return self._call("POST", "/v1/assets", json=body | {key: value for key, value in (source or {}).items() if value})
 
     def asset(self, name_or_id: str) -> Asset:
         """Return an asset by id, name or `octoai:NAME`."""

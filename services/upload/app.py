@@ -47,6 +47,9 @@ def create_app(settings: UploadSettings) -> FastAPI:
         staging_s=_STAGING_S,
     )
 
+    async def give_up_parts() -> None:
+        await blobs.abort_uploads("staging/", settings.upload_url_s)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.authenticator = Authenticator(database)
@@ -59,6 +62,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
+            background.every("abandoned-parts", settings.sweep_every_s, give_up_parts)
             yield
         await fetcher.close()
         await blobs.close()

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTEST := .venv/bin/pytest
 
-.PHONY: help install lock up down demo test test-fast faults asyncapi lint
+.PHONY: help install lock up down demo test test-fast faults bench asyncapi lint
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -33,6 +33,9 @@ test-fast: install ## the tests that need no backend
 
 faults: install ## every promise of docs/reliability in full length
 	@$(PYTEST) tests/faults -m "long or not long"
+
+bench: install ## what we cost against bare peers, as ratios (docs/performance.md)
+	@$(PYTEST) tests/bench -o python_files='bench_*.py' -q
 
 asyncapi: install ## write docs/asyncapi.json anew, after a fact has changed
 	@.venv/bin/python -m shared.asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json

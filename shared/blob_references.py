@@ -6,14 +6,14 @@ from sqlalchemy import String, Text, bindparam, cast, func, literal, select, tru
 from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.tables import Asset, Checkpoint, Generation, Tune, TuneFile
+from shared.tables import Asset, Checkpoint, Generation, Sample, Tune, TuneFile
 
 
 async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
     """Return those of the keys that something alive refers to.
 
     A tune needs its pictures, base, checkpoints and LoRA until it has ended, and a generation its inputs until it has
-    finished, whether or not the assets that these came from still exist.
+    finished, whether or not the assets that these came from still exist. Samples stay as long as their rows.
     """
     wanted = bindparam("keys", list(keys), ARRAY(Text))
     is_wanted = func.any(wanted)
@@ -28,6 +28,7 @@ async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
         select(Tune.lora_key).where(Tune.lora_key == is_wanted, alive),
         select(TuneFile.blob_key).join(Tune, Tune.id == TuneFile.tune_id).where(TuneFile.blob_key == is_wanted, alive),
         select(Checkpoint.blob_key).join(Tune, Tune.id == Checkpoint.tune_id).where(Checkpoint.blob_key == is_wanted, alive),
+        select(Sample.blob_key).where(Sample.blob_key == is_wanted),
         select(text_inside)
         .select_from(Generation)
         .join(inside, true())

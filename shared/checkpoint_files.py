@@ -1,8 +1,8 @@
-"""Checkpoint files: how a model folder travels as one object, read without torch.
+"""Checkpoint files: how a model travels as one object, read without torch.
 
-A checkpoint is a folder in diffusers' layout (`model_index.json`, `unet/`, `vae/`, `text_encoder/`, ...), packed into one
-uncompressed tar, so that it has one key, one SHA-256 and one presigned URL. Only JSON, text and safetensors files are
-allowed in it: nothing in a checkpoint is ever unpickled or run.
+A checkpoint has one key, one SHA-256 and one presigned URL. It is a folder in diffusers' layout (`model_index.json`, `unet/`,
+`vae/`, `text_encoder/`, ...), packed into one uncompressed tar, of JSON, text and safetensors files only; or one safetensors
+file in the layout of Stable Diffusion's own releases. Nothing in a checkpoint is ever unpickled or run.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from shared import single_file
 from shared.engines import Engine
 from shared.errors import InvalidError
 
@@ -38,6 +39,7 @@ _SHAPE_KEYS = {
     ),
     "text_encoder": ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
 }
+_DEFAULTS = {"transformer_layers_per_block": 1}
 
 
 class CheckpointInfo(BaseModel):
@@ -47,24 +49,40 @@ class CheckpointInfo(BaseModel):
     native_size_px: int
     """The side of the square pictures that it was trained on."""
     shape_class: str
-    """The same for checkpoints whose LoRAs fit each other, e.g. `sd15-3f2a9c1d`."""
+    """The same for checkpoints whose LoRAs fit each other, e.g. `sd15-3f2a9c1d`, whatever their layout."""
+    text_widths: list[int]
+    """Width of each text encoder, which a textual inversion's vectors must have."""
+    latent_channels: int
+    vae_factor: int
+    """Pixels a side that one latent stands for. A VAE that is to stand in for the checkpoint's has the same two."""
+    data_type: str | None = None
+    """`fp16` or `fp32`, of a single file; None of a folder, whose weights are not looked at."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What an asset's `data` says of it, besides the engine."""
+        return self.model_dump(exclude={"engine"}, exclude_none=True)
 
 
 def read_folder(folder: Path) -> CheckpointInfo:
     """Read a checkpoint's folder. Raises InvalidError that says what is missing or wrong."""
     names = ("model_index.json", "unet/config.json", "vae/config.json", *(f"{part}/config.json" for part in _TEXT_ENCODERS))
-    return _describe({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()})
+    return describe({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()})
 
 
-def read_tar(path: Path) -> CheckpointInfo:
-    """Read a packed checkpoint. Raises InvalidError that says what is missing, wrong or not allowed in it."""
+def read_file(path: Path) -> CheckpointInfo:
+    """Read a checkpoint's file, a tar or a single file. Raises InvalidError that says what is missing, wrong or not allowed."""
+    if not _is_tar(path):
+        documents, data_type = single_file.read(path)
+        info = describe({name: json.dumps(document).encode() for name, document in documents.items()})
+        return info.model_copy(update={"data_type": data_type})
     texts: dict[str, bytes] = {}
     with _open(path) as archive:
         for member in _members(archive):
             if member.name.endswith(".json") and member.size <= MAX_JSON_BYTES:
                 file = archive.extractfile(member)
                 texts[member.name] = file.read() if file else b""
-    return _describe(texts)
+    return describe(texts)
 
 
 def pack(folder: Path, target: Path) -> str:
@@ -82,8 +100,16 @@ def pack(folder: Path, target: Path) -> str:
 
 
 def unpack(path: Path, target: Path) -> None:
-    """Unpack a checkpoint into a new folder, which appears whole or not at all. Raises InvalidError."""
+    """Make a new folder in diffusers' layout of a checkpoint's file, which appears whole or not at all. Raises InvalidError.
+
+    A single file's weights stay in one file in it: `shared.models.checkpoints` converts them when it loads.
+    """
     draft = target.with_name(target.name + ".part")
+    if not _is_tar(path):
+        draft.mkdir(parents=True)
+        single_file.unpack(path, draft)
+        draft.rename(target)
+        return
     with _open(path) as archive:
         for member in _members(archive):
             place = draft / member.name
@@ -95,12 +121,17 @@ def unpack(path: Path, target: Path) -> None:
     draft.rename(target)
 
 
-def _open(path: Path) -> tarfile.TarFile:
+def _is_tar(path: Path) -> bool:
+    # What is neither is refused as a single file, with a message that names both.
     try:
-        return tarfile.open(path, "r:")
-    except tarfile.TarError as error:
-        msg = "the checkpoint is not an uncompressed tar of a model folder in diffusers' layout"
-        raise InvalidError(msg) from error
+        _open(path).close()
+    except tarfile.TarError:
+        return False
+    return True
+
+
+def _open(path: Path) -> tarfile.TarFile:
+    return tarfile.open(path, "r:")
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -122,7 +153,8 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         raise InvalidError(msg) from error
 
 
-def _describe(texts: dict[str, bytes]) -> CheckpointInfo:
+def describe(texts: dict[str, bytes]) -> CheckpointInfo:
+    """Describe a checkpoint by its configuration, JSON by path. Raises InvalidError that says what is missing or wrong."""
     index = _json(texts, "model_index.json")
     pipeline = index.get("_class_name")
     if pipeline not in _PIPELINES:
@@ -134,15 +166,32 @@ def _describe(texts: dict[str, bytes]) -> CheckpointInfo:
     shape = [_pick(unet, "unet"), *(_pick(_json(texts, f"{name}/config.json"), "text_encoder") for name in encoders)]
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]
     try:
-        native = int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        return CheckpointInfo(
+            engine=engine,
+            native_size_px=int(unet["sample_size"]) * factor,
+            shape_class=f"{engine.name.lower()}-{digest}",
+            text_widths=[int(shaped["hidden_size"]) for shaped in shape[1:]],
+            latent_channels=int(vae.get("latent_channels", 4)),
+            vae_factor=factor,
+        )
     except (KeyError, TypeError, ValueError) as error:
-        msg = "unet/config.json needs sample_size, vae/config.json needs block_out_channels: they give the native size"
+        msg = (
+            "unet/config.json needs sample_size, vae/config.json block_out_channels and each text encoder's config.json "
+            "hidden_size, as numbers: they tell the native size, and what fits the checkpoint"
+        )
         raise InvalidError(msg) from error
-    return CheckpointInfo(engine=engine, native_size_px=native, shape_class=f"{engine.name.lower()}-{digest}")
 
 
 def _pick(config: dict[str, Any], part: str) -> dict[str, Any]:
-    return {key: config.get(key) for key in _SHAPE_KEYS[part]}
+    """Return what decides whether a LoRA fits, said in one way: old configurations leave out defaults, or repeat a number."""
+    return {key: _once(config.get(key, _DEFAULTS.get(key))) for key in _SHAPE_KEYS[part]}
+
+
+def _once(value: Any) -> Any:
+    if isinstance(value, list) and value and not isinstance(value[0], str) and all(item == value[0] for item in value):
+        return value[0]
+    return value
 
 
 def _json(texts: dict[str, bytes], name: str) -> dict[str, Any]:

@@ -131,6 +131,26 @@ class TuneCheckpointed(TuneFact):
     step: int
 
 
+class TuneSample(BaseModel):
+    """A picture that a tune in training drew for one of its validation prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    number: int
+    prompt: str
+    seed: int
+    key: str
+
+
+class TuneSampled(TuneFact):
+    """Pictures for the validation prompts, drawn after `step` steps, are in the store."""
+
+    type = "tune.sampled"
+    epoch: int
+    step: int
+    samples: list[TuneSample]
+
+
 class TuneTrained(TuneFact):
     """The LoRA is stored under the tune's prefix and waits to be registered in the library."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 Shapes = dict[str, tuple[int, ...]]
-"""Tensor names and their shapes; convolutions of 1 x 1 without their last two sides, which some writers leave out."""
+"""Tensor names and their shapes."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class UNetShape:
     """Width of the text that cross-attention sees."""
     added: int | None
     """Width of SDXL's added embedding (pooled text and sizes); None for SD 1.5."""
+    linear: bool
+    """Whether attention is entered and left by matrices, as in SDXL, or by convolutions of 1 x 1, as in SD 1.5."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,6 @@ class TextShape:
     layers: int
 
 
-def bare(shape: list[int] | tuple[int, ...]) -> tuple[int, ...]:
-    """Return a shape without the last two sides of a 1 x 1 convolution."""
-    sides = tuple(shape)
-    while len(sides) > 2 and sides[-1] == 1:  # noqa: PLR2004 - a matrix stays one
-        sides = sides[:-1]
-    return sides
-
-
 def unet(shape: UNetShape) -> Shapes:
     """Return a UNet's tensors, without the prefix `model.diffusion_model.`."""
     channels, first = shape.channels, shape.channels[0]
@@ -72,7 +66,7 @@ def unet(shape: UNetShape) -> Shapes:
     for level, out in enumerate(channels):
         for _ in range(shape.resnets):
             found |= _residual(f"input_blocks.{block}.0", width, out, time)
-            found |= _transformer(f"input_blocks.{block}.1", out, shape.context, shape.depths[level])
+            found |= _transformer(f"input_blocks.{block}.1", out, shape.depths[level], shape)
             width, block = out, block + 1
             skips.append(out)
         if level < len(channels) - 1:
@@ -80,12 +74,12 @@ def unet(shape: UNetShape) -> Shapes:
             block += 1
             skips.append(out)
     found |= _residual("middle_block.0", width, width, time) | _residual("middle_block.2", width, width, time)
-    found |= _transformer("middle_block.1", width, shape.context, shape.middle_depth)
+    found |= _transformer("middle_block.1", width, shape.middle_depth, shape)
     block = 0
     for level, out in reversed(list(enumerate(channels))):
         for number in range(shape.resnets + 1):
             found |= _residual(f"output_blocks.{block}.0", width + skips.pop(), out, time)
-            found |= _transformer(f"output_blocks.{block}.1", out, shape.context, shape.depths[level])
+            found |= _transformer(f"output_blocks.{block}.1", out, shape.depths[level], shape)
             if level and number == shape.resnets:
                 found |= _conv(f"output_blocks.{block}.{2 if shape.depths[level] else 1}.conv", out, out)
             width, block = out, block + 1
@@ -93,7 +87,7 @@ def unet(shape: UNetShape) -> Shapes:
 
 
 def vae(shape: VaeShape) -> Shapes:
-    """Return an autoencoder's tensors, without the prefix `first_stage_model.`."""
+    """Return an autoencoder's tensors, without the prefix `first_stage_model.`; its attention as matrices."""
     channels, latent = shape.channels, shape.latent_channels
     first, last = channels[0], channels[-1]
     found = _vae_middle("encoder.mid", last, attention=shape.middle_attention)
@@ -114,7 +108,7 @@ def vae(shape: VaeShape) -> Shapes:
         if level:
             found |= _conv(f"decoder.up.{level}.upsample.conv", out, out)
     if shape.quant_convs:
-        found |= _linear("quant_conv", 2 * latent, 2 * latent) | _linear("post_quant_conv", latent, latent)
+        found |= _conv("quant_conv", 2 * latent, 2 * latent, 1) | _conv("post_quant_conv", latent, latent, 1)
     return found
 
 
@@ -170,24 +164,26 @@ def _linear(name: str, out: int, into: int) -> Shapes:
     return {f"{name}.weight": (out, into), f"{name}.bias": (out,)}
 
 
-def _conv(name: str, out: int, into: int) -> Shapes:
-    return {f"{name}.weight": (out, into, 3, 3), f"{name}.bias": (out,)}
+def _conv(name: str, out: int, into: int, side: int = 3) -> Shapes:
+    return {f"{name}.weight": (out, into, side, side), f"{name}.bias": (out,)}
 
 
 def _residual(name: str, into: int, out: int, time: int) -> Shapes:
     found = _norm(f"{name}.in_layers.0", into) | _conv(f"{name}.in_layers.2", out, into)
     found |= _linear(f"{name}.emb_layers.1", out, time) | _norm(f"{name}.out_layers.0", out)
     found |= _conv(f"{name}.out_layers.3", out, out)
-    return found | (_linear(f"{name}.skip_connection", out, into) if into != out else {})
+    return found | (_conv(f"{name}.skip_connection", out, into, 1) if into != out else {})
 
 
-def _transformer(name: str, width: int, context: int, depth: int) -> Shapes:
+def _transformer(name: str, width: int, depth: int, shape: UNetShape) -> Shapes:
     if not depth:
         return {}
-    found = _norm(f"{name}.norm", width) | _linear(f"{name}.proj_in", width, width) | _linear(f"{name}.proj_out", width, width)
+    found = _norm(f"{name}.norm", width)
+    for part in ("proj_in", "proj_out"):
+        found |= _linear(f"{name}.{part}", width, width) if shape.linear else _conv(f"{name}.{part}", width, width, 1)
     for number in range(depth):
         block = f"{name}.transformer_blocks.{number}"
-        for attention, source in (("attn1", width), ("attn2", context)):
+        for attention, source in (("attn1", width), ("attn2", shape.context)):
             found |= {f"{block}.{attention}.to_q.weight": (width, width)}
             found |= {f"{block}.{attention}.to_{part}.weight": (width, source) for part in "kv"}
             found |= _linear(f"{block}.{attention}.to_out.0", width, width)
@@ -200,7 +196,7 @@ def _transformer(name: str, width: int, context: int, depth: int) -> Shapes:
 def _vae_residual(name: str, into: int, out: int) -> Shapes:
     found = _norm(f"{name}.norm1", into) | _conv(f"{name}.conv1", out, into)
     found |= _norm(f"{name}.norm2", out) | _conv(f"{name}.conv2", out, out)
-    return found | (_linear(f"{name}.nin_shortcut", out, into) if into != out else {})
+    return found | (_conv(f"{name}.nin_shortcut", out, into, 1) if into != out else {})
 
 
 def _vae_middle(name: str, width: int, *, attention: bool) -> Shapes:

@@ -5,12 +5,13 @@ slow, another has claimed the tune meanwhile, the epoch has moved on, and the sl
 LeaseLostError, and the trainer stops without having changed anything. Expiry is in the database's time alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import blob_rows, tune_log
@@ -19,11 +20,13 @@ from shared.events import (
     TuneCheckpointed,
     TuneProgressed,
     TuneRequeued,
+    TuneSample,
+    TuneSampled,
     TuneStarted,
     TuneTrained,
 )
 from shared.states import LEASED, TuneState
-from shared.tables import Blob, Checkpoint, Tune, TuneFile
+from shared.tables import Blob, Checkpoint, Sample, Tune, TuneFile
 from shared.tune_log import NO_LEASE, about, move
 
 _CLAIM_LOCK = 0x636C61696D
@@ -189,6 +192,23 @@ async def checkpointed(session: AsyncSession, tune_id: str, epoch: int, *, step:
             await session.delete(row)
     await session.flush()
     session.add(Checkpoint(tune_id=tune_id, step=step, epoch=epoch, blob_key=key))
+    await session.flush()
+
+
+async def sampled(session: AsyncSession, tune_id: str, epoch: int, *, step: int, samples: Sequence[TuneSample]) -> None:
+    """Publish the pictures that were drawn after `step` steps; those of an epoch that is over are replaced.
+
+    The caller has committed the blobs' rows in this transaction.
+    """
+    await _fenced(
+        session, tune_id, epoch, {}, lambda tune: TuneSampled(**about(tune), epoch=epoch, step=step, samples=list(samples))
+    )
+    # A resumed training repeats steps: what an earlier epoch drew at or after this one is drawn again.
+    gone = delete(Sample).where(Sample.tune_id == tune_id, Sample.step >= step).returning(Sample.blob_key)
+    replaced = set(await session.scalars(gone)) - {sample.key for sample in samples}
+    if replaced:
+        await blob_rows.orphan(session, *replaced)
+    session.add_all(Sample(tune_id=tune_id, step=step, number=sample.number, blob_key=sample.key) for sample in samples)
     await session.flush()
 
 

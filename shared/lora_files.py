@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from shared.engines import Engine
+from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
 from shared.safetensors_header import Header, Tensor, read_header
 
@@ -66,6 +66,7 @@ class LoraInfo(BaseModel):
     trigger_words: list[str]
     base_sha256: str | None
     shape_class: str | None
+    """As its metadata says; else that of the published checkpoint that it was made for."""
     has_text_encoder: bool
 
 
@@ -99,7 +100,7 @@ def read_lora(path: Path) -> LoraInfo:
         data_type="fp32" if "F32" in types else "fp16",
         trigger_words=_trigger_words(meta),
         base_sha256=meta.get("base_sha256"),
-        shape_class=meta.get("shape_class"),
+        shape_class=meta.get("shape_class") or _full_size(downs),
         has_text_encoder=any("text_encoder" in name or name.startswith("lora_te") for name in downs),
     )
 
@@ -123,6 +124,12 @@ def _key_format(downs: dict[str, Tensor]) -> KeyFormat:
     if first.startswith("base_model.model."):
         return KeyFormat.PEFT
     return KeyFormat.KOHYA if first.startswith("lora_") else KeyFormat.DIFFUSERS
+
+
+def _full_size(downs: dict[str, Tensor]) -> str | None:
+    """Return the shape class of the published checkpoint whose text features the LoRA's cross-attention sees."""
+    engine = _engine({}, downs)
+    return FULL_SIZE_SHAPES[engine] if engine else None
 
 
 def _engine(metadata: dict[str, str], downs: dict[str, Tensor]) -> Engine | None:

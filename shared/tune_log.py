@@ -7,15 +7,17 @@ and the fact's version at once, so that a tune's events have no gap and no two w
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import blob_rows, names, outbox
+from shared import blob_rows, names, outbox, webhook_rows
 from shared.events import Fact, TuneCancelled, TuneFailed
 from shared.states import TRANSITIONS, TuneState
-from shared.tables import Checkpoint, Context, Tune, TuneEvent
+from shared.tables import Checkpoint, Context, Sample, Tune, TuneEvent
 
+CHANNEL = "tune_events"
+"""The notification of a new event; its payload is the tune's id."""
 NO_LEASE: dict[str, None] = {"lease_token": None, "lease_holder": None, "lease_expires_at": None}
 
 
@@ -49,10 +51,13 @@ async def move(
 
 
 async def tell(session: AsyncSession, tune: Tune, fact: Fact) -> None:
-    """Write the event and the fact of the version that the tune's row has just reached."""
+    """Write the event, the webhook's delivery and the fact of the version that the tune's row has just reached."""
     data = fact.model_dump(mode="json", exclude={"tune_id", "account_id", "version"})
     await session.execute(insert(TuneEvent).values(tune_id=tune.id, sequence=tune.version, type=fact.type, data=data))
+    await webhook_rows.write(session, tune, fact, data)
     await outbox.publish(session, Context.TUNES, fact)
+    # Delivered at commit, to whoever shows the tune's events as they come.
+    await session.execute(select(func.pg_notify(CHANNEL, tune.id)))
 
 
 def about(tune: Tune) -> dict[str, Any]:
@@ -83,9 +88,14 @@ async def cancel(session: AsyncSession, tune_id: str, where: list[ColumnElement[
 
 
 async def clear_up(session: AsyncSession, tune: Tune) -> None:
-    """Give up what only a running tune needs in the store: its checkpoints, and its own copy of the LoRA."""
+    """Give up what only a running tune needs in the store: its checkpoints, and its own copy of the LoRA.
+
+    Samples stay as long as somebody can look at them, which is until the tune is deleted.
+    """
     keys = list(await session.scalars(delete(Checkpoint).where(Checkpoint.tune_id == tune.id).returning(Checkpoint.blob_key)))
     if tune.lora_key:
         keys.append(tune.lora_key)
+    if tune.deleted_at is not None:
+        keys += await session.scalars(delete(Sample).where(Sample.tune_id == tune.id).returning(Sample.blob_key))
     if keys:
         await blob_rows.orphan(session, *keys)

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from shared import ldm_layout
 from shared.errors import InvalidError
-from shared.ldm_layout import Shapes, VaeShape, bare
+from shared.ldm_layout import Shapes, VaeShape
 from shared.safetensors_header import Header, read_header
 
 PREFIX = "first_stage_model."
@@ -64,16 +64,12 @@ class VaeInfo(BaseModel):
 def read_vae(path: Path) -> VaeInfo:
     """Read a VAE file. Raises InvalidError that says why it is not one."""
     header = read_header(path)
-    shapes = {name.removeprefix(PREFIX): bare(tensor.shape) for name, tensor in header.tensors.items()}
+    shapes = {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in header.tensors.items()}
     diffusers = any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in shapes)
     if diffusers:
         levels = _count(shapes, "encoder.down_blocks.{}.resnets.0.conv1.weight")
         shapes = {original_name(name, levels): shape for name, shape in shapes.items()}
-    shapes = {name: shape for name, shape in shapes.items() if not name.startswith("loss.") and name != "model_ema.decay"}
-    shape = infer(shapes)
-    if difference := min(ldm_layout.differences(ldm_layout.vae(shape), shapes), default=None):
-        msg = f"the file is not a VAE of Stable Diffusion's kind: {difference}"
-        raise InvalidError(msg)
+    shape = check(shapes)
     return VaeInfo(
         layout=VaeLayout.DIFFUSERS if diffusers else VaeLayout.ORIGINAL,
         factor=2 ** (len(shape.channels) - 1),
@@ -83,14 +79,31 @@ def read_vae(path: Path) -> VaeInfo:
     )
 
 
-def infer(shapes: Shapes) -> VaeShape:
-    """Return what varies, from names in the original layout without a prefix. Raises InvalidError out of bounds."""
+def check(shapes: Shapes) -> VaeShape:
+    """Return what varies, from names in the original layout without a prefix.
+
+    Raises InvalidError for what is out of bounds, or differs from the tensors that such a VAE has.
+    """
+    # Its attention comes as matrices and as convolutions of 1 x 1; a discriminator and averages are left-overs of its training.
+    shapes = {
+        name: shape[:2] if ".attn_1." in name and shape[2:] == (1, 1) else shape
+        for name, shape in shapes.items()
+        if not name.startswith("loss.") and name != "model_ema.decay"
+    }
+    shape = _infer(shapes)
+    if difference := min(ldm_layout.differences(ldm_layout.vae(shape), shapes), default=None):
+        msg = f"it is not a VAE of Stable Diffusion's kind: {difference}"
+        raise InvalidError(msg)
+    return shape
+
+
+def _infer(shapes: Shapes) -> VaeShape:
     levels = _count(shapes, "encoder.down.{}.block.0.conv1.weight")
     resnets = _count(shapes, "encoder.down.0.block.{}.conv1.weight")
     latent = shapes.get("decoder.conv_in.weight", (0, 0))
     if not levels or not resnets or len(latent) < 2:  # noqa: PLR2004 - a convolution has more sides
         msg = (
-            "the file is not a VAE of Stable Diffusion's kind: an encoder and a decoder in diffusers' naming "
+            "it is not a VAE of Stable Diffusion's kind: an encoder and a decoder in diffusers' naming "
             "(encoder.down_blocks...) or in the original one (encoder.down...) are needed"
         )
         raise InvalidError(msg)

@@ -1,10 +1,12 @@
 """The HTTP side of every process: error answers, request ids, health, readiness and metrics, and how it is served."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from types import FrameType
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
@@ -25,6 +27,7 @@ Check = Callable[[], Awaitable[object]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 _CHECK_TIMEOUT_S = 3.0
 _GRACE_S = 20
+_STARTUP_FAILURE = 3
 REQUEST_ID_HEADER = "X-User-Request-ID"
 
 
@@ -132,6 +135,8 @@ def create_app(
     with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
     """
     app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
+    # Set when the process is to stop: an answer without an end has to end then, or it would hold the process up.
+    app.state.stopping = asyncio.Event()
     app.add_middleware(_OneSlash)
     app.add_middleware(_RequestId)
     for kind in (TunesmithError, RequestValidationError, HTTPException):
@@ -147,12 +152,30 @@ def run(service: str, create: Callable[[], FastAPI], settings: ServiceSettings) 
     configure_logging(service, settings)
     # uvicorn drains and then raises the signal again, which would end the process with it: being stopped is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        create(),
-        host=settings.http_host,
-        port=settings.http_port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=_GRACE_S,
-        server_header=False,
+    app = create()
+    server = _Server(
+        app,
+        uvicorn.Config(
+            app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+            server_header=False,
+        ),
     )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(_STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._app.state.stopping.set()

@@ -21,6 +21,7 @@ from services.trainer.messages import (
     FromChild,
     PhaseReport,
     Ready,
+    SampleReport,
     StepReport,
     Stop,
     Stopped,
@@ -49,6 +50,15 @@ def listen() -> None:
 
 def say(report: ChildReport) -> None:
     reports.write(FromChild.dump_json(report) + b"\n")
+
+
+def draw(job: Job, step: int, digest: str) -> None:
+    if not job.samples_at(step):
+        return
+    pictures = [job.output_folder / f"sample-{step}-{number}.png" for number, _ in enumerate(job.parameters.validation_prompts)]
+    for picture in pictures:
+        picture.write_text(f"{picture.stem} {digest}")
+    say(SampleReport(step=step, files=[str(picture) for picture in pictures], seeds=[0 for _ in pictures]))
 
 
 def lora(digest: str) -> bytes:
@@ -93,6 +103,7 @@ def train(job: Job) -> ChildReport:  # noqa: C901 - one branch a misbehaviour
             file = job.output_folder / f"checkpoint-{step + 1}.safetensors"
             file.write_text(json.dumps(state))
             say(CheckpointReport(step=step + 1, file=str(file)))
+        draw(job, step + 1, state["digest"])
         if stop.is_set():
             return Stopped(steps_run=step + 1 - first)
     file = job.output_folder / "lora.safetensors"

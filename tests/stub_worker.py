@@ -25,6 +25,9 @@ class StubWorker(Worker):
 
     async def _draw(self, inputs: Inputs) -> tuple[list[bytes], list[str]]:
         while inputs.prompt.startswith("hold") and not (self._settings.work_dir / "go").exists():
+            if self._stopping.is_set():
+                msg = "the worker has to go, as the real one says between two sampler steps"
+                raise RuntimeError(msg)
             await asyncio.sleep(0.01)
         return [_dot(seed) for seed in inputs.seeds], []
 

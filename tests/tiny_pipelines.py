@@ -17,11 +17,13 @@ _WIDTH = 32
 _TOKENS = 32
 
 
-def _tokenizer() -> CLIPTokenizer:
+def _tokenizer(pad: str = "<|endoftext|>") -> CLIPTokenizer:
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     letters = [chr(byte) for byte in printable] + [chr(256 + extra) for extra in range(256 - len(printable))]
     words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=_TOKENS)
+    return CLIPTokenizer(
+        vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=_TOKENS, pad_token=pad
+    )
 
 
 def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
@@ -78,6 +80,7 @@ def save_tiny_pipeline(engine: Engine, folder: Path, *, prediction_type: str = "
         beta_schedule="scaled_linear",
         clip_sample=False,
         set_alpha_to_one=False,
+        steps_offset=1,
         prediction_type=prediction_type,
     )
     text_encoder = CLIPTextModel(_text_config(tokenizer))
@@ -87,5 +90,7 @@ def save_tiny_pipeline(engine: Engine, folder: Path, *, prediction_type: str = "
         )
     else:
         projected = CLIPTextModelWithProjection(_text_config(tokenizer))
-        pipeline = StableDiffusionXLPipeline(vae, text_encoder, projected, tokenizer, tokenizer, _unet(engine), scheduler)
+        # As SDXL's second one does.
+        second = _tokenizer(pad="!")
+        pipeline = StableDiffusionXLPipeline(vae, text_encoder, projected, tokenizer, second, _unet(engine), scheduler)
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
 
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
-from shared import accounts, checkpoint_files
+from shared import accounts, checkpoint_files, leases
 from shared.blob_rows import commit, stage
 from shared.blobs import Blobs, Stored
 from shared.db import Database
@@ -169,6 +169,14 @@ async def eventually(found: Callable[[], Awaitable[T | None]], bound_s: float = 
         while (value := await found()) is None:
             await asyncio.sleep(0.02)
     return value
+
+
+async def claim_next(database: Database) -> leases.Claim:
+    """Claim the tune that is next, as a trainer does."""
+    async with database.begin() as session:
+        held = await leases.claim(session, trainer="trainer_a", token=uuid4(), lease_s=60, running_per_account=100)
+    assert held is not None
+    return held
 
 
 async def make_world(database_url: str, blobs: Blobs, settings: TrainerSettings, folder: Path) -> World:

@@ -13,7 +13,7 @@ _COMMANDS = {
     "down": ("deploy.local.commands", "down"),
     "env": ("deploy.local.commands", "env"),
     "asset": ("tunesmith.asset_commands", "asset"),
-    "tune": ("tunesmith.commands", "tune"),
+    "tune": ("tunesmith.tune_commands", "tune"),
     "generate": ("tunesmith.commands", "generate"),
     "demo": ("tunesmith.commands", "demo"),
     "checkpoints": ("deploy.local.checkpoints_command", "app"),

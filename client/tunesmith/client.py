@@ -1,6 +1,7 @@
 """A client of Tunesmith's HTTP API."""
 
 import base64
+import json
 import os
 import re
 import time
@@ -11,10 +12,11 @@ from typing import Any, Self
 
 import httpx
 
-from tunesmith.models import Asset, Generated, GeneratedImage, Tune
+from tunesmith.models import Asset, Generated, GeneratedImage, Tune, WhatIf
 
 _TIMEOUT_S = 300.0
 _POLL_S = 0.5
+_LAST_EVENTS = {"tune.succeeded", "tune.failed", "tune.cancelled"}
 _FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}
 
 
@@ -143,19 +145,29 @@ class Client:
         trigger_word: str,
         steps: int,
         seed: int | None = None,
+        webhook: str | None = None,
+        webhook_events_filter: Sequence[str] | None = None,
         **options: Any,
     ) -> Tune:
         """Start a tune of (asset id, caption) pairs; `options` are further fields of `details`, e.g. `rank=16`."""
-        details = {
-            "tune_type": "lora_tune",
-            "base_checkpoint": {"checkpoint_id": base},
-            "files": [{"file_id": file_id, "caption": caption} for file_id, caption in files],
-            "steps": steps,
-            "seed": seed,
-            "trigger_words": [trigger_word],
-            **options,
-        }
-        return Tune.model_validate(self._call("POST", "/v1/tune", json={"name": name, "details": details}))
+        body = _tune_body(name, base, files, trigger_word, steps, seed, options)
+        body |= {"webhook": webhook, "webhook_events_filter": webhook_events_filter}
+        return Tune.model_validate(self._call("POST", "/v1/tune", json=body))
+
+    def what_if(
+        self,
+        name: str,
+        *,
+        base: str,
+        files: Sequence[tuple[str, str | None]],
+        trigger_word: str,
+        steps: int,
+        seed: int | None = None,
+        **options: Any,
+    ) -> WhatIf:
+        """Say what would become of such a tune, and start nothing. Raises what `create_tune` would."""
+        body = _tune_body(name, base, files, trigger_word, steps, seed, options)
+        return WhatIf.model_validate(self._call("POST", "/v1/tune", params={"whatif": "true"}, json=body))
 
     def tune(self, tune_id: str) -> Tune:
         """Return a tune."""
@@ -181,6 +193,29 @@ class Client:
             if not page["has_more"]:
                 return events
             after = page["data"][-1]["sequence"]
+
+    def follow_tune(self, tune_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield what happens to a tune as it happens, until it has ended; goes on by itself when the connection is cut."""
+        url, ended = f"/v1/tune/{tune_id}/events/stream", False
+        while not ended:
+            try:
+                with self._http.stream("GET", url, headers={"Last-Event-ID": str(after)}) as answer:
+                    if answer.is_error:
+                        answer.read()
+                        _checked(answer)
+                    ended = answer.status_code == httpx.codes.NO_CONTENT
+                    for line in answer.iter_lines():
+                        if line.startswith("data: "):
+                            event = json.loads(line.removeprefix("data: "))
+                            after = event["sequence"]
+                            ended = event["type"] in _LAST_EVENTS
+                            yield event
+            except httpx.TransportError:
+                time.sleep(_POLL_S)
+
+    def webhook_secret(self) -> str:
+        """Return what the account's webhooks are signed with."""
+        return self._call("GET", "/v1/tunes/webhook-secret")["secret"]
 
     def cancel_tune(self, tune_id: str) -> Tune:
         """Ask a tune to stop."""
@@ -225,3 +260,24 @@ def _checked(answer: httpx.Response) -> dict[str, Any]:
     if isinstance(detail, list):
         detail = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in detail)
     raise TunesmithApiError(answer.status_code, code, detail)
+
+
+def _tune_body(
+    name: str,
+    base: str,
+    files: Sequence[tuple[str, str | None]],
+    trigger_word: str,
+    steps: int,
+    seed: int | None,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    details = {
+        "tune_type": "lora_tune",
+        "base_checkpoint": {"checkpoint_id": base},
+        "files": [{"file_id": file_id, "caption": caption} for file_id, caption in files],
+        "steps": steps,
+        "seed": seed,
+        "trigger_words": [trigger_word],
+        **options,
+    }
+    return {"name": name, "details": details}

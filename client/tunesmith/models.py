@@ -53,6 +53,21 @@ class Tune(_Answer):
         return self.status in {"succeeded", "failed", "cancelled"}
 
 
+class Estimate(_Answer):
+    """What a tune would take; `basis` says what the time was derived from."""
+
+    seconds: float
+    memory_bytes: int
+    basis: str
+
+
+class WhatIf(_Answer):
+    """What would become of a tune: advice, each as `{code, message, file_id}`, and its cost."""
+
+    lint: list[dict[str, Any]]
+    estimate: Estimate
+
+
 class GeneratedImage(BaseModel):
     """A picture, encoded as asked for, and the seed that draws it again."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.paths import PROJECT
@@ -9,22 +10,45 @@ from services.upload import public_assets
 from shared import checkpoint_files
 from shared.blobs import Blobs
 from shared.db import Database
+from shared.engines import Engine
+from shared.errors import InvalidError
 
 SHIPPED = PROJECT / "deploy" / "checkpoints"
-_ALIASES = {
-    # What stands for the full-size checkpoints until an operator brings them; the id is the one OctoAI's clients know.
-    "tiny-sd15": ("default-sd15", None),
-    "tiny-sdxl": ("default-sdxl", "asset_01hdpjv7bxe1n99eazrv23ca1k"),
+
+
+@dataclass(frozen=True)
+class Default:
+    """A name that requests use when they name no checkpoint, and what stands for it at first."""
+
+    engine: Engine
+    shipped: str
+    asset_id: str | None = None
+    """The id that OctoAI's clients know it by."""
+
+
+DEFAULTS = {
+    "default-sd15": Default(Engine.SD15, "tiny-sd15"),
+    "default-sdxl": Default(Engine.SDXL, "tiny-sdxl", "asset_01hdpjv7bxe1n99eazrv23ca1k"),
 }
 
 
 async def register_shipped(database: Database, blobs: Blobs, folder: Path = SHIPPED) -> None:
     """Register each shipped checkpoint and the default that it stands for. What is there already is left alone."""
-    for name, (alias, asset_id) in _ALIASES.items():
+    for alias, default in DEFAULTS.items():
+        name = default.shipped
         if not (folder / name).is_dir():
             continue
         with tempfile.TemporaryDirectory() as scratch:
             packed = Path(scratch) / f"{name}.tar"
             await asyncio.to_thread(checkpoint_files.pack, folder / name, packed)
             await public_assets.register_checkpoint(database, blobs, packed, name=name)
-        await public_assets.ensure_alias(database, name=alias, of=name, asset_id=asset_id)
+        await public_assets.ensure_alias(database, name=alias, of=name, asset_id=default.asset_id)
+
+
+async def use(database: Database, name: str, alias: str) -> None:
+    """Let the public checkpoint `octoai:{name}` stand for a default one of its engine. Raises NotFoundError, InvalidError."""
+    default = DEFAULTS.get(alias)
+    if default is None:
+        msg = f"{alias!r} is none of {', '.join(DEFAULTS)}"
+        raise InvalidError(msg)
+    await public_assets.switch_alias(database, name=alias, of=name, asset_id=default.asset_id, engine=default.engine)

@@ -1,6 +1,6 @@
 """Turns a tune's row into what a client sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from services.scheduler.schemas import OPTIONS, Progress, Result, TuneAnswer, Warning_
 from shared.states import TuneState, client_status
@@ -29,17 +29,24 @@ def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
         status=client_status(TuneState(tune.state), tune.lease_epoch),
         status_details=tune.status_details,
         output_lora_ids=[tune.lora_asset_id] if tune.lora_asset_id else [],
-        result=_result(tune, files) if tune.state == TuneState.SUCCEEDED else None,
+        result=_result(tune, files),
         created_at=tune.created_at,
         updated_at=tune.updated_at,
         succeeded_at=tune.succeeded_at,
         deleted_at=tune.deleted_at,
         progress=_progress(tune),
-        warnings=_warnings(tune, files),
+        warnings=caption_warnings(((file.asset_id, file.caption) for file in files), tune.trigger_word),
+        webhook=tune.webhook,
+        webhook_events_filter=tune.webhook_events,  # pyright: ignore[reportArgumentType] - checked when they came in
     )
 
 
-def _result(tune: Tune, files: Sequence[TuneFile]) -> Result:
+def _result(tune: Tune, files: Sequence[TuneFile]) -> Result | None:
+    """Tell what came of the tune, and of its files as soon as one of them is left out."""
+    waits = tune.state == TuneState.WAITING_FILES
+    left_out = any(file.verdict == "rejected" or (file.verdict == "pending" and not waits) for file in files)
+    if tune.state not in {TuneState.SUCCEEDED, TuneState.FAILED} and not left_out:
+        return None
     by_verdict = {verdict: [f.asset_id for f in files if f.verdict == verdict] for verdict in ("ready", "rejected", "pending")}
     return Result(
         number_of_available_assets=len(by_verdict["ready"]),
@@ -63,13 +70,14 @@ def _progress(tune: Tune) -> Progress | None:
     )
 
 
-def _warnings(tune: Tune, files: Sequence[TuneFile]) -> list[Warning_]:
+def caption_warnings(captions: Iterable[tuple[str, str]], trigger_word: str) -> list[Warning_]:
+    """Return a warning for each (file, caption) that does not say the trigger word: such a picture does not teach it."""
     return [
         Warning_(
             code="caption_without_trigger_word",
-            message=f"the caption {file.caption!r} does not contain the trigger word {tune.trigger_word!r}",
-            file_id=file.asset_id,
+            message=f"the caption {caption!r} does not contain the trigger word {trigger_word!r}",
+            file_id=file_id,
         )
-        for file in files
-        if tune.trigger_word.lower() not in file.caption.lower()
+        for file_id, caption in captions
+        if trigger_word.lower() not in caption.lower()
     ]

@@ -2,11 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import JSONResponse
 
+from services.scheduler import webhook_secrets
 from services.scheduler.repository import TuneFilter
-from services.scheduler.schemas import CreateTune, EventList, TuneAnswer, TuneList
+from services.scheduler.schemas import CreateTune, TuneAnswer, TuneList
 from services.scheduler.service import TuneService
+from services.scheduler.webhook_secrets import Secret
+from services.scheduler.whatif import WhatIf, WhatIfService
 from shared.auth import Principal, require
 from shared.db import Database
 
@@ -15,12 +19,20 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Offset = Annotated[int, Query(ge=0)]
 
 
-def router(database: Database, service: TuneService) -> APIRouter:
+def router(database: Database, service: TuneService, what_if: WhatIfService) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1", tags=["tunes"])
 
-    @routes.post("/tune", status_code=201, summary="Start a tune")
-    async def create(caller: Caller, body: CreateTune) -> TuneAnswer:
+    @routes.post(
+        "/tune",
+        status_code=201,
+        summary="Start a tune, or with `whatif` say what would become of it",
+        response_model=TuneAnswer,
+        responses={200: {"model": WhatIf, "description": "With `whatif`: nothing was started."}},
+    )
+    async def create(caller: Caller, body: CreateTune, *, whatif: bool = False) -> TuneAnswer | Response:
+        if whatif:
+            return JSONResponse((await what_if.answer(caller.account_id, body)).model_dump(mode="json"))
         async with database.begin() as session:
             return await service.create(session, caller.account_id, body)
 
@@ -28,11 +40,6 @@ def router(database: Database, service: TuneService) -> APIRouter:
     async def get(caller: Caller, tune_id: str) -> TuneAnswer:
         async with database.begin() as session:
             return await service.get(session, caller.account_id, tune_id)
-
-    @routes.get("/tune/{tune_id}/events", summary="What happened to a tune, oldest first")
-    async def events(caller: Caller, tune_id: str, after: Annotated[int, Query(ge=0)] = 0, limit: Limit = 100) -> EventList:
-        async with database.begin() as session:
-            return await service.events(session, caller.account_id, tune_id, after=after, limit=limit)
 
     @routes.post("/tune/{tune_id}/cancel", summary="Ask a tune to stop")
     async def cancel(caller: Caller, tune_id: str) -> TuneAnswer:
@@ -43,6 +50,16 @@ def router(database: Database, service: TuneService) -> APIRouter:
     async def delete(caller: Caller, tune_id: str) -> TuneAnswer:
         async with database.begin() as session:
             return await service.delete(session, caller.account_id, tune_id)
+
+    @routes.get("/tunes/webhook-secret", summary="What the account's webhooks are signed with")
+    async def webhook_secret(caller: Caller) -> Secret:
+        async with database.begin() as session:
+            return Secret(secret=await webhook_secrets.secret_of(session, caller.account_id))
+
+    @routes.post("/tunes/webhook-secret/rotate", summary="Replace the secret; the old one signs as well for a day")
+    async def rotate_webhook_secret(caller: Caller) -> Secret:
+        async with database.begin() as session:
+            return Secret(secret=await webhook_secrets.rotate(session, caller.account_id))
 
     @routes.get("/tunes", summary="The account's tunes, newest first")
     async def list_(
@@ -60,7 +77,7 @@ def router(database: Database, service: TuneService) -> APIRouter:
         if tune_type not in {None, "lora_tune"}:
             return TuneList(data=[], has_more=False, total=0)
         # One client repeats the parameter, another joins the words with commas.
-        words = tuple(word for part in trigger_words or [] for word in part.split(","))
+        words = tuple(word for part in trigger_words or [] for word in part.split(",") if word)
         wanted = TuneFilter(name, base_checkpoint_id or base_checkpoint, words, engine)
         async with database.begin() as session:
             return await service.list(session, caller.account_id, wanted, offset=offset, limit=limit)

@@ -5,10 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.scheduler import api, consumers
+from services.scheduler import api, consumers, events_api
+from services.scheduler.events import EventReader, EventStreams
+from services.scheduler.notices import Notices
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reaper, Reconciler
+from services.scheduler.webhooks import Webhooks
+from services.scheduler.whatif import WhatIfService
 from shared import web
 from shared.auth import Authenticator
 from shared.background import Background
@@ -30,6 +34,10 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
     service = TuneService(settings)
     heard = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
     consumers.register(heard, service)
+    notices = Notices(settings)
+    reader = EventReader(blobs)
+    streams = EventStreams(database, reader, notices, settings)
+    webhooks = Webhooks(database, notices, settings)
     reaper = Reaper(database, lease_s=settings.lease_s)
     reconciler = Reconciler(database, service)
     collector = BlobCollector(
@@ -47,15 +55,20 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         async with Background() as background:
             background.run("relay", Relay(database, Context.TUNES, settings).run)
             background.run("consumers", heard.run)
+            background.run("notices", notices.run)
+            background.run("webhooks", webhooks.run)
             background.every("reaper", settings.reap_every_s, reaper.run_once)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
             background.every("sweep", _HOUR_S, collector.sweep)
             background.every("forget", _HOUR_S, reconciler.forget_old_events)
+            background.every("forget webhooks", _HOUR_S, webhooks.forget)
             yield
         await blobs.close()
         await database.close()
 
-    return web.create_app(
-        "scheduler", lifespan=lifespan, routers=[api.router(database, service)], ready={"database": database.ping}
-    )
+    routers = [
+        api.router(database, service, WhatIfService(database, blobs, settings)),
+        events_api.router(database, service, reader, streams),
+    ]
+    return web.create_app("scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping})

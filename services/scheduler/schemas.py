@@ -7,11 +7,22 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.states import ClientStatus
+from shared.tune_options import (
+    MAX_VALIDATION_PROMPTS,
+    Alpha,
+    BatchSize,
+    LearningRate,
+    Optimizer,
+    Rank,
+    Resolution,
+    Steps,
+    TextEncoderLearningRate,
+    ValidationPrompts,
+)
 
 MAX_FILES = 200
-MAX_STEPS = 10_000
 MAX_SEED = 2**32 - 1
-MAX_RANK = 128
+MAX_URL = 2083
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=100)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
@@ -23,9 +34,10 @@ class _Lenient(BaseModel):
 
 
 class BaseCheckpoint(_Lenient):
-    """The checkpoint to tune: an id or a name of the account's own, or `octoai:NAME`."""
+    """The checkpoint to tune: an id or a name of the account's own, or `octoai:NAME`. Its `name` is not looked at."""
 
     checkpoint_id: str
+    engine: str | None = None
 
 
 class File(_Lenient):
@@ -43,33 +55,71 @@ def _one_word(words: list[str]) -> list[str]:
 
 
 class Details(_Lenient):
-    """What to train, and how. The fields after `resize_images` are ours; what is left out is the recipe's default."""
+    """What to train, and how. The fields after `resize_images` are ours, and all of them have a default."""
 
-    tune_type: Literal["lora_tune"] = "lora_tune"
+    tune_type: Literal["lora_tune"] | None = "lora_tune"
     base_checkpoint: BaseCheckpoint
     files: list[File] = Field(min_length=1, max_length=MAX_FILES)
-    steps: int = Field(ge=1, le=MAX_STEPS)
+    steps: Steps
     trigger_words: Annotated[list[Text], Field(min_length=1, max_length=1), AfterValidator(_one_word)]
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    resize_images: bool | None = False
-    rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="Rank of the LoRA's matrices.")
-    alpha: float | None = Field(default=None, gt=0, description="Scale of the LoRA is alpha / rank; by default the rank.")
-    learning_rate: float | None = Field(default=None, gt=0, le=1, description="Peak learning rate.")
-    batch_size: int | None = Field(default=None, ge=1, le=64, description="Images a step.")
-    checkpoint_every_steps: int | None = Field(default=None, ge=1, description="Steps between resumable states.")
+    engine: str | None = Field(default=None, description="By default the base checkpoint's, and never another.")
+    resize_images: bool | None = Field(
+        default=False, description="Scale the stored training copies down to a shorter edge of 512 px (SDXL: 1024), never up."
+    )
+    rank: Rank | None = Field(default=None, description="Rank of the LoRA's matrices.")
+    alpha: Alpha | None = Field(default=None, description="Scale of the LoRA is alpha / rank; by default the rank.")
+    learning_rate: LearningRate | None = Field(default=None, description="Peak learning rate.")
+    optimizer: Optimizer | None = Field(default=None, description="By default adamw; adafactor needs less memory.")
+    batch_size: BatchSize | None = Field(default=None, description="Images a step.")
+    resolution: Resolution | None = Field(
+        default=None,
+        description="Side in pixels of the square that has as many pixels as images are trained at; by default the base's own "
+        "size, at least half of it and at most twice.",
+    )
+    train_text_encoder: bool | None = Field(default=None, description="Train the text encoders as well; by default not.")
+    text_encoder_learning_rate: TextEncoderLearningRate | None = Field(
+        default=None, description="Peak learning rate of the text encoders; by default half of `learning_rate`."
+    )
+    validation_prompts: ValidationPrompts | None = Field(
+        default=None,
+        description=f"Up to {MAX_VALIDATION_PROMPTS} prompts that a picture is drawn for at each checkpoint, at most ten times.",
+    )
+    checkpoint_every_steps: Steps | None = Field(default=None, description="Steps between resumable states.")
+
+
+WebhookEvent = Literal["start", "progress", "completed"]
 
 
 class CreateTune(_Lenient):
     """A request for a tune."""
 
     name: Name
+    tune_type: Literal["lora_tune"] | None = Field(default=None, description="Some clients say it here as well.")
     description: Text | None = None
     details: Details
     continue_on_rejection: bool | None = False
+    webhook: Annotated[str, StringConstraints(max_length=MAX_URL)] | None = Field(
+        default=None, description="A public http(s) address that is told how the tune goes on."
+    )
+    webhook_events_filter: Annotated[list[WebhookEvent], Field(min_length=1)] | None = Field(
+        default=None, description="What the webhook is told; by default everything."
+    )
 
 
-OPTIONS = ("rank", "alpha", "learning_rate", "batch_size", "checkpoint_every_steps")
-"""The fields of `Details` that are passed on to the recipe."""
+OPTIONS = (
+    "rank",
+    "alpha",
+    "learning_rate",
+    "optimizer",
+    "batch_size",
+    "resolution",
+    "train_text_encoder",
+    "text_encoder_learning_rate",
+    "validation_prompts",
+    "checkpoint_every_steps",
+)
+"""The fields of `Details` that are passed on to the recipe; what is left out is the recipe's default."""
 
 
 class Progress(BaseModel):
@@ -118,6 +168,8 @@ class TuneAnswer(BaseModel):
     deleted_at: datetime | None
     progress: Progress | None
     warnings: list[Warning_]
+    webhook: str | None
+    webhook_events_filter: list[WebhookEvent]
 
 
 class TuneList(BaseModel):
@@ -126,19 +178,3 @@ class TuneList(BaseModel):
     data: list[TuneAnswer]
     has_more: bool
     total: int
-
-
-class Event(BaseModel):
-    """Something that happened to a tune."""
-
-    sequence: int
-    type: str
-    data: dict[str, Any]
-    occurred_at: datetime
-
-
-class EventList(BaseModel):
-    """A page of a tune's events, oldest first; ask for the next with `after` set to the last one's sequence."""
-
-    data: list[Event]
-    has_more: bool

@@ -1,6 +1,7 @@
 """Decisions about tunes: what is accepted, when one may run, how one ends."""
 
 import secrets
+from typing import get_args
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -8,18 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
 from services.scheduler.answers import answer
+from services.scheduler.checks import check
 from services.scheduler.repository import PLATFORM_PREFIX, TuneFilter
-from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, Event, EventList, TuneAnswer, TuneList
+from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, TuneAnswer, TuneList, WebhookEvent
 from services.scheduler.settings import SchedulerSettings
 from shared import blob_rows, names, outbox, tune_log
-from shared.errors import ConflictError, InvalidError, NameTakenError, NotFoundError
+from shared.errors import ConflictError, NameTakenError, NotFoundError
 from shared.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
 from shared.ids import new_id
 from shared.states import CANCELLABLE, LEASED, TuneState
 from shared.tables import Asset, Context, Tune, TuneFile
 from shared.tune_log import about, move
-
-_FILES = ("body", "details", "files")
 
 
 class TuneService:
@@ -31,8 +31,7 @@ class TuneService:
     async def create(self, session: AsyncSession, account_id: UUID, body: CreateTune) -> TuneAnswer:
         """Accept a tune, or raise InvalidError for a field that is wrong, NameTakenError for a name that is in use."""
         details = body.details
-        base = await _base_checkpoint(session, account_id, details.base_checkpoint.checkpoint_id)
-        assets = await _training_images(session, account_id, [file.file_id for file in details.files])
+        base = (await check(session, account_id, body, private_webhooks=self._settings.webhook_allow_private)).base
         tune_id = new_id("tune")
         await names.reserve(session, account_id, body.name, "tune", tune_id)
         row = {
@@ -52,7 +51,9 @@ class TuneService:
             "trigger_word": details.trigger_words[0].strip(),
             "resize_images": bool(details.resize_images),
             "continue_on_rejection": bool(body.continue_on_rejection),
-            "parameters": {name: value for name in OPTIONS if (value := getattr(details, name)) is not None},
+            "parameters": details.model_dump(mode="json", include=set(OPTIONS), exclude_none=True),
+            "webhook": body.webhook,
+            "webhook_events": (body.webhook_events_filter or list(get_args(WebhookEvent))) if body.webhook else [],
             "request": details.model_dump(mode="json"),
             "state": TuneState.WAITING_FILES,
             "max_attempts": self._settings.max_attempts,
@@ -73,11 +74,6 @@ class TuneService:
             for position, file in enumerate(details.files)
         )
         await session.flush()
-        rejected = [asset for asset in assets.values() if asset.status in {"rejected", "error"}]
-        if rejected and not body.continue_on_rejection:
-            details_text = rejected[0].status_details
-            msg = f"files: {rejected[0].id} was rejected: {details_text}; leave it out or set continue_on_rejection"
-            raise InvalidError(msg, loc=_FILES)
         await self.settle(session, tune_id)
         return await self._answer(session, await self._lock(session, tune_id))
 
@@ -119,19 +115,16 @@ class TuneService:
         """Return a tune. Raises NotFoundError."""
         return await self._answer(session, await _own(session, account_id, tune_id))
 
+    async def has_ended(self, session: AsyncSession, account_id: UUID, tune_id: str) -> bool:
+        """Say whether a tune will not change any more. Raises NotFoundError."""
+        return repository.has_ended(await _own(session, account_id, tune_id))
+
     async def list(self, session: AsyncSession, account_id: UUID, wanted: TuneFilter, *, offset: int, limit: int) -> TuneList:
         """Return a page of tunes, newest first."""
         tunes, total = await repository.list_tunes(session, account_id, wanted, offset=offset, limit=limit)
         files = await repository.files_of(session, [tune.id for tune in tunes])
         data = [answer(tune, files[tune.id]) for tune in tunes]
         return TuneList(data=data, has_more=offset + len(data) < total, total=total)
-
-    async def events(self, session: AsyncSession, account_id: UUID, tune_id: str, *, after: int, limit: int) -> EventList:
-        """Return a page of what happened to a tune, oldest first."""
-        await _own(session, account_id, tune_id)
-        found = await repository.events_of(session, tune_id, after=after, limit=limit + 1)
-        data = [Event(sequence=e.sequence, type=e.type, data=e.data, occurred_at=e.occurred_at) for e in found[:limit]]
-        return EventList(data=data, has_more=len(found) > limit)
 
     async def cancel(self, session: AsyncSession, account_id: UUID, tune_id: str) -> TuneAnswer:
         """Ask a tune to stop; again is fine. Raises ConflictError once it is trained or has ended otherwise."""
@@ -151,11 +144,16 @@ class TuneService:
             await self._stop(session, tune)
         deleted = await move(session, tune_id, [], {"deleted_at": func.now()}, lambda moved: TuneDeleted(**about(moved)))
         assert deleted is not None  # noqa: S101 - locked above
+        if repository.has_ended(deleted):
+            await tune_log.clear_up(session, deleted)
         return await self._answer(session, deleted)
 
     async def registered(self, session: AsyncSession, tune_id: str, asset: Asset) -> None:
-        """End a tune whose LoRA has its verdict in the library; does nothing when it has ended already."""
-        if asset.status == "ready":
+        """End a tune whose LoRA has its verdict in the library; does nothing when it has ended already.
+
+        A LoRA is registered ready: one that is deleted by now was there, and its tune succeeded all the same.
+        """
+        if asset.status in {"ready", "deleted"}:
             values = {
                 "state": TuneState.SUCCEEDED,
                 "lora_asset_id": asset.id,
@@ -205,31 +203,3 @@ async def _own(session: AsyncSession, account_id: UUID, tune_id: str, *, lock: b
         msg = f"tune_id: there is no tune {tune_id!r}"
         raise NotFoundError(msg)
     return tune
-
-
-async def _base_checkpoint(session: AsyncSession, account_id: UUID, key: str) -> Asset:
-    loc = ("body", "details", "base_checkpoint", "checkpoint_id")
-    base = await repository.find_checkpoint(session, account_id, key)
-    if base is None:
-        msg = f"checkpoint_id: there is no checkpoint {key!r}; public ones are named octoai:NAME, e.g. octoai:default-sd15"
-        raise InvalidError(msg, loc=loc)
-    if base.status != "ready" or base.blob_key is None:
-        msg = f"checkpoint_id: the checkpoint {key!r} is not ready but {base.status} {base.status_details}".rstrip()
-        raise InvalidError(msg, loc=loc)
-    return base
-
-
-async def _training_images(session: AsyncSession, account_id: UUID, ids: list[str]) -> dict[str, Asset]:
-    found = await repository.find_assets(session, account_id, ids)
-    for position, asset_id in enumerate(ids):
-        loc = (*_FILES, position, "file_id")
-        if asset_id not in found:
-            msg = f"file_id: there is no file {asset_id!r}"
-            raise InvalidError(msg, loc=loc)
-        if found[asset_id].asset_type != "file":
-            msg = f"file_id: {asset_id} is a {found[asset_id].asset_type}, not an image file"
-            raise InvalidError(msg, loc=loc)
-        if found[asset_id].status == "ready_to_upload":
-            msg = f"file_id: {asset_id} was never uploaded; PUT its bytes and call complete-upload first"
-            raise InvalidError(msg, loc=loc)
-    return found

@@ -56,6 +56,6 @@ def needs_gradient_checkpointing(base: Base, job: Job) -> bool:
         return False
     gib, side_px = _ACTIVATIONS_GIB[job.engine]
     pictures = job.parameters.batch_size + (job.parameters.class_batch_size if job.parameters.class_images else 0)
-    needed = gib * pictures * (job.native_size_px / side_px) ** 2 * 2**30
+    needed = gib * pictures * (job.parameters.resolution / side_px) ** 2 * 2**30
     free, _ = torch.cuda.mem_get_info(base.device)
     return needed > 0.8 * free

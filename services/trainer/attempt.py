@@ -15,7 +15,7 @@ from services.trainer.child_process import Child
 from services.trainer.errors import ChildFailedError, InputUnavailableError, StalledError
 from services.trainer.fence import is_away, patiently
 from services.trainer.inputs import prepare
-from services.trainer.messages import CheckpointReport, Failed, PhaseReport, Ready, StepReport, Stopped, Trained
+from services.trainer.messages import CheckpointReport, Failed, PhaseReport, Ready, SampleReport, StepReport, Stopped, Trained
 from services.trainer.settings import TrainerSettings
 from services.trainer.spec import Phase
 from services.trainer.uploads import Uploads
@@ -58,7 +58,8 @@ class Attempt:
         self._bases = bases
         self._settings = settings
         self._folder = settings.work_dir / "jobs" / f"{self._tune_id}-{self._epoch}"
-        self._uploads = Uploads(self._tune_id, self._epoch, database, blobs)
+        self._prompts: list[str] = claim.tune.parameters.get("validation_prompts", [])
+        self._uploads = Uploads(self._tune_id, self._epoch, database, blobs, self._prompts)
         self._phase = Phase.DOWNLOAD
         self._heard_at = time.monotonic()
         self._latest: StepReport | None = None
@@ -113,17 +114,15 @@ class Attempt:
                 case StepReport():
                     self._hear(Phase.TRAIN)
                     self._latest = report
-                case CheckpointReport():
+                case CheckpointReport() | SampleReport():
                     self._hear(Phase.TRAIN)
-                    self._uploads.offer(report.step, Path(report.file))
+                    self._uploads.offer(report)
                 case Failed():
                     await self._save_what_is_whole()
                     raise ChildFailedError(report.message, code=report.code, retryable=report.retryable)
                 case Trained():
                     self._hear(Phase.PUBLISH)
-                    await self._begun.wait()
-                    await self._uploads.store_lora(Path(report.file), also=self._add_progress)
-                    return Outcome.TRAINED
+                    return await self._publish(Path(report.file))
                 case Stopped():
                     self._hear(Phase.PUBLISH)
                     await self._uploads.stored()
@@ -133,8 +132,16 @@ class Attempt:
         await self._save_what_is_whole()
         raise await self._child.died()
 
+    async def _publish(self, lora: Path) -> Outcome:
+        await self._begun.wait()
+        if self._prompts:
+            # Once the LoRA is recorded no picture can be; but none is worth waiting long for.
+            await self._save_what_is_whole()
+        await self._uploads.store_lora(lora, also=self._add_progress)
+        return Outcome.TRAINED
+
     async def _save_what_is_whole(self) -> None:
-        # The child is done for, but the last checkpoint that it reported saves the next attempt the steps up to it.
+        # When the child is done for, the last checkpoint that it reported saves the next attempt the steps up to it.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._uploads.stored(), self._settings.drain_s)
 

@@ -19,6 +19,8 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 _RETRY_S = 1.0
+_SHRINK_TO_PX = {Engine.SD15: 512, Engine.SDXL: 1024}
+"""What `resize_images` means, as OctoAI had it."""
 
 
 async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCache, settings: TrainerSettings) -> Path:
@@ -66,6 +68,7 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCac
         parameters=parameters,
         resume_from=resume_from,
         checkpoint_every_steps=checkpoint_every_steps,
+        shrink_to_px=_SHRINK_TO_PX[engine] if tune.resize_images else None,
         output_folder=folder,
         device=settings.device,
     )

@@ -57,6 +57,15 @@ class CheckpointReport(_Message):
     file: str
 
 
+class SampleReport(_Message):
+    """Child: the pictures for the validation prompts lie in these files, in the prompts' order, and were drawn with the seeds."""
+
+    kind: Literal["sample"] = "sample"
+    step: int
+    files: list[str]
+    seeds: list[int]
+
+
 class Trained(_Message):
     """Child: the LoRA lies in this file; nothing more will come."""
 
@@ -82,5 +91,5 @@ class Failed(_Message):
 
 
 ToChild = TypeAdapter[Train | Stop](Annotated[Train | Stop, Field(discriminator="kind")])
-ChildReport = Ready | PhaseReport | StepReport | CheckpointReport | Trained | Stopped | Failed
+ChildReport = Ready | PhaseReport | StepReport | CheckpointReport | SampleReport | Trained | Stopped | Failed
 FromChild = TypeAdapter[ChildReport](Annotated[ChildReport, Field(discriminator="kind")])

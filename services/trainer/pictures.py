@@ -9,6 +9,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from services.trainer.errors import BadImageError
 
+_JPEG_QUALITY = 95
+
+
+def shrink(file: Path, shorter_edge_px: int) -> None:
+    """Scale a stored picture down to this shorter edge, in place; a smaller one stays as it is. Raises BadImageError."""
+    try:
+        with Image.open(file) as opened:
+            size, kind = opened.size, opened.format
+            if min(size) <= shorter_edge_px:
+                return
+            scale = shorter_edge_px / min(size)
+            smaller = opened.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.LANCZOS)
+        smaller.save(file, kind, **({"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}))
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from error
+
 
 def load_picture(file: Path, native_size_px: int, divisor_px: int) -> torch.Tensor:
     """Return the picture as float [3, height, width] in -1..1, scaled to cover its bucket and cropped at the centre.
@@ -20,8 +36,12 @@ def load_picture(file: Path, native_size_px: int, divisor_px: int) -> torch.Tens
         with Image.open(file) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        msg = f"files: training image {file.stem} cannot be read ({error}); upload it again as PNG or JPEG and start a new tune"
-        raise BadImageError(msg) from error
+        raise _unreadable(file, error) from error
     height, width = buckets[find_nearest_bucket(picture.height, picture.width, buckets)]
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
+
+
+def _unreadable(file: Path, error: Exception) -> BadImageError:
+    msg = f"files: training image {file.stem} cannot be read ({error}); upload it again as PNG or JPEG and start a new tune"
+    return BadImageError(msg)

@@ -1,5 +1,6 @@
 """The training recipe: a LoRA on Stable Diffusion 1.5 or SDXL, from images and captions, top to bottom."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import cast_training_params
 
+from services.trainer import optimizers
 from services.trainer.adapters import add_adapters, needs_gradient_checkpointing
 from services.trainer.base import Base, load_base, pick_device
 from services.trainer.conditioning import Captions, added_conditions
@@ -17,9 +19,10 @@ from services.trainer.errors import NotFiniteError, OutOfMemoryError
 from services.trainer.losses import min_snr_weights, target
 from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, StepReport, Stopped, Trained
 from services.trainer.order import drawn, generator
-from services.trainer.pictures import load_picture
+from services.trainer.pictures import load_picture, shrink
 from services.trainer.prior import class_prompt, draw_class_latents
 from services.trainer.resume import load_state, read_class_latents, save_state
+from services.trainer.samples import draw_samples
 from services.trainer.spec import Job, Parameters, Phase
 from shared.models.lora import write_lora
 
@@ -56,7 +59,7 @@ def train(job: Job, report: Callable[[ChildReport], None], stop_requested: Calla
         p = job.parameters
         msg = (
             f"the trainer's memory does not suffice for batch_size {p.batch_size} and class_batch_size {p.class_batch_size} at "
-            f"{job.native_size_px} px and rank {p.rank}; lower them, or run the trainer on a larger device"
+            f"{p.resolution} px and rank {p.rank}; lower them, or run the trainer on a larger device"
         )
         raise OutOfMemoryError(msg) from error
 
@@ -78,6 +81,9 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
     base = load_base(job, device)
 
     alive(Phase.CACHE)
+    if job.shrink_to_px:
+        for image in job.images:
+            shrink(image.file, job.shrink_to_px)
     examples = [encode_picture(base, job, image.file, image.caption) for image in job.images]
     prompts = [class_prompt(example.caption, job.trigger_word) for example in examples]
     fixed_text = p.text_encoder_learning_rate == 0
@@ -106,7 +112,7 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
         {"params": [w for name, w in weights.items() if name.startswith("unet.")], "lr": p.learning_rate},
         {"params": [w for name, w in weights.items() if not name.startswith("unet.")], "lr": p.text_encoder_learning_rate},
     ]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=p.weight_decay)
+    optimizer = optimizers.make([group for group in groups if group["params"]], p)
     peaks = [group["lr"] for group in optimizer.param_groups]
     warmup_steps = min(p.warmup_steps, job.steps // 10)
     # Only the schedule's formula is used, since it makes the rate a function of the step and leaves no state to resume.
@@ -118,6 +124,12 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
         file = job.output_folder / f"checkpoint-{step}.safetensors"
         save_state(file, step, weights, optimizer, class_latents)
         report(CheckpointReport(step=step, file=str(file)))
+
+    def sample(step: int) -> None:
+        # A tune that is asked to stop does not finish its pictures: the state after this step is safe already.
+        with contextlib.suppress(StopRequestedError):
+            report(draw_samples(base, job, step, lambda: alive(Phase.SAMPLE)))
+        report(PhaseReport(phase=Phase.TRAIN))
 
     losses = torch.zeros((), device=device)
     unreported, reported_at = 0, time.monotonic()
@@ -157,8 +169,14 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
             unreported, reported_at = 0, now
         if saving:
             save(done)
+        if not stopping and job.samples_at(done):
+            sample(done)
+            stopping = saving and stop_requested()
         if stopping:
             return Stopped(steps_run=done - first)
+        if saving or done == job.steps:
+            # Neither saving nor drawing is training.
+            reported_at = time.monotonic()
 
     report(PhaseReport(phase=Phase.SAVE))
     file = job.output_folder / LORA_FILE
@@ -181,7 +199,7 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
 @torch.no_grad()
 def encode_picture(base: Base, job: Job, file: Path, caption: str) -> Example:
     """Read, bucket and encode a training image. Raises BadImageError."""
-    pixels = load_picture(file, job.native_size_px, base.divisor_px).to(base.device)
+    pixels = load_picture(file, job.parameters.resolution, base.divisor_px).to(base.device)
     vae = base.pipeline.vae
     latents = vae.encode(pixels[None]).latent_dist
     shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor

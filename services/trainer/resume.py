@@ -1,15 +1,16 @@
-"""A training's resumable state as one safetensors file: adapter weights, AdamW's moments, class pictures, step."""
+"""A training's resumable state as one safetensors file: adapter weights, the optimizer's state, class pictures, step."""
 
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers.optimization import Adafactor
 
 from services.trainer.errors import BadCheckpointError
 
 _FORMAT = "tunesmith-checkpoint-1"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_NO_STATE = {"class", "weight"}
 
 
 def save_state(
@@ -24,8 +25,10 @@ def save_state(
     for name, weight in weights.items():
         tensors[f"weight/{name}"] = weight.detach()
         # A weight that never met a gradient has no moments: SDXL does not read its text encoders' last layer.
-        for moment in _MOMENTS if weight in optimizer.state else ():
-            tensors[f"{moment}/{name}"] = optimizer.state[weight][moment]
+        for kind, value in optimizer.state.get(weight, {}).items():
+            # What is a number follows from the step, or from the weight.
+            if isinstance(value, torch.Tensor) and value.dim():
+                tensors[f"{kind}/{name}"] = value
     partial = path.with_name(f"{path.name}.partial")
     # The class pictures of a bucket may be views of one batch, which safetensors refuses.
     whole = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in sorted(tensors.items())}
@@ -42,6 +45,11 @@ def read_class_latents(path: Path) -> list[torch.Tensor]:
 def load_state(path: Path, weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
     """Put a state back into weights and optimizer and return its step. Raises BadCheckpointError."""
     tensors, step = _read(path)
+    states: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind not in _NO_STATE:
+            states.setdefault(name, {})[kind] = tensor
     for name, weight in weights.items():
         saved = tensors.get(f"weight/{name}")
         if saved is None or saved.shape != weight.shape:
@@ -49,9 +57,10 @@ def load_state(path: Path, weights: dict[str, torch.nn.Parameter], optimizer: to
             msg = f"checkpoint {path.name} has {found} for {name}, not shape {tuple(weight.shape)}; start the tune again"
             raise BadCheckpointError(msg)
         weight.data.copy_(saved)
-        if f"{_MOMENTS[0]}/{name}" in tensors:
-            moments = {moment: tensors[f"{moment}/{name}"].to(weight.device) for moment in _MOMENTS}
-            optimizer.state[weight] = {"step": torch.tensor(float(step)), **moments}
+        if kinds := states.get(name):
+            # Adafactor counts in an int, and measures its RMS anew at each step; AdamW counts in a tensor.
+            numbers = {"step": step, "RMS": 0} if isinstance(optimizer, Adafactor) else {"step": torch.tensor(float(step))}
+            optimizer.state[weight] = numbers | {kind: tensor.to(weight.device) for kind, tensor in kinds.items()}
     return step
 
 

@@ -26,6 +26,9 @@ class TrainerSettings(ServiceSettings):
         default=300.0, gt=0, description="Longest silence between two sampler steps of class pictures, in seconds."
     )
     silence_train_s: float = Field(default=120.0, gt=0, description="Longest silence between two reports of steps, in seconds.")
+    silence_sample_s: float = Field(
+        default=300.0, gt=0, description="Longest silence between two sampler steps of validation pictures, in seconds."
+    )
     silence_save_s: float = Field(default=120.0, gt=0, description="Longest writing of the LoRA, in seconds.")
     silence_publish_s: float = Field(default=900.0, gt=0, description="Longest upload of the LoRA, in seconds.")
     unreachable_limit_s: float = Field(

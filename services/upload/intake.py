@@ -72,7 +72,8 @@ class Intake:
     async def _look_at(self, asset: Asset, staging_key: str, folder: Path) -> Accepted:
         if asset.asset_type == "file":
             return await self._look_at_picture(asset, staging_key, folder)
-        suffix = "tar" if asset.asset_type == "checkpoint" else "safetensors"
+        # A checkpoint may be a tar, too, which its bytes tell once they are here.
+        suffix = "checkpoint" if asset.asset_type == "checkpoint" else "safetensors"
         key = await self._stage(asset, suffix, "application/octet-stream")
         # Copied first and read then: whoever has the presigned URL may still write to the staging key.
         await self._blobs.copy(staging_key, key)
@@ -140,8 +141,8 @@ def _check_safety(safety: Safety, path: Path) -> None:
 
 def _checkpoint_data(path: Path, asset: Asset) -> dict[str, Any]:
     """Read what the checkpoint says of itself. Raises InvalidError."""
-    info = checkpoint_files.read_tar(path)
+    info = checkpoint_files.read_file(path)
     if info.engine != asset.data["engine"]:
         msg = f"data.engine says {asset.data['engine']}, but the file is a checkpoint for {info.engine}"
         raise InvalidError(msg)
-    return {"native_size_px": info.native_size_px, "shape_class": info.shape_class}
+    return info.data

@@ -1,5 +1,6 @@
 """The checkpoints that everybody may use, brought in by whoever runs the platform."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from services.upload.service import identity
 from shared import accounts, blob_rows, checkpoint_files, events, names, outbox
 from shared.blobs import Blobs, hash_file
 from shared.db import Database
-from shared.errors import NotFoundError
+from shared.engines import Engine
+from shared.errors import InvalidError, NotFoundError
 from shared.ids import new_id, new_ulid
 from shared.tables import Asset, Context
 
@@ -21,7 +23,7 @@ async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, n
     The same bytes again change nothing. Other bytes are switched to; the old ones are kept for as long as a tune that
     started from them runs. Raises InvalidError for a file that is no checkpoint.
     """
-    info, stored = checkpoint_files.read_tar(path), hash_file(path)
+    info, stored = checkpoint_files.read_file(path), hash_file(path)
     async with database.begin() as session:
         account_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
         found = await repository.own(session, account_id, name)
@@ -29,7 +31,7 @@ async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, n
             return found.id
         asset_id = found.id if found else new_id("asset")
         # A key of its own for every version: the last one's readers are not disturbed.
-        key = f"assets/{asset_id}/{new_ulid()}.tar"
+        key = f"assets/{asset_id}/{new_ulid()}.checkpoint"
         await blob_rows.stage(session, Context.UPLOAD, key)
     await blobs.put_file(key, path)
     values = {
@@ -38,9 +40,7 @@ async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, n
             "asset_type": "checkpoint",
             "engine": info.engine.value,
             "file_format": "safetensors",
-            "data_type": "fp16",
-            "native_size_px": info.native_size_px,
-            "shape_class": info.shape_class,
+            **({"data_type": "fp16"} | info.data),
         },
         "size_bytes": stored.size_bytes,
         "sha256": stored.sha256,
@@ -49,6 +49,12 @@ async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, n
     async with database.begin() as session:
         await blob_rows.commit(session, key, stored)
         return await _put(session, name, asset_id, values)
+
+
+async def checkpoints(database: Database) -> Sequence[Asset]:
+    """Return every public checkpoint, by name."""
+    async with database.begin() as session:
+        return await repository.public_checkpoints(session)
 
 
 async def ensure_alias(database: Database, *, name: str, of: str, asset_id: str | None = None) -> str:
@@ -60,17 +66,22 @@ async def ensure_alias(database: Database, *, name: str, of: str, asset_id: str 
     return await switch_alias(database, name=name, of=of, asset_id=asset_id)
 
 
-async def switch_alias(database: Database, *, name: str, of: str, asset_id: str | None = None) -> str:
+async def switch_alias(
+    database: Database, *, name: str, of: str, asset_id: str | None = None, engine: Engine | None = None
+) -> str:
     """Make `octoai:{name}` stand for the same bytes as the public asset `octoai:{of}`, and return its id.
 
     `data.alias_of` says in every answer whose bytes these are. `asset_id` is the id that a new row gets, for those that are
-    known outside. Raises NotFoundError.
+    known outside. Raises NotFoundError, and InvalidError for a checkpoint of another engine than `engine`.
     """
     async with database.begin() as session:
         target = await repository.public(session, name=of)
         if target is None or target.blob_key is None:
             msg = f"there is no public checkpoint octoai:{of}"
             raise NotFoundError(msg)
+        if engine is not None and target.data.get("engine") != engine:
+            msg = f"octoai:{of} is for {target.data.get('engine')}; octoai:{name} stands for {engine} alone"
+            raise InvalidError(msg)
         await blob_rows.pin(session, [target.blob_key])
         values = {field: getattr(target, field) for field in ("description", "size_bytes", "sha256", "blob_key")}
         values["data"] = target.data | {"alias_of": of}

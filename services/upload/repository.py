@@ -66,6 +66,12 @@ async def public(session: AsyncSession, *, asset_id: str | None = None, name: st
     return await session.scalar(wanted.where(which))
 
 
+async def public_checkpoints(session: AsyncSession) -> Sequence[Asset]:
+    """Return every public checkpoint that is ready, by name."""
+    wanted = select(Asset).where(Asset.is_public, Asset.asset_type == "checkpoint", Asset.status == "ready", _ALIVE)
+    return (await session.scalars(wanted.order_by(Asset.name))).all()
+
+
 async def page(
     session: AsyncSession, account_id: UUID, filters: Filters, *, limit: int, offset: int
 ) -> tuple[Sequence[Asset], int]:

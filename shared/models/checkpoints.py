@@ -1,7 +1,9 @@
 """Loads a checkpoint's parts from its folder, offline, with the real diffusers and transformers classes."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -10,6 +12,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 
 from shared.checkpoint_files import CheckpointInfo, read_folder
 from shared.engines import Engine
+from shared.models import single_file
+from shared.single_file import WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -25,19 +29,37 @@ class Components:
     scheduler_folder: Path
     """Any diffusers scheduler class reads its noise schedule and prediction type from here."""
 
+    @property
+    def zeros_for_empty_prompt(self) -> bool:
+        """Whether SDXL is given zeros where there is no negative prompt, as it was trained to, or the text of an empty one."""
+        index = json.loads((self.scheduler_folder.parent / "model_index.json").read_bytes())
+        return bool(index.get("force_zeros_for_empty_prompt", True))
+
 
 def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
     """Load every part. Raises InvalidError for a folder that is no checkpoint, OSError for missing weights."""
     info = read_folder(folder)
+    tokenizers = [CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)]
+    if info.engine is Engine.SDXL:
+        tokenizers.append(CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2", local_files_only=True))
+    parts = _load_single_file if (folder / WEIGHTS).is_file() else _load_folder
+    unet, vae, encoders = parts(folder, info.engine, dtype)
+    for part in (unet, vae, *encoders):
+        part.to(device).eval().requires_grad_(requires_grad=False)
+    return Components(info, unet, vae, tuple(encoders), tuple(tokenizers), folder / "scheduler")
+
+
+def _load_single_file(folder: Path, engine: Engine, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL, list[Any]]:
+    encoders = single_file.load_text_encoders(folder, engine, dtype)
+    return single_file.load_unet(folder, dtype), single_file.load_vae(folder, dtype), encoders
+
+
+def _load_folder(folder: Path, engine: Engine, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL, list[Any]]:
     options = {"local_files_only": True, "use_safetensors": True}
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **options)
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **options)
     encoders = [CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype, **options)]
-    tokenizers = [CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)]
-    if info.engine is Engine.SDXL:
+    if engine is Engine.SDXL:
         second = CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder_2", dtype=dtype, **options)
         encoders.append(second)
-        tokenizers.append(CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2", local_files_only=True))
-    for part in (unet, vae, *encoders):
-        part.to(device).eval().requires_grad_(requires_grad=False)
-    return Components(info, unet, vae, tuple(encoders), tuple(tokenizers), folder / "scheduler")
+    return unet, vae, encoders

@@ -35,11 +35,12 @@ def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str]
         "lora_adapter_metadata": json.dumps(adapters, indent=2, sort_keys=True, default=str),
     }
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(_with_ordered_metadata(save(tensors, metadata)))
+    partial.write_bytes(with_ordered_metadata(save(tensors, metadata)))
     partial.replace(path)
 
 
-def _with_ordered_metadata(file: bytes) -> bytes:
+def with_ordered_metadata(file: bytes) -> bytes:
+    """Return a safetensors file whose metadata is in order, so that equal contents give equal bytes."""
     # safetensors writes the metadata in a random order, and the file's sha256 would differ each time. The layout: the header's
     # length in 8 bytes, little-endian; the header, JSON padded with spaces to a multiple of 8; the tensors.
     length = int.from_bytes(file[:8], "little")

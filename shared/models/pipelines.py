@@ -1,7 +1,5 @@
 """Puts loaded components together as diffusers' own pipelines."""
 
-import json
-
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -21,7 +19,6 @@ def build(components: Components, scheduler: SchedulerMixin) -> Pipeline:
         )
     else:
         (first, second), (tokenizer, tokenizer_2) = components.text_encoders, components.tokenizers
-        index = json.loads((components.scheduler_folder.parent / "model_index.json").read_bytes())
         pipeline = StableDiffusionXLPipeline(
             components.vae,
             first,
@@ -30,7 +27,7 @@ def build(components: Components, scheduler: SchedulerMixin) -> Pipeline:
             tokenizer_2,
             components.unet,
             scheduler,
-            force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
+            force_zeros_for_empty_prompt=components.zeros_for_empty_prompt,
             add_watermarker=False,
         )
     pipeline.set_progress_bar_config(disable=True)

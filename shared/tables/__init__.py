@@ -5,7 +5,8 @@ from shared.tables.assets import Asset, AssetName, Blob
 from shared.tables.base import Base
 from shared.tables.generations import Generation
 from shared.tables.messaging import INBOXES, OUTBOXES, Context
-from shared.tables.tunes import Checkpoint, Trainer, Tune, TuneEvent, TuneFile
+from shared.tables.tunes import Checkpoint, Sample, Trainer, Tune, TuneEvent, TuneFile
+from shared.tables.webhooks import WebhookDelivery, WebhookSecret
 
 __all__ = [
     "INBOXES",
@@ -19,8 +20,11 @@ __all__ = [
     "Checkpoint",
     "Context",
     "Generation",
+    "Sample",
     "Trainer",
     "Tune",
     "TuneEvent",
     "TuneFile",
+    "WebhookDelivery",
+    "WebhookSecret",
 ]

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.states import LEASED, TERMINAL, TuneState
@@ -40,8 +40,11 @@ class Tune(Base):
     parameters: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
     """What the client set beyond OctoAI's fields (rank, learning rate, ...); what is absent is the recipe's default."""
     request: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """`details` as the client sent it, for the answer (an unset seed stays null there)."""
+    """`details` as the client sent it."""
     priority: Mapped[int] = mapped_column(default=0)
+    webhook: Mapped[str | None] = mapped_column(Text)
+    webhook_events: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
+    """What the webhook is called for: `start`, `progress`, `completed`."""
 
     state: Mapped[str] = mapped_column(Text)
     error_code: Mapped[str | None] = mapped_column(Text)
@@ -149,6 +152,21 @@ class Checkpoint(Base):
     epoch: Mapped[int] = mapped_column(BigInteger)
     blob_key: Mapped[str] = mapped_column(ForeignKey("blobs.key"))
     created_at: Mapped[CreatedAt]
+
+
+class Sample(Base):
+    """A picture for one of the tune's validation prompts; a repeated step replaces it. Kept until the tune is deleted."""
+
+    __tablename__ = "samples"
+
+    tune_id: Mapped[str] = mapped_column(ForeignKey("tunes.id"), primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """Position of its prompt in the request."""
+    blob_key: Mapped[str] = mapped_column(ForeignKey("blobs.key"))
+    created_at: Mapped[CreatedAt]
+
+    __table_args__ = (Index("ix_samples_blob_key", "blob_key"),)
 
 
 class Trainer(Base):

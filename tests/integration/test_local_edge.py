@@ -15,6 +15,7 @@ from deploy.local import edge, ports
 
 PARTS = ("store", "upload", "scheduler", "inference", "console")
 START_S = 20
+FIRST_SEEN = threading.Event()
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -23,6 +24,9 @@ class Echo(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        if self.path.endswith("/events/stream"):
+            self._stream()
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         said = {"part": self.server.part, "path": self.path, "host": self.headers["Host"], "bytes": len(body)}  # type: ignore[attr-defined]
         answer = json.dumps(said).encode()
@@ -32,6 +36,16 @@ class Echo(BaseHTTPRequestHandler):
         # The edge hangs up on a body that is too large.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.wfile.write(answer)
+
+    def _stream(self) -> None:
+        """Send one event, and the next only when the client says that it has the first."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b"data: first\n\n")
+        self.wfile.flush()
+        self.wfile.write(b"data: second\n\n" if FIRST_SEEN.wait(START_S) else b"data: too late\n\n")
 
     do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server calls
 
@@ -139,3 +153,12 @@ def test_the_admin_api_is_off(origin: httpx.Client) -> None:
     assert origin.get("/config/").json()["part"] == "console"
     with pytest.raises(httpx.ConnectError):
         httpx.get("http://127.0.0.1:2019/config/")
+
+
+def test_an_event_arrives_before_the_next_one_is_sent(origin: httpx.Client) -> None:
+    with origin.stream("GET", "/v1/tune/tune_1/events/stream") as answer:
+        lines = answer.iter_lines()
+        # Held back by the edge until the answer ends, it would come together with the second, after a long wait.
+        assert next(lines) == "data: first"
+        FIRST_SEEN.set()
+        assert [line for line in lines if line] == ["data: second"]

@@ -16,7 +16,7 @@ from services.trainer.adapters import add_adapters
 from services.trainer.base import load_base
 from services.trainer.conditioning import Captions
 from services.trainer.errors import BadBaseError, BadCheckpointError, BadImageError, NotFiniteError
-from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, StepReport, Stopped, Trained
+from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, SampleReport, StepReport, Stopped, Trained
 from services.trainer.spec import Job, Phase, TrainingImage, resolve_parameters
 from shared.checkpoint_files import read_folder
 from shared.engines import Engine
@@ -94,12 +94,11 @@ def trained(job: Job) -> bytes:
     return Path(result.file).read_bytes()
 
 
-@pytest.mark.parametrize("text_encoder_learning_rate", [0.0, 1e-3])
+@pytest.mark.parametrize("chosen", [{}, {"train_text_encoder": True}, {"optimizer": "adafactor"}], ids=str)
 @pytest.mark.parametrize("name", BASES)
 def test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
-    bases: dict[str, Path], tmp_path: Path, name: str, text_encoder_learning_rate: float
+    bases: dict[str, Path], tmp_path: Path, name: str, chosen: dict[str, object]
 ) -> None:
-    chosen = {"text_encoder_learning_rate": text_encoder_learning_rate}
     whole = trained(make_job(bases, tmp_path / "whole", name, **chosen))
     job = make_job(bases, tmp_path / "parts", name, **chosen)
     stopped, reports = run(job, stop_after=1)
@@ -117,6 +116,83 @@ def test_every_periodic_checkpoint_resumes_to_the_same_bytes(bases: dict[str, Pa
     assert [report.step for report in checkpoints_made] == [3, 6]
     for report in checkpoints_made:
         assert trained(job.model_copy(update={"resume_from": Path(report.file)})) == whole
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"optimizer": "adafactor"},
+        {"resolution": 64},
+        {"rank": 2},
+        {"alpha": 1.0},
+        {"learning_rate": 1e-2},
+        {"batch_size": 1},
+        {"train_text_encoder": True},
+        {"text_encoder_learning_rate": 1e-2},
+    ],
+    ids=str,
+)
+def test_what_a_tune_may_choose_changes_its_lora(bases: dict[str, Path], tmp_path: Path, chosen: dict[str, object]) -> None:
+    usual = trained(make_job(bases, tmp_path / "usual", steps=2))
+    assert trained(make_job(bases, tmp_path / "chosen", steps=2, **chosen)) != usual
+
+
+def test_pictures_for_validation_show_the_training_and_do_not_disturb_it(bases: dict[str, Path], tmp_path: Path) -> None:
+    prompts = {"validation_prompts": ["a photo of sks1 thing", "a photo of a thing"], "sample_steps": 2, "learning_rate": 0.02}
+    plain = trained(make_job(bases, tmp_path / "plain", learning_rate=0.02))
+    job = make_job(bases, tmp_path / "sampled", **prompts)
+
+    result, reports = run(job)
+
+    assert isinstance(result, Trained)
+    assert Path(result.file).read_bytes() == plain
+    drawn = {report.step: report for report in reports if isinstance(report, SampleReport)}
+    assert list(drawn) == [3, 6, STEPS]
+    assert drawn[3].seeds == drawn[6].seeds
+    pictures = {step: [Path(file).read_bytes() for file in report.files] for step, report in drawn.items()}
+    assert len({picture for both in pictures.values() for picture in both}) == 6
+    with Image.open(drawn[3].files[0]) as picture:
+        assert (picture.format, picture.size) == ("PNG", (NATIVE_SIZE_PX, NATIVE_SIZE_PX))
+
+    # A resumed run draws the very pictures again.
+    [third] = [report for report in reports if isinstance(report, CheckpointReport) and report.step == 3]
+    _, again = run(job.model_copy(update={"resume_from": Path(third.file)}))
+    repeated = {report.step: report for report in again if isinstance(report, SampleReport)}
+    assert {step: [Path(file).read_bytes() for file in report.files] for step, report in repeated.items()} == {
+        step: pictures[step] for step in (6, STEPS)
+    }
+
+
+def test_a_stop_while_pictures_are_drawn_ends_the_run_at_once_with_its_state(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path, validation_prompts=["sks1"], sample_steps=2)
+    reports: list[ChildReport] = []
+
+    def stop_requested() -> bool:
+        return PhaseReport(phase=Phase.SAMPLE) in reports
+
+    result = recipe.train(job, reports.append, stop_requested)
+
+    assert result == Stopped(steps_run=3)
+    assert [report.step for report in reports if isinstance(report, CheckpointReport)] == [3]
+    assert [report for report in reports if isinstance(report, SampleReport)] == []
+
+
+def test_pictures_are_drawn_a_bounded_number_of_times(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path, steps=1000, validation_prompts=["sks1"])
+    rounds = [step for step in range(1, job.steps + 1) if job.samples_at(step)]
+    assert len(rounds) <= job.sample_rounds
+    assert rounds[-1] == job.steps
+    assert all(step % job.checkpoint_every_steps == 0 for step in rounds[:-1])
+
+
+def test_the_stored_copies_are_shrunk_where_the_tune_says_so_and_never_grow(bases: dict[str, Path], tmp_path: Path) -> None:
+    job = make_job(bases, tmp_path, steps=1).model_copy(update={"shrink_to_px": 34})
+    run(job)
+    sizes = []
+    for image in job.images:
+        with Image.open(image.file) as picture:
+            sizes.append(picture.size)
+    assert sizes == [(34, 34), (32, 48), (60, 34)]
 
 
 def test_the_seed_decides_the_outcome(bases: dict[str, Path], tmp_path: Path) -> None:

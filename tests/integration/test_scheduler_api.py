@@ -1,151 +1,28 @@
 """The tune API, in the shapes that OctoAI's clients insist on, and what starts and ends a tune."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
-import httpx
 import pytest
 from sqlalchemy import func, select, update
 
-from services.scheduler import api
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reconciler
-from shared import accounts, blob_rows, names, web
-from shared.auth import Authenticator
-from shared.background import Background
-from shared.blobs import Stored
-from shared.db import Database
+from shared import names
+from shared.blobs import Blobs
 from shared.ids import new_id
-from shared.tables import OUTBOXES, Asset, AssetName, Blob, Context, Tune, TuneEvent
-
-SD15 = "image/stable-diffusion-v1-5"
-
-
-@dataclass
-class World:
-    """A scheduler's parts, a client of an account and one of a stranger, and a library without an upload service."""
-
-    database: Database
-    service: TuneService
-    client: httpx.AsyncClient
-    stranger: httpx.AsyncClient
-    account_id: UUID
-    platform_id: UUID
-
-    async def add_asset(self, name: str, asset_type: str = "file", *, status: str = "ready", **more: Any) -> str:
-        """Put an asset into the library, as upload does."""
-        asset_id, key = new_id("asset"), f"assets/{name}/{new_id('blob')}"
-        async with self.database.begin() as session:
-            await blob_rows.stage(session, Context.UPLOAD, key)
-            await blob_rows.commit(session, key, Stored("ab" * 32, 1))
-            values = {"account_id": self.account_id, "data": {"asset_type": asset_type}} | more
-            blob_key = key if status == "ready" else None
-            asset = Asset(
-                id=asset_id,
-                asset_type=asset_type,
-                name=name,
-                status=status,
-                blob_key=blob_key,
-                sha256="ab" * 32,
-                **values,
-            )
-            session.add(asset)
-            await session.flush()
-            await names.reserve(session, asset.account_id, name, "asset", asset_id)
-        return asset_id
-
-    async def verdict(self, asset_id: str, status: str) -> None:
-        """Give the verdict on an uploaded picture, without saying so to anybody."""
-        async with self.database.begin() as session:
-            key = f"assets/{asset_id}/x.png"
-            await blob_rows.stage(session, Context.UPLOAD, key)
-            await blob_rows.commit(session, key, Stored("cd" * 32, 1))
-            values = {"status": status, "blob_key": key if status == "ready" else None, "status_details": "no picture"}
-            await session.execute(update(Asset).where(Asset.id == asset_id).values(values))
-
-    async def body(self, name: str = "sks1-dog", **details: Any) -> dict[str, Any]:
-        """Return a request for a tune on a fresh picture."""
-        if "files" not in details:
-            details["files"] = [{"file_id": await self.add_asset(new_id("photo"))}]
-        base = {"base_checkpoint": {"checkpoint_id": "octoai:tiny-sd15"}, "steps": 10, "trigger_words": ["sks1"]}
-        return {"name": name, "details": base | details}
-
-    async def create(self, name: str = "sks1-dog", *, top: dict[str, Any] | None = None, **details: Any) -> dict[str, Any]:
-        answer = await self.client.post("/v1/tune", json=await self.body(name, **details) | (top or {}))
-        assert answer.status_code == httpx.codes.CREATED, answer.text
-        return answer.json()
-
-    async def row(self, tune_id: str) -> Tune:
-        async with self.database.begin() as session:
-            return await session.get_one(Tune, tune_id)
-
-    async def events(self, tune_id: str) -> list[tuple[int, str]]:
-        async with self.database.begin() as session:
-            rows = await session.execute(
-                select(TuneEvent.sequence, TuneEvent.type).where(TuneEvent.tune_id == tune_id).order_by(TuneEvent.sequence)
-            )
-            return [(sequence, kind) for sequence, kind in rows]
-
-    async def facts(self) -> list[tuple[str, int]]:
-        """Return the type and version of each fact that waits in the outbox, in order."""
-        outbox = OUTBOXES[Context.TUNES]
-        async with self.database.begin() as session:
-            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
-            return [(headers["ce_type"], json.loads(body)["version"]) for headers, body in rows]
-
-    async def name_holder(self, name: str) -> str | None:
-        async with self.database.begin() as session:
-            return await session.scalar(select(AssetName.holder_kind).where(AssetName.name == name))
-
-    async def train(self, tune_id: str) -> None:
-        """Bring a queued tune to the point where its LoRA waits to be registered."""
-        key = f"tunes/{tune_id}/1/lora.safetensors"
-        async with self.database.begin() as session:
-            await blob_rows.stage(session, Context.TUNES, key)
-            await blob_rows.commit(session, key, Stored("ef" * 32, 1))
-            values = {
-                "state": "publishing",
-                "lease_epoch": 1,
-                "lora_key": key,
-                "lora_sha256": "ef" * 32,
-                "trained_at": func.now(),
-            }
-            await session.execute(update(Tune).where(Tune.id == tune_id).values(values))
+from shared.tables import Asset, Blob, Context, Tune
+from tests.scheduler_world import SD15, World, make_world
 
 
 @pytest.fixture
-async def world(make_settings: Callable[..., SchedulerSettings], database_url: str) -> AsyncIterator[World]:
-    database = Database(database_url)
-    service = TuneService(make_settings(SchedulerSettings))
-    app = web.create_app("scheduler", lifespan=lambda _app: Background(), routers=[api.router(database, service)])  # pyright: ignore[reportArgumentType] - never entered
-    app.state.authenticator = Authenticator(database)
-
-    async def client(account: str) -> tuple[UUID, httpx.AsyncClient]:
-        async with database.begin() as session:
-            account_id = await accounts.create_account(session, account)
-            _, secret = await accounts.create_key(session, account_id, name="key", scopes=accounts.USER_SCOPES)
-        headers = {"Authorization": f"Bearer {secret}"}
-        transport = httpx.ASGITransport(app)
-        return account_id, httpx.AsyncClient(transport=transport, base_url="http://scheduler.test", headers=headers)
-
-    account_id, own = await client("studio")
-    _, stranger = await client("stranger")
-    async with database.begin() as session:
-        platform_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
-    world = World(database, service, own, stranger, account_id, platform_id)
-    data = {"asset_type": "checkpoint", "engine": SD15, "native_size_px": 64, "shape_class": "sd15-3f2a9c1d"}
-    await world.add_asset("tiny-sd15", "checkpoint", account_id=platform_id, is_public=True, data=data)
-    yield world
-    await own.aclose()
-    await stranger.aclose()
-    await database.close()
+async def world(make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs) -> AsyncIterator[World]:
+    async with make_world(make_settings, database_url, blobs) as world:
+        yield world
 
 
 async def test_a_new_tune_is_answered_in_full_and_queued(world: World) -> None:
@@ -209,6 +86,21 @@ WRONG: list[tuple[dict[str, Any], list[str | int]]] = [
     ({"trigger_words": []}, ["body", "details", "trigger_words"]),
     ({"trigger_words": ["a", "b"]}, ["body", "details", "trigger_words"]),
     ({"trigger_words": [" "]}, ["body", "details", "trigger_words"]),
+    ({"engine": "image/stable-diffusion-xl-v1-0"}, ["body", "details", "engine"]),
+    (
+        {"base_checkpoint": {"checkpoint_id": "octoai:tiny-sd15", "engine": "image/flux-dev"}},
+        ["body", "details", "base_checkpoint", "engine"],
+    ),
+    ({"tune_type": "text_to_speech_rvc_tune"}, ["body", "details", "tune_type"]),
+    ({"rank": 129}, ["body", "details", "rank"]),
+    ({"learning_rate": 0.2}, ["body", "details", "learning_rate"]),
+    ({"optimizer": "magic"}, ["body", "details", "optimizer"]),
+    ({"resolution": 256}, ["body", "details", "resolution"]),
+    ({"validation_prompts": ["a"] * 5}, ["body", "details", "validation_prompts"]),
+    ({"train_text_encoder": False, "text_encoder_learning_rate": 0.1}, ["body", "details", "text_encoder_learning_rate"]),
+    ({"webhook": "ftp://example.com"}, ["body", "webhook"]),
+    ({"webhook": "http://192.168.0.1/hook"}, ["body", "webhook"]),
+    ({"webhook": "https://example.com", "webhook_events_filter": ["everything"]}, ["body", "webhook_events_filter", 0]),
     ({"seed": 2**32}, ["body", "details", "seed"]),
     ({"base_checkpoint": {"checkpoint_id": "octoai:none"}}, ["body", "details", "base_checkpoint", "checkpoint_id"]),
     ({"base_checkpoint": {"checkpoint_id": "tiny-sd15"}}, ["body", "details", "base_checkpoint", "checkpoint_id"]),
@@ -218,8 +110,8 @@ WRONG: list[tuple[dict[str, Any], list[str | int]]] = [
 async def test_what_is_wrong_with_a_request_is_said_at_the_field(world: World) -> None:
     good = await world.body()
     for change, loc in WRONG:
-        top = {key: value for key, value in change.items() if key == "name"}
-        body = good | top | {"details": good["details"] | {k: v for k, v in change.items() if k != "name"}}
+        top = {key: value for key, value in change.items() if key in {"name", "webhook", "webhook_events_filter"}}
+        body = good | top | {"details": good["details"] | {k: v for k, v in change.items() if k not in top}}
 
         answer = await world.client.post("/v1/tune", json=body)
 
@@ -377,3 +269,86 @@ async def test_the_events_of_a_tune_come_in_order_without_a_gap(world: World) ->
     assert [(event["sequence"], event["type"]) for event in first["data"]] == [(1, "tune.queued")]
     assert first["has_more"] is True
     assert [(event["sequence"], event["type"]) for event in rest["data"]] == [(2, "tune.cancelled")]
+
+
+async def test_a_get_may_name_a_content_type_and_a_cancel_may_have_no_body(world: World) -> None:
+    tune = await world.create()
+
+    got = await world.client.get(f"/v1/tune/{tune['id']}", headers={"Content-Type": "application/json", "Accept": ""})
+    cancelled = await world.client.post(f"/v1/tune/{tune['id']}/cancel", headers={"Content-Type": "application/json"})
+
+    assert (got.status_code, cancelled.status_code) == (200, 200)
+
+
+async def test_what_old_clients_send_besides_is_accepted(world: World) -> None:
+    """The guide's body: `tune_type` at the top, a name on the checkpoint, and nulls for what is left to the server."""
+    base = {"checkpoint_id": "octoai:tiny-sd15", "name": "what the page called it", "engine": None}
+    top = {"tune_type": "lora_tune", "description": None, "continue_on_rejection": None, "unknown": 1}
+
+    tune = await world.create(base_checkpoint=base, resize_images=None, seed=None, engine=SD15, top=top)
+
+    assert tune["details"]["base_checkpoint"] == {
+        "checkpoint_id": tune["details"]["base_checkpoint"]["checkpoint_id"],
+        "engine": SD15,
+        "name": "octoai:tiny-sd15",
+    }
+    assert tune["details"]["resize_images"] is False
+    assert isinstance(tune["details"]["seed"], int)
+
+
+async def test_the_options_of_a_tune_are_answered_and_passed_on_to_its_trainer(world: World) -> None:
+    chosen = {
+        "rank": 4,
+        "alpha": 8.0,
+        "learning_rate": 5e-4,
+        "optimizer": "adafactor",
+        "batch_size": 2,
+        "resolution": 96,
+        "train_text_encoder": True,
+        "text_encoder_learning_rate": 1e-4,
+        "validation_prompts": ["a photo of sks1 on a beach"],
+        "checkpoint_every_steps": 20,
+    }
+
+    tune = await world.create(**chosen)
+
+    assert {name: tune["details"][name] for name in chosen} == chosen
+    assert (await world.row(tune["id"])).parameters == chosen
+
+
+async def test_result_tells_which_files_were_left_out_as_soon_as_one_is(world: World) -> None:
+    good, bad, late = await world.add_asset("good"), await world.add_asset("bad", status="error"), new_id("photo")
+    slow = await world.add_asset(late, status="uploaded")
+    files = [{"file_id": file} for file in (good, bad, slow)]
+    tune = await world.create(files=files, top={"continue_on_rejection": True})
+    assert tune["result"]["rejected_assets"] == [bad]
+    assert tune["result"]["unready_assets"] == [slow]
+
+    impatient = TuneService(world.settings.model_copy(update={"files_timeout_s": 1e-6}))
+    async with world.database.begin() as session:
+        await impatient.settle(session, tune["id"])
+
+    shown = (await world.client.get(f"/v1/tune/{tune['id']}")).json()
+    assert (await world.row(tune["id"])).state == "queued"
+    assert shown["result"] == {
+        "number_of_available_assets": 1,
+        "output_assets": [],
+        "rejected_assets": [bad],
+        "unready_assets": [slow],
+    }
+
+
+async def test_a_lora_that_is_deleted_before_its_tune_hears_of_it_was_there_all_the_same(world: World) -> None:
+    tune = await world.create("dog")
+    await world.train(tune["id"])
+    async with world.database.begin() as session:
+        await names.release(session, "tune", tune["id"])
+    lora_id = await world.add_asset("dog", "lora", tune_id=tune["id"])
+    async with world.database.begin() as session:
+        gone = {"status": "deleted", "blob_key": None, "deleted_at": func.now()}
+        await session.execute(update(Asset).where(Asset.id == lora_id).values(gone))
+
+    await Reconciler(world.database, world.service).run_once()
+
+    shown = (await world.client.get(f"/v1/tune/{tune['id']}")).json()
+    assert (shown["status"], shown["output_lora_ids"]) == ("succeeded", [lora_id])

@@ -14,7 +14,7 @@ from shared.blobs import Blobs
 from shared.events import TuneCancelRequested
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from shared.tables import Checkpoint, Trainer, Tune
+from shared.tables import Checkpoint, Sample, Trainer, Tune, TuneEvent
 from tests.trainer_world import World, eventually, make_world
 
 
@@ -46,6 +46,23 @@ async def test_a_queued_tune_is_trained_and_its_lora_stored(world: World) -> Non
     events = await world.event_types(tune_id)
     assert events[0] == "tune.started"
     assert events[-1] == "tune.trained"
+
+
+async def test_pictures_for_validation_are_stored_and_told_before_the_tune_counts_as_trained(world: World) -> None:
+    prompts = ["sks1 on a beach", "sks1 in snow"]
+    tune_id = await world.queue_tune(steps=10, parameters={"validation_prompts": prompts})
+    async with world.trainer():
+        await world.until(tune_id, TuneState.PUBLISHING)
+
+    async with world.database.begin() as session:
+        told = select(TuneEvent.data).where(TuneEvent.tune_id == tune_id, TuneEvent.type == "tune.sampled")
+        rounds = list(await session.scalars(told.order_by(TuneEvent.sequence)))
+        kept = list(await session.scalars(select(Sample.blob_key).order_by(Sample.step, Sample.number)))
+    assert [drawn["step"] for drawn in rounds] == [4, 8, 10]
+    assert [sample["prompt"] for sample in rounds[0]["samples"]] == prompts
+    assert kept == [sample["key"] for drawn in rounds for sample in drawn["samples"]]
+    assert (await world.blobs.get_bytes(kept[0], max_bytes=1000)).startswith(b"sample-4-0 ")
+    assert (await world.event_types(tune_id))[-1] == "tune.trained"
 
 
 async def test_two_runs_of_one_tune_give_one_lora(world: World) -> None:

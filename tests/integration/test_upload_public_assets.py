@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.local import checkpoints
 from services.upload import public_assets
 from services.upload.settings import UploadSettings
 from shared import checkpoint_files
@@ -128,3 +129,16 @@ async def test_what_is_no_checkpoint_is_refused(world: UploadWorld, tmp_path: Pa
         await public_assets.register_checkpoint(world.database, world.blobs, tmp_path / "x.tar", name="x")
     with pytest.raises(NotFoundError, match="octoai:nothing"):
         await public_assets.switch_alias(world.database, name="default-sd15", of="nothing")
+
+
+async def test_a_default_is_of_one_engine(world: UploadWorld, tmp_path: Path) -> None:
+    await public_assets.register_checkpoint(world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15")
+
+    with pytest.raises(
+        InvalidError, match=r"octoai:tiny-sd15 is for image/stable-diffusion-v1-5; octoai:default-sdxl stands for"
+    ):
+        await checkpoints.use(world.database, "tiny-sd15", "default-sdxl")
+    await checkpoints.use(world.database, "tiny-sd15", "default-sd15")
+
+    listed = await public_assets.checkpoints(world.database)
+    assert [(asset.name, asset.data.get("alias_of")) for asset in listed] == [("default-sd15", "tiny-sd15"), ("tiny-sd15", None)]

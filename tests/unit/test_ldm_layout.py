@@ -7,8 +7,8 @@ import pytest
 from shared import ldm_layout
 from shared.ldm_layout import Shapes, TextShape, UNetShape, VaeShape
 
-SD15 = UNetShape(4, (320, 640, 1280, 1280), 2, (1, 1, 1, 0), 1, 768, None)
-SDXL = UNetShape(4, (320, 640, 1280), 2, (0, 2, 10), 10, 2048, 2816)
+SD15 = UNetShape(4, (320, 640, 1280, 1280), 2, (1, 1, 1, 0), 1, 768, None, False)
+SDXL = UNetShape(4, (320, 640, 1280), 2, (0, 2, 10), 10, 2048, 2816, True)
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,3 @@ def test_what_differs_is_named() -> None:
         "it has no 'b'",
         "it holds 'c', which is no part of it",
     ]
-
-
-def test_a_convolution_of_one_pixel_is_a_matrix() -> None:
-    assert ldm_layout.bare([8, 4, 1, 1]) == (8, 4)
-    assert ldm_layout.bare([8, 1]) == (8, 1)
-    assert ldm_layout.bare([8, 4, 3, 3]) == (8, 4, 3, 3)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.engines import Engine
+from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
 from shared.lora_files import KeyFormat, read_lora
 from tests.upload_world import lora, safetensors
@@ -167,3 +167,10 @@ def test_no_damage_to_a_header_does_more_than_a_refusal(tmp_path: Path) -> None:
             read_lora(_write(tmp_path, bytes(damaged)))
         except InvalidError as error:
             assert error.message
+
+
+def test_a_lora_of_others_is_for_the_published_checkpoint(tmp_path: Path) -> None:
+    assert read_lora(_write(tmp_path, lora(features=768))).shape_class == FULL_SIZE_SHAPES[Engine.SD15]
+    assert read_lora(_write(tmp_path, lora(features=2048))).shape_class == FULL_SIZE_SHAPES[Engine.SDXL]
+    assert read_lora(_write(tmp_path, lora(features=128))).shape_class is None
+    assert read_lora(_write(tmp_path, lora(metadata={"shape_class": "sd15-3f2a9c1d"}))).shape_class == "sd15-3f2a9c1d"

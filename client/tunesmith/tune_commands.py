@@ -1,0 +1,178 @@
+"""The client's commands for tunes."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from tunesmith.client import Client
+from tunesmith.local import connect, fail
+from tunesmith.models import Tune, WhatIf
+
+console = Console()
+tune = typer.Typer(help="Fine-tunes.", no_args_is_help=True)
+_IMAGES = {".png", ".jpg", ".jpeg"}
+_GIB = 2**30
+
+
+@tune.command("create")
+def create_tune(
+    name: Annotated[str, typer.Argument(help="The tune's name, and then its LoRA's.")],
+    images: Annotated[list[Path], typer.Argument(exists=True, help="Images, or folders of them.")],
+    trigger_word: Annotated[str, typer.Option(help="The word that will stand for the subject, e.g. sks1.")],
+    base: Annotated[str, typer.Option(help="The checkpoint to tune.")] = "octoai:default-sd15",
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 500,
+    seed: Annotated[int | None, typer.Option(help="Makes a tune repeatable.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the LoRA.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Scale of the LoRA is alpha / rank.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw or adafactor.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Size to train at, in pixels.")] = None,
+    train_text_encoder: Annotated[bool | None, typer.Option(help="Train the text encoders as well.")] = None,
+    text_encoder_learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the text encoders.")] = None,
+    validation_prompt: Annotated[list[str] | None, typer.Option(help="Draw this at each checkpoint; up to four times.")] = None,
+    checkpoint_every_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    resize_images: Annotated[bool, typer.Option("--resize-images", help="Store smaller training copies.")] = False,
+    webhook: Annotated[str | None, typer.Option(help="An address to be told how it goes on.")] = None,
+    webhook_event: Annotated[
+        list[str] | None, typer.Option(help="start, progress or completed; may be given several times.")
+    ] = None,
+    whatif: Annotated[bool, typer.Option("--whatif", help="Only say what would become of it; the images are uploaded.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch it to its end.")] = False,
+) -> None:
+    """Upload images and start a tune on them. A text file beside an image holds its caption."""
+    files = [file for path in images for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    files = [file for file in files if file.suffix.lower() in _IMAGES]
+    if not files:
+        fail(f"images: no {', '.join(sorted(_IMAGES))} among what was given")
+    chosen = {
+        "rank": rank,
+        "alpha": alpha,
+        "learning_rate": learning_rate,
+        "optimizer": optimizer,
+        "batch_size": batch_size,
+        "resolution": resolution,
+        "train_text_encoder": train_text_encoder,
+        "text_encoder_learning_rate": text_encoder_learning_rate,
+        "validation_prompts": validation_prompt,
+        "checkpoint_every_steps": checkpoint_every_steps,
+        "resize_images": resize_images or None,
+    }
+    request: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
+    request |= {"base": base, "trigger_word": trigger_word, "steps": steps, "seed": seed}
+    with connect() as client:
+        request["files"] = _upload(client, name, files, wait=whatif)
+        if whatif:
+            names = {file_id: file.name for (file_id, _), file in zip(request["files"], files, strict=True)}
+            _show_what_if(client.what_if(name, **request), names)
+            return
+        made = client.create_tune(name, webhook=webhook, webhook_events_filter=webhook_event, **request)
+    console.print(f"{made.id}  {made.name}  {made.status}", highlight=False)
+    for warning in made.warnings:
+        console.print(f"warning: {warning['message']}", highlight=False)
+    if wait:
+        watch_tune(made.id)
+
+
+def _upload(client: Client, name: str, files: list[Path], *, wait: bool) -> list[tuple[str, str | None]]:
+    """Upload images under names of the tune's; one that is there from an earlier call is taken as it is."""
+    there = {item.name: item for item in client.assets(asset_type="file")}
+    pairs: list[tuple[str, str | None]] = []
+    for file in files:
+        text, stem = file.with_suffix(".txt"), re.sub(r"[^a-zA-Z0-9_-]+", "-", file.stem)
+        asset = there.get(f"{name}-{stem}")
+        if asset:
+            console.print(f"{file.name}: uses {asset.name}, which was uploaded before", style="dim", highlight=False)
+        else:
+            asset = client.upload(file, name=f"{name}-{stem}")
+        if wait:
+            client.wait_for_asset(asset)
+        pairs.append((asset.id, text.read_text().strip() if text.exists() else None))
+    return pairs
+
+
+def _show_what_if(found: WhatIf, names: dict[str, str]) -> None:
+    for lint in found.lint:
+        about = names.get(lint["file_id"], "the tune")
+        console.print(f"{about}: {lint['message']} ({lint['code']})", highlight=False)
+    cost = found.estimate
+    console.print(f"time: about {cost.seconds:.0f} s ({cost.basis})", highlight=False)
+    console.print(f"memory: about {cost.memory_bytes / _GIB:.1f} GiB", highlight=False)
+
+
+@tune.command("list")
+def list_tunes(
+    name: Annotated[str | None, typer.Option(help="Only the tune of this name.")] = None,
+    trigger_word: Annotated[str | None, typer.Option(help="Only tunes with this trigger word.")] = None,
+) -> None:
+    """List the tunes, newest first."""
+    filters = {key: value for key, value in {"name": name, "trigger_words": trigger_word}.items() if value is not None}
+    table = Table("id", "name", "status", "step", "lora", box=None)
+    with connect() as client:
+        for item in client.tunes(**filters):
+            step = f"{item.progress.step}/{item.progress.steps}" if item.progress else ""
+            table.add_row(item.id, item.name, item.status, step, " ".join(item.output_lora_ids))
+    console.print(table)
+
+
+@tune.command("show")
+@tune.command("get", hidden=True)
+def show_tune(tune_id: str) -> None:
+    """Show a tune."""
+    with connect() as client:
+        console.print_json(client.tune(tune_id).model_dump_json())
+
+
+@tune.command("watch")
+def watch_tune(tune_id: str) -> None:
+    """Show a tune's progress until it ends; exits with 1 unless it succeeds."""
+    with connect() as client, Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")) as bar:
+        task = bar.add_task(tune_id, total=None, note="")
+        last: Tune | None = None
+        for last in client.watch(tune_id):
+            if last.progress:
+                note = f"step {last.progress.step}" + (f", loss {last.progress.loss:.3f}" if last.progress.loss else "")
+                bar.update(task, total=last.progress.steps, completed=last.progress.step, note=note)
+    assert last is not None  # noqa: S101 - watching yields at least once
+    console.print(f"{last.id}  {last.name}  {last.status} {last.status_details}", highlight=False)
+    if last.status != "succeeded":
+        raise typer.Exit(1)
+
+
+@tune.command("events")
+def tune_events(
+    tune_id: str,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the tune has ended.")] = False,
+    after: Annotated[int, typer.Option(help="Only events with a larger sequence number.")] = 0,
+) -> None:
+    """Print what happened to a tune, one JSON object a line."""
+    with connect() as client:
+        for event in client.follow_tune(tune_id, after) if follow else client.tune_events(tune_id, after):
+            console.print(json.dumps(event), highlight=False, soft_wrap=True, markup=False)
+
+
+@tune.command("cancel")
+def cancel_tune(tune_id: str) -> None:
+    """Ask a tune to stop."""
+    with connect() as client:
+        console.print(client.cancel_tune(tune_id).status)
+
+
+@tune.command("delete")
+def delete_tune(tune_id: str) -> None:
+    """Delete a tune; its images and its LoRA stay."""
+    with connect() as client:
+        client.delete_tune(tune_id)
+
+
+@tune.command("webhook-secret")
+def webhook_secret() -> None:
+    """Print what the account's webhooks are signed with."""
+    with connect() as client:
+        console.print(client.webhook_secret(), highlight=False)

@@ -1,0 +1,52 @@
+"""Loads the parts of a single-file checkpoint with diffusers' own conversion, offline.
+
+The file lies in a folder with the configuration that `shared.single_file` inferred for it. Each part is read alone: a file of
+seven gigabytes is never in memory twice, and no part is mistaken for another of its width.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors import safe_open
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from shared import ldm_shapes, vae_files
+from shared.engines import Engine
+from shared.single_file import WEIGHTS
+
+
+def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
+    """Load the denoiser."""
+    weights = _read(folder, ldm_shapes.UNET)
+    return UNet2DConditionModel.from_single_file(weights, subfolder="unet", torch_dtype=dtype, **_local(folder))
+
+
+def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
+    """Load the autoencoder."""
+    weights = _read(folder, vae_files.PREFIX)
+    return AutoencoderKL.from_single_file(weights, subfolder="vae", torch_dtype=dtype, **_local(folder))
+
+
+def load_text_encoders(folder: Path, engine: Engine, dtype: torch.dtype) -> list[Any]:
+    """Load the text encoder of SD 1.5, or both of SDXL."""
+    parts = [(CLIPTextModel, "text_encoder", ldm_shapes.CLIP[engine])]
+    if engine is Engine.SDXL:
+        parts.append((CLIPTextModelWithProjection, "text_encoder_2", ldm_shapes.OPEN_CLIP))
+    return [
+        create_diffusers_clip_model_from_ldm(kind, _read(folder, prefix), subfolder=name, torch_dtype=dtype, **_local(folder))
+        for kind, name, prefix in parts
+    ]
+
+
+def _read(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as file:
+        names = [name for name in file.keys() if name.startswith(prefix) and not name.endswith(ldm_shapes.IGNORED)]  # noqa: SIM118 - no mapping
+        return {name: file.get_tensor(name) for name in names}
+
+
+def _local(folder: Path) -> dict[str, Any]:
+    return {"config": str(folder), "local_files_only": True}

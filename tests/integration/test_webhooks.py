@@ -1,0 +1,205 @@
+"""Webhooks: told of a tune's events, signed, again and again until the receiver has them, and never into our own network."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from services.scheduler.settings import SchedulerSettings
+from services.scheduler.webhooks import Webhooks
+from shared import leases
+from shared.blobs import Blobs
+from shared.tables import WebhookDelivery
+from tests.scheduler_world import World, make_world
+from tests.trainer_world import claim_next, eventually
+
+
+@dataclass
+class Receiver:
+    """An endpoint that answers with the statuses it was given, the last of them for ever, and keeps what it got."""
+
+    url: str = ""
+    statuses: list[int] = field(default_factory=lambda: [204])
+    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()[1:]
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head if line)}
+        self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
+        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        writer.write(f"HTTP/1.1 {status} X\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+
+    @property
+    def said(self) -> list[str]:
+        return [json.loads(body)["type"] for _, body in self.got]
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.answer, "127.0.0.1", 0)
+    receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    async with server:
+        yield receiver
+
+
+@pytest.fixture
+async def world(make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs) -> AsyncIterator[World]:
+    # No pause between attempts: a delivery that failed is due again at once.
+    settings = {"webhook_allow_private": True, "webhook_retry_s": 1e-9, "webhook_attempts": 3}
+    async with make_world(make_settings, database_url, blobs, **settings) as world:
+        yield world
+
+
+async def deliver(world: World, **settings: object) -> None:
+    """Call webhooks until nothing is due."""
+    webhooks = Webhooks(world.database, world.notices, world.settings.model_copy(update=settings))
+    async with webhooks._http:
+        while await webhooks.deliver_next():
+            pass
+
+
+async def rows(world: World) -> list[WebhookDelivery]:
+    async with world.database.begin() as session:
+        return list(await session.scalars(select(WebhookDelivery).order_by(WebhookDelivery.sequence)))
+
+
+async def cancelled(world: World, receiver: Receiver, **top: Any) -> str:
+    """Make a tune with a webhook, claim it and end it."""
+    tune_id = (await world.create(top={"webhook": receiver.url, **top}))["id"]
+    await claim_next(world.database)
+    await world.client.post(f"/v1/tune/{tune_id}/cancel")
+    async with world.database.begin() as session:
+        await leases.cancelled(session, tune_id, 1)
+    return tune_id
+
+
+async def test_a_webhook_is_told_in_order_and_signed_so_that_its_receiver_can_tell(world: World, receiver: Receiver) -> None:
+    tune_id = await cancelled(world, receiver)
+    secret = (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
+
+    await deliver(world)
+
+    assert receiver.said == ["tune.started", "tune.cancelled"]
+    for headers, body in receiver.got:
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        key = base64.b64decode(secret.removeprefix("whsec_"))
+        digest = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
+        assert headers["webhook-signature"] == f"v1,{digest}"
+        assert headers["content-type"] == "application/json"
+    last = json.loads(receiver.got[-1][1])["data"]
+    assert (last["tune_id"], last["name"], last["status"], last["sequence"]) == (tune_id, "sks1-dog", "cancelled", 4)
+    assert {row.state for row in await rows(world)} == {"delivered"}
+
+
+async def test_for_a_day_after_a_change_the_old_secret_signs_as_well(world: World, receiver: Receiver) -> None:
+    old = (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
+    new = (await world.client.post("/v1/tunes/webhook-secret/rotate")).json()["secret"]
+    assert old != new == (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
+    assert (await world.stranger.get("/v1/tunes/webhook-secret")).json()["secret"] not in {old, new}
+
+    await cancelled(world, receiver, webhook_events_filter=["completed"])
+    await deliver(world)
+
+    assert receiver.said == ["tune.cancelled"]
+    assert len(receiver.got[0][0]["webhook-signature"].split(" ")) == 2
+
+
+async def test_a_receiver_that_fails_is_asked_again_with_the_same_id_and_body(world: World, receiver: Receiver) -> None:
+    receiver.statuses = [500, 302, 200]
+    await cancelled(world, receiver, webhook_events_filter=["completed"])
+
+    await deliver(world)
+
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+    assert len({body for _, body in receiver.got}) == 1
+    [row] = await rows(world)
+    assert (row.state, row.attempt, row.last_status) == ("delivered", 3, 200)
+
+
+async def test_a_redirect_is_a_failure_and_after_the_last_attempt_it_is_given_up(world: World, receiver: Receiver) -> None:
+    receiver.statuses = [302]
+    await cancelled(world, receiver, webhook_events_filter=["completed"])
+
+    await deliver(world)
+
+    [row] = await rows(world)
+    assert (row.state, row.attempt, row.last_error) == ("failed", 3, "it answered 302; redirects are not followed")
+    assert len(receiver.got) == 3
+
+
+async def test_a_receiver_that_is_gone_is_left_alone(world: World, receiver: Receiver) -> None:
+    receiver.statuses = [410]
+    await cancelled(world, receiver, webhook_events_filter=["completed"])
+
+    await deliver(world)
+
+    assert [(row.state, row.attempt) for row in await rows(world)] == [("failed", 1)]
+
+
+async def test_a_name_that_leads_into_our_own_network_is_not_called(world: World, receiver: Receiver) -> None:
+    url = receiver.url.replace("127.0.0.1", "localhost")
+    await cancelled(world, receiver, webhook=url, webhook_events_filter=["completed"])
+
+    await deliver(world, webhook_allow_private=False)
+
+    [row] = await rows(world)
+    assert (row.state, row.last_status) == ("failed", None)
+    assert "localhost has no public address" in (row.last_error or "")
+    assert receiver.got == []
+
+
+async def test_progress_is_thinned_out_and_what_waits_makes_way_for_the_newer(world: World, receiver: Receiver) -> None:
+    tune_id = (await world.create(top={"webhook": receiver.url, "webhook_events_filter": ["progress"]}))["id"]
+    await claim_next(world.database)
+
+    async def progress(step: int) -> None:
+        async with world.database.begin() as session:
+            await leases.progress(session, tune_id, 1, step=step, loss=0.5, steps_per_second=1.0, steps_run=1)
+
+    async def age() -> None:
+        async with world.database.begin() as session:
+            past = func.now() - text("interval '1 second'")
+            await session.execute(update(WebhookDelivery).values(created_at=past))
+
+    await progress(1)
+    await progress(2)
+    assert [json.loads(row.body)["data"]["step"] for row in await rows(world)] == [1]
+    await age()
+    await progress(3)
+    assert [json.loads(row.body)["data"]["step"] for row in await rows(world)] == [3]
+    await deliver(world)
+    await age()
+    await progress(4)
+    assert [(row.state, json.loads(row.body)["data"]["step"]) for row in await rows(world)] == [("delivered", 3), ("pending", 4)]
+
+
+async def test_two_senders_make_each_call_once_and_a_tunes_calls_one_after_the_other(world: World, receiver: Receiver) -> None:
+    for number in range(3):
+        await world.create(f"dog-{number}", top={"webhook": receiver.url})
+        held = await claim_next(world.database)
+        async with world.database.begin() as session:
+            await leases.fail(session, held.tune.id, 1, code="bad_image", message="no picture")
+    senders = [asyncio.create_task(Webhooks(world.database, world.notices, world.settings).run()) for _ in range(2)]
+
+    async def all_delivered() -> bool | None:
+        return all(row.state == "delivered" for row in await rows(world)) or None
+
+    await eventually(all_delivered, 60)
+    for sender in senders:
+        sender.cancel()
+    await asyncio.gather(*senders, return_exceptions=True)
+
+    ids = [headers["webhook-id"] for headers, _ in receiver.got]
+    assert len(ids) == len(set(ids)) == 6
+    told = [(body["data"]["name"], body["type"]) for body in (json.loads(got) for _, got in receiver.got)]
+    for number in range(3):
+        assert [kind for name, kind in told if name == f"dog-{number}"] == ["tune.started", "tune.failed"]

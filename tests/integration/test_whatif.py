@@ -1,0 +1,145 @@
+"""What would become of a tune: refused as it would be, judged and estimated, and nothing left behind."""
+
+import io
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from sqlalchemy import func, select, update
+
+from services.scheduler.picture_measures import Measurer
+from services.scheduler.settings import SchedulerSettings
+from shared.blobs import Blobs
+from shared.tables import Asset, AssetName, Tune
+from tests.scheduler_world import World, make_world
+
+
+@pytest.fixture
+async def world(make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs) -> AsyncIterator[World]:
+    async with make_world(make_settings, database_url, blobs) as world:
+        yield world
+
+
+def picture(seed: int, size: tuple[int, int] = (96, 96), *, blur: float = 0.0, shift: int = 0) -> bytes:
+    """A picture of random patches; `blur` takes its detail, `shift` makes all of it a little brighter."""
+    patches = np.random.default_rng(seed).integers(0, 200, (6, 6, 3), dtype=np.uint8) + shift
+    image = Image.fromarray(patches.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    image.filter(ImageFilter.GaussianBlur(blur)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+async def add(world: World, blobs: Blobs, name: str, data: bytes) -> str:
+    asset_id = await world.add_asset(name)
+    async with world.database.begin() as session:
+        key = await session.scalar(select(Asset.blob_key).where(Asset.id == asset_id))
+    assert key is not None
+    await blobs.put_bytes(key, data)
+    return asset_id
+
+
+async def ask(world: World, name: str = "sks1-dog", **details: Any) -> httpx.Response:
+    return await world.client.post("/v1/tune?whatif=true", json=await world.body(name, **details))
+
+
+async def estimate(world: World, file_id: str, **details: Any) -> dict[str, Any]:
+    answer = await ask(world, files=[{"file_id": file_id}], **details)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["estimate"]
+
+
+async def test_each_weakness_of_a_set_of_pictures_is_named_with_its_picture(world: World, blobs: Blobs) -> None:
+    ids = {
+        "good": await add(world, blobs, "good", picture(1)),
+        "alike": await add(world, blobs, "alike", picture(1, shift=3)),
+        "blurred": await add(world, blobs, "blurred", picture(2, blur=12)),
+        "small": await add(world, blobs, "small", picture(3, (40, 40))),
+        "long": await add(world, blobs, "long", picture(4, (300, 100))),
+        "broken": await add(world, blobs, "broken", b"no picture"),
+        "unsaid": await add(world, blobs, "unsaid", picture(5)),
+        "unchecked": await world.add_asset("unchecked", status="uploaded"),
+    }
+    names = {file_id: name for name, file_id in ids.items()}
+    files = [{"file_id": file_id, "caption": "a dog" if name == "unsaid" else "sks1"} for name, file_id in ids.items()]
+
+    answer = await ask(world, files=[*files, files[0]], steps=100)
+
+    assert answer.status_code == 200, answer.text
+    found = {(lint["code"], names.get(lint["file_id"])) for lint in answer.json()["lint"]}
+    assert found == {
+        ("near_duplicate", "alike"),
+        ("blurred", "blurred"),
+        ("too_small", "small"),
+        ("extreme_aspect", "long"),
+        ("unreadable", "broken"),
+        ("caption_without_trigger_word", "unsaid"),
+        ("not_checked_yet", "unchecked"),
+        ("repeated_file", "good"),
+        ("few_steps", None),
+    }
+    assert all(lint["message"] for lint in answer.json()["lint"])
+
+
+async def test_nothing_is_started_and_nothing_reserved(world: World, blobs: Blobs) -> None:
+    file_id = await add(world, blobs, "photo", picture(1))
+
+    for _ in range(2):
+        assert (await ask(world, files=[{"file_id": file_id}])).status_code == 200
+
+    async with world.database.begin() as session:
+        assert await session.scalar(select(func.count()).select_from(Tune)) == 0
+        assert await session.scalar(select(func.count()).where(AssetName.name == "sks1-dog")) == 0
+    await world.create("sks1-dog")
+
+
+async def test_what_would_be_refused_is_refused_in_the_same_way(world: World) -> None:
+    body = await world.body("dog", steps=0)
+    assert (await world.client.post("/v1/tune?whatif=true", json=body)).json() == (
+        await world.client.post("/v1/tune", json=body)
+    ).json()
+    unknown = await ask(world, files=[{"file_id": "asset_unknown"}])
+    assert (unknown.status_code, unknown.json()["detail"][0]["loc"]) == (422, ["body", "details", "files", 0, "file_id"])
+    await world.create("dog")
+    assert (await ask(world, "dog")).status_code == 409
+
+
+async def test_the_time_is_that_of_the_tunes_that_were_trained_here(world: World, blobs: Blobs) -> None:
+    file_id = await add(world, blobs, "photo", picture(1))
+    first = await estimate(world, file_id, steps=100)
+    assert first["basis"] == "a small checkpoint on two CPU cores"
+    done = await world.create("done", steps=100)
+    await world.train(done["id"])
+    async with world.database.begin() as session:
+        # 10 steps a second, and 5 s beside them.
+        times = {"started_at": func.now() - timedelta(seconds=15), "trained_at": func.now(), "steps_per_second": 10.0}
+        await session.execute(update(Tune).where(Tune.id == done["id"]).values(times))
+
+    same = await estimate(world, file_id, steps=100)
+    larger = await estimate(world, file_id, steps=200, batch_size=10)
+
+    assert same["basis"] == "the last 1 tunes of this shape here"
+    assert same["seconds"] == pytest.approx(15, abs=0.2)
+    # Twice the steps, and twelve pictures in each instead of six.
+    assert larger["seconds"] == pytest.approx(5 + 40, abs=0.2)
+    assert larger["memory_bytes"] > same["memory_bytes"] > 0
+
+
+async def test_a_picture_that_ends_its_reader_costs_the_next_one_nothing(tmp_path: Path) -> None:
+    good = tmp_path / "good.png"
+    good.write_bytes(picture(1))
+    async with Measurer() as measurer:
+        before = await measurer.measure(good)
+        assert measurer._child is not None
+        measurer._child.kill()
+        await measurer._child.wait()
+        lost = await measurer.measure(good)
+        after = await measurer.measure(good)
+    assert before is not None
+    assert (before.width, before.height) == (96, 96)
+    assert lost is None
+    assert after == before

@@ -1,0 +1,195 @@
+"""The published checkpoints are recognised from the shapes in their header alone, and what is none of them is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import checkpoint_files, ldm_layout, single_file
+from shared.engines import FULL_SIZE_SHAPES, Engine
+from shared.errors import InvalidError
+from shared.ldm_layout import Shapes, TextShape, UNetShape, VaeShape
+from shared.safetensors_header import Header, Tensor
+from tests.upload_world import lora, safetensors
+
+CLIP_L = ldm_layout.clip(TextShape(49_408, 77, 768, 3072, 12))
+CLIP_G = ldm_layout.open_clip(TextShape(49_408, 77, 1280, 5120, 32))
+VAE = ldm_layout.vae(VaeShape(4, (128, 256, 512, 512), 2, True, True))
+SD15 = ldm_layout.unet(UNetShape(4, (320, 640, 1280, 1280), 2, (1, 1, 1, 0), 1, 768, None, False))
+SDXL = ldm_layout.unet(UNetShape(4, (320, 640, 1280), 2, (0, 2, 10), 10, 2048, 2816, True))
+
+
+def _under(**parts: Shapes) -> Shapes:
+    prefixes = {
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+        "text": "cond_stage_model.transformer.",
+        "first": "conditioner.embedders.0.transformer.",
+        "second": "conditioner.embedders.1.model.",
+    }
+    return {f"{prefixes[part]}{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
+
+
+FILES = {
+    Engine.SD15: _under(unet=SD15, vae=VAE, text=CLIP_L),
+    Engine.SDXL: _under(unet=SDXL, vae=VAE, first=CLIP_L, second=CLIP_G),
+}
+
+
+def _header(shapes: Shapes, metadata: dict[str, str] | None = None) -> Header:
+    tensors = {name: Tensor(dtype="F16", shape=list(shape), data_offsets=(0, 0)) for name, shape in shapes.items()}
+    return Header(metadata=metadata or {}, tensors=tensors)
+
+
+def _info(documents: dict[str, Any]) -> checkpoint_files.CheckpointInfo:
+    return checkpoint_files.describe({name: json.dumps(document).encode() for name, document in documents.items()})
+
+
+def test_sd15_is_recognised() -> None:
+    documents = single_file.describe(_header(FILES[Engine.SD15]))
+    info, unet = _info(documents), documents["unet/config.json"]
+
+    assert (info.engine, info.native_size_px, info.shape_class) == (Engine.SD15, 512, FULL_SIZE_SHAPES[Engine.SD15])
+    assert (info.text_widths, info.latent_channels, info.vae_factor) == ([768], 4, 8)
+    assert unet["block_out_channels"] == [320, 640, 1280, 1280]
+    assert unet["down_block_types"] == [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"]
+    assert unet["up_block_types"] == ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3]
+    assert (unet["sample_size"], unet["layers_per_block"], unet["cross_attention_dim"]) == (64, 2, 768)
+    assert (unet["attention_head_dim"], unet["use_linear_projection"]) == (8, False)
+    assert documents["vae/config.json"]["scaling_factor"] == 0.18215
+    assert documents["text_encoder/config.json"]["num_attention_heads"] == 12
+    assert documents["scheduler/scheduler_config.json"]["prediction_type"] == "epsilon"
+
+
+def test_sdxl_is_recognised() -> None:
+    documents = single_file.describe(_header(FILES[Engine.SDXL]))
+    info, unet = _info(documents), documents["unet/config.json"]
+
+    assert (info.engine, info.native_size_px, info.shape_class) == (Engine.SDXL, 1024, FULL_SIZE_SHAPES[Engine.SDXL])
+    assert (info.text_widths, info.vae_factor) == ([768, 1280], 8)
+    assert (unet["sample_size"], unet["attention_head_dim"], unet["transformer_layers_per_block"]) == (
+        128,
+        [5, 10, 20],
+        [1, 2, 10],
+    )
+    assert (unet["addition_time_embed_dim"], unet["projection_class_embeddings_input_dim"]) == (256, 2816)
+    assert unet["use_linear_projection"] is True
+    assert documents["vae/config.json"]["scaling_factor"] == 0.13025
+    second = documents["text_encoder_2/config.json"]
+    assert (second["num_attention_heads"], second["hidden_act"], second["projection_dim"]) == (20, "gelu", 1280)
+    assert documents["model_index.json"]["force_zeros_for_empty_prompt"] is True
+
+
+def test_the_folder_form_has_the_same_shape_class() -> None:
+    # As published: defaults are left out, and numbers are not repeated.
+    unet = {
+        "in_channels": 4,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+        "layers_per_block": 2,
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
+        "sample_size": 64,
+    }
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    documents = {
+        "model_index.json": {"_class_name": "StableDiffusionPipeline"},
+        "unet/config.json": unet,
+        "vae/config.json": {"block_out_channels": [128, 256, 512, 512]},
+        "text_encoder/config.json": text,
+    }
+
+    assert _info(documents).shape_class == FULL_SIZE_SHAPES[Engine.SD15]
+    documents["unet/config.json"] = unet | {"layers_per_block": [2, 2, 2, 2], "transformer_layers_per_block": 1}
+    assert _info(documents).shape_class == FULL_SIZE_SHAPES[Engine.SD15]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "marker", "prediction"),
+    [
+        ({"modelspec.prediction_type": "v"}, False, "v_prediction"),
+        ({"modelspec.prediction_type": "epsilon"}, True, "epsilon"),
+        ({}, True, "v_prediction"),
+        ({}, False, "epsilon"),
+    ],
+)
+def test_a_file_says_what_it_predicts(metadata: dict[str, str], marker: bool, prediction: str) -> None:
+    shapes = FILES[Engine.SDXL] | ({"v_pred": (0,)} if marker else {})
+
+    documents = single_file.describe(_header(shapes, metadata))
+
+    assert documents["scheduler/scheduler_config.json"]["prediction_type"] == prediction
+
+
+@pytest.mark.parametrize(("told", "native"), [("768x768", 768), ("512x768", 512), ("huge", 512), ("9000x9000", 512)])
+def test_a_file_says_its_native_size(told: str, native: int) -> None:
+    documents = single_file.describe(_header(FILES[Engine.SD15], {"modelspec.resolution": told}))
+
+    assert _info(documents).native_size_px == native
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"tunesmith.unet.attention_head_dim": "7"}, "cannot be split into \\[7, 7, 7, 7\\] heads"),
+        ({"tunesmith.unet.attention_head_dim": "many"}, "a number from 1 to 256 is needed"),
+        ({"tunesmith.unet.norm_num_groups": "64000"}, "a number from 1 to 256 is needed"),
+        ({"tunesmith.vae.scaling_factor": "nan"}, "a number from 0.001 to 10.0 is needed"),
+        ({"tunesmith.text_encoder.num_attention_heads": "7"}, "cannot be split into 7 heads"),
+        ({"tunesmith.text_encoder.hidden_act": "relu"}, "quick_gelu or gelu is needed"),
+    ],
+)
+def test_metadata_out_of_bounds_is_refused(metadata: dict[str, str], reason: str) -> None:
+    with pytest.raises(InvalidError, match=reason):
+        single_file.describe(_header(FILES[Engine.SD15], metadata))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "reason"),
+    [
+        ({"cond_stage_model.model.ln_final.bias": (1024,)}, "a Stable Diffusion 2 checkpoint"),
+        ({"conditioner.embedders.0.model.ln_final.bias": (1280,)}, "an SDXL refiner"),
+        ({"double_blocks.0.img_mod.lin.weight": (1,)}, "a FLUX checkpoint"),
+        ({"lora_unet_x.lora_down.weight": (1, 1)}, "the file is a LoRA"),
+        ({"x": (1,)}, "the file is something else; a single-file checkpoint of SD 1.5"),
+        (_under(unet=SD15, text=CLIP_L), "the checkpoint's VAE: it is not a VAE"),
+        (_under(unet=SDXL, vae=VAE, text=CLIP_L), "attends to 2048 text features, but the file's text encoders make 768"),
+        (_under(unet=SD15, vae=VAE, first=CLIP_L, second=CLIP_G), "attends to 768 text features, .* make 2048"),
+        (_under(unet=SD15, vae=ldm_layout.vae(VaeShape(16, (128, 256), 2, True, False)), text=CLIP_L), "VAE makes 16"),
+        (FILES[Engine.SD15] | {"model.diffusion_model.out.2.bias": (5,)}, "'out.2.bias' has the shape \\[5\\]"),
+        (_under(unet=SD15, vae=VAE, text=ldm_layout.clip(TextShape(50_000, 77, 768, 3072, 12))), "vocabulary of 50000"),
+        (_under(unet=SD15, vae=VAE, text=ldm_layout.clip(TextShape(49_408, 128, 768, 3072, 12))), "128 positions; 1 to 77"),
+    ],
+)  # fmt: skip
+def test_what_is_not_such_a_checkpoint_is_named(shapes: Shapes, reason: str) -> None:
+    with pytest.raises(InvalidError, match=reason):
+        single_file.describe(_header(shapes))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b" + bytes(600), lora()])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "checkpoint"
+    path.write_bytes(content)
+
+    with pytest.raises(InvalidError, match="tar of a model folder"):
+        checkpoint_files.read_file(path)
+
+
+def test_constants_of_old_files_are_ignored() -> None:
+    more: Shapes = {
+        "betas": (1000,),
+        "model_ema.decay": (),
+        "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
+    }
+
+    assert single_file.describe(_header(FILES[Engine.SD15] | more)) == single_file.describe(_header(FILES[Engine.SD15]))
+
+
+def test_a_stray_tensor_alone_is_no_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    path.write_bytes(safetensors({"model.diffusion_model.out.2.bias": [4], "cond_stage_model.transformer.x": [1]}))
+
+    with pytest.raises(InvalidError, match="takes 0 channels"):
+        checkpoint_files.read_file(path)

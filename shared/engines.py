@@ -10,8 +10,5 @@ class Engine(StrEnum):
     SDXL = "image/stable-diffusion-xl-v1-0"
 
 
-GENERATE_PATHS: dict[str, Engine] = {"sd": Engine.SD15, "sdxl": Engine.SDXL}
-"""The last part of `/generate/{name}` and the engine that serves it."""
-
 FULL_SIZE_SHAPES: dict[Engine, str] = {Engine.SD15: "sd15-7411a98b", Engine.SDXL: "sdxl-e049febd"}
 """The shape classes of the published checkpoints, which other people's LoRAs are made for and do not say."""

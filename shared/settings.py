@@ -54,3 +54,18 @@ class ServiceSettings(BaseSettings):
     safety_threshold: float = Field(
         default=0.5, gt=0, le=1, description="Score of the safety checker from which a picture is refused, from 0 to 1."
     )
+
+
+class ApiSettings(ServiceSettings):
+    """What a service needs that accounts call: the limits of an account that has none of its own."""
+
+    max_requests_per_minute: int = Field(
+        default=1200, ge=0, description="Requests that an account may send in a minute to each replica of a service."
+    )
+    max_unfinished_tunes: int = Field(
+        default=1000, ge=0, description="Tunes of an account that have not ended, the waiting ones included."
+    )
+    max_images_in_flight: int = Field(default=256, ge=0, description="Images of an account that are asked for and not drawn yet.")
+    max_stored_bytes: int = Field(
+        default=2**40, ge=0, description="Bytes that an account may have in its library; what its tunes yield counts as well."
+    )

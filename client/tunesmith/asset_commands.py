@@ -40,21 +40,24 @@ def create(
         fail("give one of FILE, --url and --hf-repo")
     if file is None and name is None:
         fail("--name: goes with --url and --hf-repo")
-    options: dict[str, Any] = {
-        "name": name,
-        "asset_type": type_,
-        "engine": engine,
-        "data_type": data_type,
-        "trigger_words": trigger_word,
-        "description": description,
-        "is_public": public,
-    }
+    said = {"engine": engine, "data_type": data_type, "trigger_words": trigger_word}
+    data: dict[str, Any] = {key: value for key, value in said.items() if value}
     with connect() as client:
         if file is not None:
-            made = client.upload(file, **options)
+            made = client.upload(
+                file, name=name, asset_type=type_, engine=engine, data=data, description=description, is_public=public
+            )
         else:
-            token = hf_token if hf_repo else None
-            made = client.import_asset(url=url, hf_repo=hf_repo, hf_token=token, **options)
+            made = client.import_asset(
+                url,
+                name=name or "",
+                asset_type=type_,
+                data=data,
+                description=description,
+                is_public=public,
+                hf_repo=hf_repo,
+                hf_token=hf_token if hf_repo else None,
+            )
         _show_end(client, made, wait=wait)
 
 

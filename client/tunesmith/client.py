@@ -55,15 +55,27 @@ class Client:
         self._plain.close()
 
     def upload(
-        self, path: Path, *, name: str | None = None, asset_type: str = "file", engine: str | None = None, **options: Any
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        asset_type: str = "file",
+        engine: str | None = None,
+        data: dict[str, Any] | None = None,
+        description: str = "",
+        is_public: bool = False,
     ) -> Asset:
         """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked.
 
-        `options` are those of `import_asset`: `data_type`, `trigger_words`, `description`, `is_public`.
+        `data` are further fields of the asset's `data`, e.g. `{"trigger_words": ["sks1"]}`.
         """
         name = name or re.sub(r"[^a-zA-Z0-9_-]+", "-", path.stem)
-        file_format = _FORMATS.get(path.suffix.lower(), "unknown")
-        created = self._create_asset(name, asset_type, engine, file_format=file_format, **options)
+        if asset_type == "file":
+            given = {"file_format": _FORMATS.get(path.suffix.lower(), "unknown")}
+        else:
+            given = {"engine": engine, "file_format": "safetensors"}
+        more = {"description": description, "is_public": is_public}
+        created = self._create_asset(name, asset_type, given | (data or {}), **more)
         asset_id = created["asset"]["id"]
         with path.open("rb") as file:
             put = self._plain.put(created["transfer_api"]["put_url"], content=file)
@@ -74,44 +86,23 @@ class Client:
 
     def import_asset(
         self,
-        name: str,
-        *,
-        asset_type: str = "file",
-        engine: str | None = None,
         url: str | None = None,
-        hf_repo: str | None = None,
-        hf_token: str | None = None,
-        **options: Any,
-    ) -> Asset:
-        """Have the server fetch a file from an address, or from a model repository. Returns before it is there.
-
-        `options`: `data_type`, `trigger_words`, `description`, `is_public`.
-        """
-        source = {"url": url, "hf_repo": hf_repo, "hf_token_secret": hf_token}
-        created = self._create_asset(name, asset_type, engine, source=source, **options)
-        return Asset.model_validate(created["asset"])
-
-    def _create_asset(
-        self,
+        *,
         name: str,
         asset_type: str,
-        engine: str | None,
-        *,
-        file_format: str = "unknown",
-        data_type: str | None = None,
-        trigger_words: Sequence[str] | None = None,
+        data: dict[str, Any],
         description: str = "",
         is_public: bool = False,
-        source: dict[str, str | None] | None = None,
-    ) -> dict[str, Any]:
-        data: dict[str, Any] = {"asset_type": asset_type}
-        if asset_type == "file":
-            data["file_format"] = file_format
-        else:
-            said = {"engine": engine, "data_type": data_type, "trigger_words": list(trigger_words) if trigger_words else None}
-            data |= {"file_format": "safetensors"} | {key: value for key, value in said.items() if value is not None}
-        body = {"name": name, "asset_type": asset_type, "data": data, "description": description, "is_public": is_public}
-        return self._call("POST", "/v1/assets", json=body | {key: value for key, value in (source or {}).items() if value})
+        hf_repo: str | None = None,
+        hf_token: str | None = None,
+    ) -> Asset:
+        """Have the server fetch a file into the library, from a host that it allows. Returns before it is fetched.
+
+        `hf_repo` instead of `url` names a model repository (`owner/name`), which `hf_token` opens if it is gated.
+        """
+        source = {"url": url, "hf_repo": hf_repo, "hf_token_secret": hf_token}
+        more = {"description": description, "is_public": is_public} | {key: value for key, value in source.items() if value}
+        return Asset.model_validate(self._create_asset(name, asset_type, data, **more)["asset"])
 
     def asset(self, name_or_id: str) -> Asset:
         """Return an asset by id, name or `octoai:NAME`."""
@@ -131,6 +122,10 @@ class Client:
     def assets(self, **filters: Any) -> list[Asset]:
         """Return the library, newest first; filters as the API's, e.g. `asset_type="lora"`."""
         return [Asset.model_validate(item) for item in self._pages("/v1/assets", filters)]
+
+    def count_assets(self) -> int:
+        """Return how many assets the account has: the cheapest question that needs a good key."""
+        return self._call("GET", "/v1/assets", params={"limit": 1})["total"]
 
     def delete_asset(self, asset_id: str) -> None:
         """Delete an asset."""
@@ -235,6 +230,10 @@ class Client:
             if not image["removed_for_safety"]
         ]
         return Generated(images=images, notice=answer.headers.get("X-Tunesmith-Notice", ""))
+
+    def _create_asset(self, name: str, asset_type: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
+        body = {"name": name, "asset_type": asset_type, "data": {"asset_type": asset_type, **data}, **more}
+        return self._call("POST", "/v1/assets", json=body)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return _checked(self._http.request(method, path, **options))

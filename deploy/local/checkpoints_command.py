@@ -24,7 +24,10 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's fo
 
 @app.command("build-tiny")
 def build_tiny(
-    name: Annotated[Literal["tiny-sd15", "tiny-sdxl"], typer.Argument(help="Which one.")],
+    name: Annotated[
+        Literal["tiny-sd15", "tiny-sdxl", "tiny-canny-sd15", "tiny-canny-sdxl"],
+        typer.Argument(help="Which one; a ControlNet is trained for the shipped checkpoint."),
+    ],
     target: Annotated[Path, typer.Argument(help="Folder to write it to; TARGET.safetensors is the same as one file.")],
     scratch: Annotated[Path, typer.Option(help="Where unfinished work is kept.")] = Path("tiny-build"),
 ) -> None:
@@ -36,6 +39,9 @@ def build_tiny(
     build = Build(
         checkpoints.SHIPPED / "tiny-sd15" / "tokenizer", scratch, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True)
     )
+    if name.startswith("tiny-canny-"):
+        build.canny(checkpoints.SHIPPED / name.replace("canny-", ""), target)
+        return
     (build.sd15 if name == "tiny-sd15" else build.sdxl)(target)
     single_file.export_folder(target, target.with_name(f"{target.name}.safetensors"))
 

@@ -14,8 +14,8 @@ from services.upload.registration import Registration
 from services.upload.service import Library
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared import web
-from shared.auth import Authenticator
+from shared import idempotency, web
+from shared.auth import FLUSH_EVERY_S, Authenticator
 from shared.background import Background
 from shared.blob_collector import BlobCollector
 from shared.blobs import Blobs
@@ -23,6 +23,7 @@ from shared.db import Database
 from shared.relay import Relay
 from shared.tables import Context
 
+_HOUR_S = 3600.0
 _STAGING_S = 6 * 3600.0
 """No intake takes longer; a copy that was begun before and never vouched for is garbage."""
 
@@ -50,9 +51,15 @@ def create_app(settings: UploadSettings) -> FastAPI:
     async def give_up_parts() -> None:
         await blobs.abort_uploads("staging/", settings.upload_url_s)
 
+    authenticator = Authenticator(database, settings)
+
+    async def forget_answers() -> None:
+        async with database.begin() as session:
+            await idempotency.forget(session, Context.UPLOAD)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        app.state.authenticator = Authenticator(database)
+        app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.UPLOAD, settings).run)
             background.run("work", queue.run)
@@ -63,7 +70,10 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
             background.every("abandoned-parts", settings.sweep_every_s, give_up_parts)
+            background.every("forget-answers", _HOUR_S, forget_answers)
+            background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
+        await authenticator.flush_last_use()
         await fetcher.close()
         await blobs.close()
         await database.close()

@@ -12,10 +12,10 @@ from services.upload.service import identity
 from services.upload.settings import UploadSettings
 from services.upload.verdicts import refuse
 from services.upload.work import WorkQueue
-from shared import blob_rows, events, outbox
+from shared import blob_rows, events, outbox, quotas
 from shared.blobs import Blobs
 from shared.db import Database
-from shared.errors import InvalidError, UnavailableError
+from shared.errors import InvalidError, LimitError, UnavailableError
 from shared.tables import Asset, Context
 from shared.telemetry import get_logger
 
@@ -102,7 +102,10 @@ class Importer:
                 reason = "the file could not be fetched: an unexpected error, which is in the log"
                 await refuse(self._database, asset, "error", reason)
             else:
-                await self._hand_over(asset, path, size_bytes)
+                try:
+                    await self._hand_over(asset, path, size_bytes)
+                except LimitError as error:
+                    await refuse(self._database, asset, "error", error.message)
 
     async def _fetch(self, asset: Asset, token: SecretStr | None, folder: Path) -> tuple[Path, int]:
         for pause_s in _PAUSES_S:
@@ -131,6 +134,7 @@ class Importer:
     async def _hand_over(self, asset: Asset, path: Path, size_bytes: int) -> None:
         await self._blobs.put_file(asset.staging_key or "", path)
         async with self._database.begin() as session:
+            await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset.id)
             arrived = await repository.arrived(session, asset.id, size_bytes)
             if arrived is None:
                 # Deleted meanwhile: its blob was given up then, and is again, since its bytes came later.

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 TransferType = Literal["presigned-url", "sts", "gcp-oauth", "any"]
 NAME_PATTERN = "^[a-zA-Z0-9_-]+$"
@@ -17,6 +17,19 @@ def _or_empty(value: object) -> object:
 
 class AssetCreate(BaseModel):
     """The body of `POST /v1/assets`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "beach", "asset_type": "file", "data": {"asset_type": "file"}, "description": "The dog on the beach."},
+                {
+                    "name": "brush",
+                    "asset_type": "lora",
+                    "data": {"asset_type": "lora", "engine": "image/stable-diffusion-v1-5", "file_format": "safetensors"},
+                },
+            ]
+        }
+    )
 
     name: str = Field(pattern=NAME_PATTERN, max_length=MAX_NAME, description="Unique in the account.")
     asset_type: str = Field(description="`file`, `lora`, `checkpoint`, `vae` or `textual_inversion`.")

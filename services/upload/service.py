@@ -11,12 +11,12 @@ from services.upload.fetching import Fetcher
 from services.upload.hub import check_repo
 from services.upload.schemas import AssetCreate, AssetOut, NoTransfer, PresignedTransfer, StsTransfer, Transfer
 from services.upload.settings import UploadSettings
-from shared import blob_rows, events, names, outbox
+from shared import blob_rows, events, names, outbox, quotas
 from shared.accounts import PLATFORM_ACCOUNT
 from shared.auth import Principal
 from shared.blobs import Blobs
 from shared.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, UnavailableError
-from shared.ids import is_id, new_id
+from shared.ids import is_id
 from shared.tables import Asset, Context
 
 _WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
@@ -33,17 +33,18 @@ class Library:
         self._settings = settings
         self._fetcher = fetcher
 
-    async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate) -> Asset:
+    async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate, asset_id: str) -> Asset:
         """Create an asset that waits for its bytes, or for the server to fetch them.
 
-        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError.
+        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError, LimitError for an account
+        that stores all it may.
         """
+        await quotas.admit_bytes(session, principal.account_id, self._settings, 0)
         if request.is_public and not principal.is_admin:
             msg = "is_public: only a key with the scope 'admin' may make an asset public"
             raise ForbiddenError(msg)
         data = checked_data(request.asset_type, request.data)
         self._check_source(request)
-        asset_id = new_id("asset")
         await names.reserve(session, principal.account_id, request.name, "asset", asset_id)
         # The type stands in the key, so that the edge knows how much a PUT may send.
         staging_key = f"staging/{request.asset_type}/{asset_id}"
@@ -80,8 +81,14 @@ class Library:
         if request.hf_repo is not None:
             check_repo(request.hf_repo, request.asset_type)
 
-    async def complete(self, session: AsyncSession, asset_id: str, size_bytes: int) -> None:
-        """Take note that the bytes are in staging; doing so again is fine. Raises ConflictError after a refusal."""
+    async def complete(self, session: AsyncSession, asset: Asset, size_bytes: int) -> None:
+        """Take note that the bytes are in staging; doing so again is fine.
+
+        Raises ConflictError after a refusal, LimitError when the account may not store as many bytes.
+        """
+        asset_id = asset.id
+        if asset.status in OPEN:
+            await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset_id)
         moved = await repository.move(
             session,
             asset_id,

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from shared.settings import ServiceSettings
+from shared.settings import ApiSettings
 
 IMPORT_HOSTS = (
     "huggingface.co",
@@ -15,7 +15,7 @@ IMPORT_HOSTS = (
 )
 
 
-class UploadSettings(ServiceSettings):
+class UploadSettings(ApiSettings):
     """Limits on what is uploaded, and how long things may take."""
 
     max_file_bytes: int = Field(

@@ -71,7 +71,7 @@ def test_weights_of_every_type_are_imported_with_what_is_said_of_them(run: Run, 
     run("create", "--url", url, "--name", "c", "--type", asset_type, "--engine", SD15, "--trigger-word", "sks1")
 
     _, _, body = run("list")[1][0]
-    data = {"asset_type": asset_type, "file_format": "safetensors", "engine": SD15, "trigger_words": ["sks1"]}
+    data = {"asset_type": asset_type, "engine": SD15, "trigger_words": ["sks1"]}
     assert (body["url"], body["data"]) == (url, data)
     assert "hf_token_secret" not in body
 

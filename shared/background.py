@@ -81,6 +81,8 @@ async def end_within(timeout_s: float, ending: Coroutine[Any, Any, object]) -> N
     the caller's own cancellation.
     """
     task = asyncio.create_task(ending)
-    await asyncio.wait([task], timeout=timeout_s)
-    task.cancel()
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    finally:
+        task.cancel()
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -8,7 +8,8 @@ that signing makes no network call.
 import asyncio
 import hashlib
 import io
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,14 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.commonconfig import CopySource
+from minio.credentials.providers import AssumeRoleProvider
 from minio.error import InvalidResponseError, S3Error, ServerError
 
 from shared.errors import NotFoundError, TooLargeError, UnavailableError
 from shared.settings import ServiceSettings
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -42,6 +47,15 @@ class Stored:
 
 
 @dataclass(frozen=True)
+class Grant:
+    """Credentials that end by themselves."""
+
+    access_key: str
+    secret_key: str
+    session_token: str | None
+
+
+@dataclass(frozen=True)
 class Listed:
     """An object of a listing."""
 
@@ -53,9 +67,29 @@ class Listed:
 class Blobs:
     """An asynchronous face of the store. Every method raises UnavailableError when the store does not answer."""
 
-    def __init__(self, endpoint: str, public_url: str, *, access_key: str, secret_key: str, bucket: str, region: str) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        public_url: str,
+        *,
+        access_key: str,
+        secret_key: str,
+        bucket: str,
+        region: str,
+        sts_endpoint: str = "",
+        sts_role_arn: str = "",
+    ) -> None:
         self.bucket = bucket
+        self.endpoint = endpoint
         self._client = _client(endpoint, access_key, secret_key, region)
+        self._sts = {
+            "sts_endpoint": sts_endpoint or endpoint,
+            "access_key": access_key,
+            "secret_key": secret_key,
+            "region": region,
+            "role_arn": sts_role_arn or None,
+            "http_client": _pool(),
+        }
         self._signer = _client(public_url, access_key, secret_key, region)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
 
@@ -69,6 +103,8 @@ class Blobs:
             secret_key=settings.s3_secret_key.get_secret_value(),
             bucket=settings.s3_bucket,
             region=settings.s3_region,
+            sts_endpoint=settings.s3_sts_endpoint,
+            sts_role_arn=settings.s3_sts_role_arn,
         )
 
     async def close(self) -> None:
@@ -182,6 +218,28 @@ class Blobs:
         """Return a URL on the public address that answers the object until it expires."""
         return self._signer.presigned_get_object(self.bucket, key, timedelta(seconds=expires_s))
 
+    async def grant(self, key: str, *, actions: Sequence[str], lifetime_s: int) -> Grant | None:
+        """Return credentials that are good for these actions (as `s3:PutObject`) on this one object, or None.
+
+        None means that the store has no STS, or does not let our key use it. Stores give an hour at least.
+        """
+        statement = {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{self.bucket}/{key}"]}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+        def assume() -> Grant | None:
+            provider = AssumeRoleProvider(
+                **self._sts, policy=policy, duration_seconds=lifetime_s, role_session_name=key.rpartition("/")[2]
+            )
+            try:
+                found = provider.retrieve()
+            except ValueError as error:
+                # The client's way to say that the store answered, and refused.
+                log.warning("store.grants_nothing", reason=str(error))
+                return None
+            return Grant(found.access_key, found.secret_key, found.session_token)
+
+        return await self._run(assume)
+
     async def _run(self, call: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)
@@ -208,18 +266,21 @@ def _age_s(modified: object) -> float:
 
 def _client(url: str, access_key: str, secret_key: str, region: str) -> Minio:
     parts = urlsplit(url)
-    pool = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
-        maxsize=_THREADS,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=certifi.where(),
-        retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
-    )
     return Minio(
         parts.netloc,
         access_key=access_key,
         secret_key=secret_key,
         region=region,
         secure=parts.scheme == "https",
-        http_client=pool,
+        http_client=_pool(),
+    )
+
+
+def _pool() -> urllib3.PoolManager:
+    return urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
+        maxsize=_THREADS,
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=certifi.where(),
+        retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
     )

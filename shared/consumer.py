@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared import cloudevents, inbox, outbox
 from shared.background import end_within
 from shared.cloudevents import MalformedError
+from shared.database_errors import is_away
 from shared.db import Database
 from shared.errors import TunesmithError, UnavailableError
 from shared.events import Fact
@@ -181,7 +182,7 @@ class Consumers:
             else:
                 await self._put_aside(record, headers, error.code, error.message)
         except Exception as error:
-            if _is_away(error):
+            if is_away(error):
                 raise
             log.exception("consumer.failed", group=self.group, type=kind)
             await self._put_aside(record, headers, type(error).__name__, str(error))
@@ -227,10 +228,3 @@ class Consumers:
 
 async def _undecoded(message: KafkaMessage) -> bytes:
     return message.body
-
-
-def _is_away(error: BaseException) -> bool:
-    """Say whether an error means that something is unreachable, rather than that the record is wrong."""
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-    return isinstance(error, OSError | TimeoutError)

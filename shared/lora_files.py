@@ -3,12 +3,15 @@
 Key layouts: diffusers (`unet.<module>.lora.down.weight` or `.lora_A.weight`), PEFT (`base_model.model.<module>.lora_A.weight`)
 and kohya-ss (`lora_unet_<module>.lora_down.weight`). Ours are diffusers', with engine, shape class, base and trigger word in
 the file's metadata; in others' files the shapes tell the engine: cross-attention keys are projected from 768 features in
-SD 1.5 and from 2048 in SDXL.
+SD 1.5 and from 2048 in SDXL. Where a LoRA has none of those, its metadata may tell: kohya-ss writes `ss_*` keys, and
+Stability AI's model specification (github.com/Stability-AI/ModelSpec) has `modelspec.*`.
 """
 
+import json
 import re
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -24,6 +27,23 @@ _FEATURES = {768: Engine.SD15, 2048: Engine.SDXL}
 _DATA_TYPES = {"F16": "fp16", "BF16": "fp16", "F32": "fp32"}
 _MAX_RANK = 1024
 _WORD = re.compile(r"[^\x00-\x1f]{1,200}")
+_MAX_WORDS = 5
+_OTHER_KINDS = {
+    re.compile(r"\.(hada_w|lokr_w|oft_|on_input$)"): "weights of LyCORIS (LoHa, LoKr, OFT, IA3); only LoRAs proper are read",
+    re.compile(r"\.lora_mid\.weight$"): "a convolution in three parts (lora_mid); only two-part LoRAs are read",
+    re.compile(
+        r"^(base_model\.model\.)?(transformer\.|lora_transformer_|lora_unet_(double|single|joint)_blocks_|double_blocks\.)"
+    ): ("a LoRA for a transformer model such as FLUX or SD 3; LoRAs for SD 1.5 and SDXL are read"),
+}
+_ARCHITECTURES = {
+    "stable-diffusion-v1": Engine.SD15,
+    "stable-diffusion-xl-v1": Engine.SDXL,
+    "sd_v1": Engine.SD15,
+    "sd_1.5": Engine.SD15,
+    "sdxl": Engine.SDXL,
+}
+"""How the values of `modelspec.architecture` and `ss_base_model_version` begin."""
+_SD2_FEATURES = 1024
 
 
 class KeyFormat(StrEnum):
@@ -53,6 +73,10 @@ class LoraInfo(BaseModel):
 def read_lora(path: Path) -> LoraInfo:
     """Read a LoRA file. Raises InvalidError that says why it is not one."""
     header = read_header(path)
+    for pattern, what in _OTHER_KINDS.items():
+        if found := next(filter(pattern.search, header.tensors), None):
+            msg = f"the file holds {found[:200]!r}, {what}"
+            raise InvalidError(msg)
     downs = {name: tensor for name, tensor in header.tensors.items() if _DOWN.search(name)}
     if not downs:
         msg = (
@@ -74,9 +98,7 @@ def read_lora(path: Path) -> LoraInfo:
         key_format=_key_format(downs),
         rank=max(ranks),
         data_type="fp32" if "F32" in types else "fp16",
-        trigger_words=[
-            word for key in ("trigger_word", "modelspec.trigger_phrase") if _WORD.fullmatch(word := meta.get(key, ""))
-        ][:1],
+        trigger_words=_trigger_words(meta),
         base_sha256=meta.get("base_sha256"),
         shape_class=meta.get("shape_class") or _full_size(downs),
         has_text_encoder=any("text_encoder" in name or name.startswith("lora_te") for name in downs),
@@ -115,8 +137,43 @@ def _engine(metadata: dict[str, str], downs: dict[str, Tensor]) -> Engine | None
     if told in set(Engine):
         return Engine(told)
     features = {tensor.shape[1] for name, tensor in downs.items() if _CROSS_ATTENTION.search(name)}
+    if features == {_SD2_FEATURES}:
+        msg = "the LoRA is for Stable Diffusion 2: its cross-attention has 1024 features; SD 1.5 has 768 and SDXL 2048"
+        raise InvalidError(msg)
     if len(features) == 1:
         return _FEATURES.get(features.pop())
     # Without cross-attention: only SDXL has a second text encoder.
-    second = any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in downs)
-    return Engine.SDXL if second else None
+    if any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in downs):
+        return Engine.SDXL
+    told = [metadata.get(key, "").lower() for key in ("modelspec.architecture", "ss_base_model_version")]
+    return next((engine for value in told for start, engine in _ARCHITECTURES.items() if value.startswith(start)), None)
+
+
+def _trigger_words(metadata: dict[str, str]) -> list[str]:
+    for key in ("trigger_word", "modelspec.trigger_phrase"):
+        if _WORD.fullmatch(word := metadata.get(key, "").strip()):
+            return [word]
+    return _common_tags(metadata)
+
+
+def _common_tags(metadata: dict[str, str]) -> list[str]:
+    """Return the tags that stood in every caption of a folder: that is what a LoRA of kohya-ss was taught to go by.
+
+    `ss_tag_frequency` says how often each tag stood in a folder's captions, `ss_dataset_dirs` how many pictures it had.
+    """
+    frequencies, folders = (_object(metadata.get(key)) for key in ("ss_tag_frequency", "ss_dataset_dirs"))
+    common: list[str] = []
+    for folder, tags in frequencies.items():
+        about = folders.get(folder)
+        pictures = about.get("img_count") if isinstance(about, dict) else None
+        if isinstance(tags, dict) and isinstance(pictures, int) and pictures > 0:
+            common += [tag.strip() for tag, times in tags.items() if isinstance(times, int) and times >= pictures]
+    return [word for word in dict.fromkeys(common) if _WORD.fullmatch(word)][:_MAX_WORDS]
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

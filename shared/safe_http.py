@@ -7,8 +7,8 @@ wants to follow one makes a new request, which is checked anew.
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ import httpx
 from shared.errors import InvalidError
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -66,14 +67,22 @@ def check_url(url: str, *, field: str, loc: tuple[str | int, ...] = ("body",), a
 
 
 def client(
-    *, allow_private: bool = False, timeout_s: float = 10.0, connections: int = 20, resolve: Resolve | None = None
+    *,
+    allow_private: bool = False,
+    networks: Collection[Network] = (),
+    timeout_s: float = 10.0,
+    connections: int = 20,
+    resolve: Resolve | None = None,
 ) -> httpx.AsyncClient:
     """Return a client that connects to public addresses only; `allow_private` lets it into the own network as well.
+
+    `networks` are parts of the own network that it may connect to all the same.
 
     `timeout_s` bounds each connect, write and read, not the whole. A request raises InvalidError where an address is not
     allowed, and httpx's errors otherwise. Proxies in the environment are not used: they would connect where they like.
     """
-    transport = _CheckedTransport(_CheckedConnections(resolve or _resolve, allow_private=allow_private), connections)
+    checked = _CheckedConnections(resolve or _resolve, networks, allow_private=allow_private)
+    transport = _CheckedTransport(checked, connections)
     return httpx.AsyncClient(
         transport=transport,
         timeout=timeout_s,
@@ -97,8 +106,9 @@ class _CheckedTransport(httpx.AsyncHTTPTransport):
 
 
 class _CheckedConnections(httpcore.AsyncNetworkBackend):
-    def __init__(self, resolve: Resolve, *, allow_private: bool) -> None:
+    def __init__(self, resolve: Resolve, networks: Collection[Network], *, allow_private: bool) -> None:
         self._resolve = resolve
+        self._networks = networks
         self._allow_private = allow_private
         self._inner: Any = httpcore.AnyIOBackend()  # declared without methods, for where anyio is missing
 
@@ -119,7 +129,7 @@ class _CheckedConnections(httpcore.AsyncNetworkBackend):
         except OSError as error:
             msg = f"the name {host} could not be resolved: {error}"
             raise httpcore.ConnectError(msg) from error
-        allowed = [address for address in addresses if self._allow_private or is_public(address)]
+        allowed = [address for address in addresses if self._allows(address)]
         if not allowed:
             msg = f"{host} has no public address, and connections to private ones are not allowed"
             raise InvalidError(msg)
@@ -130,6 +140,9 @@ class _CheckedConnections(httpcore.AsyncNetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
+
+    def _allows(self, address: Address) -> bool:
+        return self._allow_private or is_public(address) or any(address in network for network in self._networks)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

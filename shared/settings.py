@@ -27,6 +27,10 @@ class ServiceSettings(BaseSettings):
     s3_secret_key: SecretStr = Field(description="Secret key of the S3 store.")
     s3_bucket: str = Field(default="tunesmith", description="The bucket that holds everything.")
     s3_region: str = Field(default="us-east-1", description="Region used in signatures.")
+    s3_sts_endpoint: str = Field(
+        default="", description="Where credentials for one object are granted (AssumeRole); empty: by the store itself."
+    )
+    s3_sts_role_arn: str = Field(default="", description="Role to assume for them, where the store wants one named, as AWS does.")
     public_url: str = Field(
         default="http://127.0.0.1:8080",
         description="The origin that clients use; presigned URLs and links are built from it, never from a Host header.",
@@ -43,4 +47,25 @@ class ServiceSettings(BaseSettings):
     )
     reconcile_every_s: float = Field(
         default=5.0, gt=0, description="How often rows that wait for a fact past its bound are looked for, in seconds."
+    )
+    safety_checker: str = Field(
+        default="", description="Class that looks at pictures, as `package.module:Class`; empty: nothing is looked at."
+    )
+    safety_threshold: float = Field(
+        default=0.5, gt=0, le=1, description="Score of the safety checker from which a picture is refused, from 0 to 1."
+    )
+
+
+class ApiSettings(ServiceSettings):
+    """What a service needs that accounts call: the limits of an account that has none of its own."""
+
+    max_requests_per_minute: int = Field(
+        default=1200, ge=0, description="Requests that an account may send in a minute to each replica of a service."
+    )
+    max_unfinished_tunes: int = Field(
+        default=1000, ge=0, description="Tunes of an account that have not ended, the waiting ones included."
+    )
+    max_images_in_flight: int = Field(default=256, ge=0, description="Images of an account that are asked for and not drawn yet.")
+    max_stored_bytes: int = Field(
+        default=2**40, ge=0, description="Bytes that an account may have in its library; what its tunes yield counts as well."
     )

@@ -2,21 +2,26 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import InvalidError, TunesmithError
+from shared import openapi
+from shared.database_errors import is_away, is_value
+from shared.errors import InvalidError, TunesmithError, UnavailableError
+from shared.idempotency import REPLAYED_HEADER, Replay
 from shared.ids import new_id
 from shared.settings import ServiceSettings
 from shared.telemetry import configure_logging, get_logger
@@ -29,10 +34,16 @@ _CHECK_TIMEOUT_S = 3.0
 _GRACE_S = 20
 _STARTUP_FAILURE = 3
 REQUEST_ID_HEADER = "X-User-Request-ID"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
+"""What an id that comes with a request must look like: it goes into logs and back to the client."""
+_HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 class _RequestId:
-    """Gives every answer an `X-User-Request-ID`, which OctoAI's clients append to their error texts."""
+    """Gives every answer an `X-User-Request-ID`, which OctoAI's clients append to their error texts.
+
+    The edge has given the request one already; it stands in every log line of the request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -41,7 +52,9 @@ class _RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = new_id("req")
+        name = REQUEST_ID_HEADER.lower().encode()
+        given = next((value for key, value in scope["headers"] if key == name), b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_id("req")
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -51,16 +64,30 @@ class _RequestId:
                 message["headers"] = [*message.get("headers", []), (REQUEST_ID_HEADER.encode(), request_id.encode())]
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_id)
-        except Exception as error:
-            if started:
-                raise
-            # Starlette's own last resort stands outside of every middleware, so its 500 would have no request id.
-            await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                if started:
+                    raise
+                # Starlette's own last resort stands outside of every middleware, so its 500 would have no request id.
+                await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
+
+
+class _OneSlash:
+    """Takes `//v1/assets` for `/v1/assets`: a client whose address ends with a slash asks so, and there may be no edge."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("//"):
+            scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
+        await self._app(scope, receive, send)
 
 
 async def _on_error(_request: Request, error: Exception) -> JSONResponse:
+    error = _classified(error)
     if isinstance(error, InvalidError):
         detail = [{"loc": list(error.loc), "msg": error.message, "type": error.kind}]
         return JSONResponse({"detail": detail, "code": error.code}, error.status, error.headers)
@@ -71,10 +98,26 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
         fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
         return JSONResponse({"detail": fields, "code": InvalidError.code}, 422)
     if isinstance(error, HTTPException):
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+        code = _HTTP_CODES.get(error.status_code, "http_error")
         return JSONResponse({"detail": error.detail, "code": code}, error.status_code, error.headers)
     log.error("http.failed", error=repr(error), exc_info=error)
     return JSONResponse({"detail": "an unexpected error; it is in the log", "code": TunesmithError.code}, 500)
+
+
+def _classified(error: Exception) -> Exception:
+    """Translate what the database says of the request, or of itself, into the taxonomy; leave all else as it is."""
+    if is_value(error):
+        msg = "a value of the request cannot be stored: text with a NUL character, or a number that is too large"
+        return InvalidError(msg, loc=("request",))
+    if is_away(error):
+        log.warning("http.unavailable", error=repr(error))
+        return UnavailableError("a part of the platform is away just now; try again", headers={"Retry-After": "2"})
+    return error
+
+
+async def _on_replay(_request: Request, replay: Exception) -> Response:
+    assert isinstance(replay, Replay)  # noqa: S101 - registered for nothing else
+    return Response(replay.body, replay.status, {REPLAYED_HEADER: "true"}, "application/json")
 
 
 def _probes(service: str, ready: Mapping[str, Check], live: Mapping[str, Check]) -> APIRouter:
@@ -123,14 +166,17 @@ def create_app(
     with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
     """
     app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
+    app.add_middleware(_OneSlash)
     # Set when the process is to stop: an answer without an end has to end then, or it would hold the process up.
     app.state.stopping = asyncio.Event()
     app.add_middleware(_RequestId)
     for kind in (TunesmithError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
+    app.add_exception_handler(Replay, _on_replay)
     app.include_router(_probes(service, ready or {}, live or {}))
     for router in routers:
         app.include_router(router)
+    openapi.complete(app)
     return app
 
 

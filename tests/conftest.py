@@ -1,7 +1,8 @@
-"""Real backends for the tests: PostgreSQL, Kafka and the S3 store of the local stack, started once a session.
+"""Real backends for the tests: PostgreSQL, Kafka and the S3 store of the local stack, started once a session; and a whole stack.
 
-`TUNESMITH_TEST_BACKENDS` may name the data folder of ones that run already (`python -m deploy.local.supervise FOLDER 0
---external`), which saves their start while developing.
+`TUNESMITH_TEST_BACKENDS` may name the data folder of backends that run already (`python -m deploy.local.supervise FOLDER 0
+--external`), and `TUNESMITH_TEST_STACK` that of a stack (`tunesmith up --detach --data-dir FOLDER`), which saves their start
+while developing.
 """
 
 import asyncio
@@ -19,9 +20,12 @@ import pytest
 import migrations
 from deploy.local import state
 from deploy.local.paths import StackPaths
+from deploy.local.ports import is_free
 from shared.blobs import Blobs
 from shared.settings import ServiceSettings
+from tunesmith.client import Client
 
+_COMMAND = str(Path(sys.executable).parent / "tunesmith")
 _START_S = 120
 
 
@@ -123,3 +127,27 @@ async def blobs(make_settings: Callable[..., ServiceSettings]) -> AsyncIterator[
     await blobs.ensure_bucket()
     yield blobs
     await blobs.close()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPaths]:
+    """The folder of a running stack, started and ended by the commands that a person types; all tests of a session share it."""
+    if given := os.environ.get("TUNESMITH_TEST_STACK"):
+        yield StackPaths(Path(given))
+        return
+    paths = StackPaths(tmp_path_factory.mktemp("stack"))
+    port = next(port for port in range(18200, 18300) if is_free(port))
+    subprocess.run([_COMMAND, "up", "--detach", "--data-dir", str(paths.data_dir), "--port", str(port)], check=True, timeout=300)
+    try:
+        yield paths
+    finally:
+        subprocess.run([_COMMAND, "down", "--data-dir", str(paths.data_dir)], check=True, timeout=180)
+
+
+@pytest.fixture(scope="session")
+def client(stack: StackPaths) -> Iterator[Client]:
+    """A client with the stack's own key."""
+    running = state.read(stack)
+    assert running is not None, f"no stack runs on {stack.data_dir}"
+    with Client(running.url, (stack.secrets / "api_key").read_text()) as client:
+        yield client

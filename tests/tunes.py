@@ -8,7 +8,7 @@ from tunesmith.client import Asset, Client, Tune
 
 BASE = "octoai:tiny-sd15"
 STEPS = 20
-_BOUND_S = 120
+_BOUND_S = 300
 
 
 def start_tune(client: Client, picture: Asset, name: str, *, trigger_word: str = "sks1") -> Tune:

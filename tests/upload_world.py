@@ -11,6 +11,8 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from services.upload import api
+from services.upload.fetching import Fetcher
+from services.upload.imports import Importer
 from services.upload.intake import Intake
 from services.upload.reconciler import Reconciler
 from services.upload.registration import Registration
@@ -23,6 +25,7 @@ from shared.background import Background
 from shared.blobs import Blobs
 from shared.db import Database
 from shared.ids import new_id
+from shared.safe_http import Resolve
 from shared.tables import OUTBOXES, Account, Asset, Blob, Context, Tune
 
 ORIGIN = "http://upload.test"
@@ -71,14 +74,22 @@ class UploadWorld:
     registration: Registration
     reconciler: Reconciler
     queue: WorkQueue
+    importer: Importer
+    fetcher: Fetcher
 
     @classmethod
-    async def build(cls, settings: UploadSettings, database: Database, blobs: Blobs) -> "UploadWorld":
-        library = Library(blobs, settings)
+    async def build(
+        cls, settings: UploadSettings, database: Database, blobs: Blobs, resolve: Resolve | None = None
+    ) -> "UploadWorld":
+        fetcher = Fetcher(settings, resolve=resolve)
+        library = Library(blobs, settings, fetcher)
+        importer = Importer(database, blobs, settings, fetcher)
         queue = WorkQueue(settings.intake_concurrency)
         registration = Registration(database, blobs, settings)
 
-        app = web.create_app("upload", lifespan=lambda _app: Background(), routers=[api.router(database, library, blobs)])  # pyright: ignore[reportArgumentType] - never entered
+        app = web.create_app(
+            "upload", lifespan=lambda _app: Background(), routers=[api.router(database, library, blobs, importer)]
+        )  # pyright: ignore[reportArgumentType] - never entered
         app.state.authenticator = Authenticator(database)
 
         async def client(account: str, scopes: tuple[str, ...] = accounts.USER_SCOPES) -> httpx.AsyncClient:
@@ -99,6 +110,8 @@ class UploadWorld:
             registration,
             Reconciler(database, settings, registration, queue),
             queue,
+            importer,
+            fetcher,
         )
 
     async def create(self, name: str = "photo", asset_type: str = "file", **more: Any) -> dict[str, Any]:
@@ -184,3 +197,4 @@ class UploadWorld:
     async def close(self) -> None:
         for client in (self.client, self.stranger, self.admin):
             await client.aclose()
+        await self.fetcher.close()

@@ -54,15 +54,26 @@ class Client:
         self._http.close()
         self._plain.close()
 
-    def upload(self, path: Path, *, name: str | None = None, asset_type: str = "file", engine: str | None = None) -> Asset:
-        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked."""
+    def upload(
+        self,
+        path: Path,
+        *,
+        name: str | None = None,
+        asset_type: str = "file",
+        engine: str | None = None,
+        data: dict[str, Any] | None = None,
+        description: str = "",
+    ) -> Asset:
+        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked.
+
+        `data` are further fields of the asset's `data`, e.g. `{"trigger_words": ["sks1"]}`.
+        """
         name = name or re.sub(r"[^a-zA-Z0-9_-]+", "-", path.stem)
-        data: dict[str, Any] = {"asset_type": asset_type}
         if asset_type == "file":
-            data["file_format"] = _FORMATS.get(path.suffix.lower(), "unknown")
+            given = {"file_format": _FORMATS.get(path.suffix.lower(), "unknown")}
         else:
-            data |= {"engine": engine, "file_format": "safetensors"}
-        created = self._call("POST", "/v1/assets", json={"name": name, "asset_type": asset_type, "data": data})
+            given = {"engine": engine, "file_format": "safetensors"}
+        created = self._create_asset(name, asset_type, given | (data or {}), description=description)
         asset_id = created["asset"]["id"]
         with path.open("rb") as file:
             put = self._plain.put(created["transfer_api"]["put_url"], content=file.read())
@@ -70,6 +81,10 @@ class Client:
             raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused it: {put.text[:300]}")
         self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
         return self.asset(asset_id)
+
+    def import_asset(self, url: str, *, name: str, asset_type: str, data: dict[str, Any], description: str = "") -> Asset:
+        """Have the server fetch a file into the library, from a host that it allows. Returns before it is fetched."""
+        return Asset.model_validate(self._create_asset(name, asset_type, data, description=description, url=url)["asset"])
 
     def asset(self, name_or_id: str) -> Asset:
         """Return an asset by id, name or `octoai:NAME`."""
@@ -89,6 +104,10 @@ class Client:
     def assets(self, **filters: Any) -> list[Asset]:
         """Return the library, newest first; filters as the API's, e.g. `asset_type="lora"`."""
         return [Asset.model_validate(item) for item in self._pages("/v1/assets", filters)]
+
+    def count_assets(self) -> int:
+        """Return how many assets the account has: the cheapest question that needs a good key."""
+        return self._call("GET", "/v1/assets", params={"limit": 1})["total"]
 
     def delete_asset(self, asset_id: str) -> None:
         """Delete an asset."""
@@ -193,6 +212,10 @@ class Client:
             if not image["removed_for_safety"]
         ]
         return Generated(images=images, notice=answer.headers.get("X-Tunesmith-Notice", ""))
+
+    def _create_asset(self, name: str, asset_type: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
+        body = {"name": name, "asset_type": asset_type, "data": {"asset_type": asset_type, **data}, **more}
+        return self._call("POST", "/v1/assets", json=body)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         return _checked(self._http.request(method, path, **options))

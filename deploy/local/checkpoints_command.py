@@ -24,7 +24,10 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's fo
 
 @app.command("build-tiny")
 def build_tiny(
-    name: Annotated[Literal["tiny-sd15", "tiny-sdxl"], typer.Argument(help="Which one.")],
+    name: Annotated[
+        Literal["tiny-sd15", "tiny-sdxl", "tiny-canny-sd15", "tiny-canny-sdxl"],
+        typer.Argument(help="Which one; a ControlNet is trained for the shipped checkpoint."),
+    ],
     target: Annotated[Path, typer.Argument(help="Folder to write it to; TARGET.safetensors is the same as one file.")],
     scratch: Annotated[Path, typer.Option(help="Where unfinished work is kept.")] = Path("tiny-build"),
 ) -> None:
@@ -36,6 +39,9 @@ def build_tiny(
     build = Build(
         checkpoints.SHIPPED / "tiny-sd15" / "tokenizer", scratch, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True)
     )
+    if name.startswith("tiny-canny-"):
+        build.canny(checkpoints.SHIPPED / name.replace("canny-", ""), target)
+        return
     (build.sd15 if name == "tiny-sd15" else build.sdxl)(target)
     single_file.export_folder(target, target.with_name(f"{target.name}.safetensors"))
 
@@ -60,7 +66,7 @@ def pull(
 ) -> None:
     """Download a published checkpoint, check it and register it as octoai:NAME; go on where an earlier call was cut off.
 
-    TUNESMITH_HUB_URL names a mirror of the hub, HF_TOKEN the token for repositories that want one.
+    TUNESMITH_HF_ENDPOINT names a mirror of the hub, HF_TOKEN the token for repositories that want one.
     """
     from deploy.local import hub  # noqa: PLC0415 - the other commands do not need them
     from services.upload import public_assets  # noqa: PLC0415

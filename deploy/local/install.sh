@@ -95,8 +95,15 @@ lock)
 		"${compile[@]}" --extra "$extra" --constraint locks/all.txt --output-file "locks/$extra.txt"
 	done
 	;;
+uv)
+	# Other environments than ours, such as those of the clients that the tests drive, by the same installer and settings.
+	python="$(find_python)"
+	install_uv
+	adopt_pip_settings
+	exec .uv/bin/uv "${@:2}"
+	;;
 *)
-	echo "usage: $0 [install|lock]" >&2
+	echo "usage: $0 [install|lock|uv ...]" >&2
 	exit 2
 	;;
 esac

@@ -1,4 +1,4 @@
-"""`tunesmith keys`: API keys of the running local stack's accounts."""
+"""`tunesmith keys`: API keys of accounts, in the running local stack's database or a given one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,6 +17,7 @@ from deploy.local.paths import StackPaths, default_data_dir
 from shared import accounts
 from shared.db import Database
 from shared.errors import TunesmithError
+from shared.scopes import USER_SCOPES
 
 T = TypeVar("T")
 
@@ -25,25 +26,34 @@ DatabaseUrl = Annotated[
     str | None, typer.Option(envvar="TUNESMITH_DATABASE_URL", help="PostgreSQL; without it, the local stack's.")
 ]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's folder; without it, the default stack's.")]
-AccountName = Annotated[str, typer.Option("--account", help="The account; it is made if there is none of this name.")]
+AccountName = Annotated[str, typer.Option("--account", help="The account's name.")]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scope",
+        help="assets, tunes, images or admin, both to read and to write, or one of them, as in tunes:read; may be given "
+        "several times; without it assets, tunes and images.",
+    ),
+]
 
 
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
-    account: AccountName = LOCAL_ACCOUNT,
-    scope: Annotated[list[str] | None, typer.Option(help="assets, tunes, images or admin; without it the first three.")] = None,
-    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; without it, it does not.")] = None,
+    account: Annotated[str, typer.Option("--account", help="The account; it is made if there is none of this name.")] = (
+        LOCAL_ACCOUNT
+    ),
+    scope: Scopes = None,
+    days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until it expires; without it, it does not.")] = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it, this once."""
+    """Make a key and print its id and its secret, this once."""
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
 
     async def work(session: AsyncSession) -> tuple[str, str]:
         account_id = await accounts.create_account(session, account)
-        scopes = tuple(scope or accounts.USER_SCOPES)
-        return await accounts.create_key(session, account_id, name=name, scopes=scopes, expires_at=expires)
+        return await accounts.create_key(session, account_id, name=name, scopes=scope or USER_SCOPES, expires_at=expires)
 
     key_id, secret = _run(work, database_url, data_dir)
     print(f"{key_id}\n{secret}")
@@ -51,27 +61,37 @@ def create(
 
 @app.command("list")
 def list_(account: AccountName = LOCAL_ACCOUNT, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
-    """List an account's keys, newest first."""
+    """List an account's keys, newest first, the revoked ones included."""
 
     async def work(session: AsyncSession) -> Table:
-        table = Table("id", "name", "key", "scopes", "expires", "revoked", box=None)
-        for key in await accounts.list_keys(session, await accounts.create_account(session, account)):
-            row = (key.id, key.name, key.hint + "...", " ".join(key.scopes), key.expires_at or "", key.revoked_at or "")
-            table.add_row(*map(str, row))
+        table = Table("id", "name", "key", "scopes", "last used", "expires", "revoked", box=None)
+        for key in await accounts.list_keys(session, await accounts.named(session, account)):
+            times = (_minute(at) for at in (key.last_used_at, key.expires_at, key.revoked_at))
+            table.add_row(key.id, key.name, key.hint + "...", " ".join(key.scopes), *times)
         return table
 
-    Console().print(_run(work, database_url, data_dir))
+    # Whole lines, whatever reads them: a terminal wraps, and a pipe has no width.
+    Console(width=None if Console().is_terminal else 200).print(_run(work, database_url, data_dir))
 
 
 @app.command("revoke")
-def revoke(key_id: str, account: AccountName = LOCAL_ACCOUNT, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
+    account: AccountName = LOCAL_ACCOUNT,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+) -> None:
     """End a key at once."""
 
     async def work(session: AsyncSession) -> None:
-        await accounts.revoke_key(session, await accounts.create_account(session, account), key_id)
+        await accounts.revoke_key(session, await accounts.named(session, account), key_id)
 
     _run(work, database_url, data_dir)
     print(f"{key_id} is revoked")
+
+
+def _minute(at: datetime | None) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M") if at else ""
 
 
 def _run(work: Callable[[AsyncSession], Awaitable[T]], database_url: str | None, data_dir: Path | None) -> T:

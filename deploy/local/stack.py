@@ -37,6 +37,7 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
     allotted = ports.allot(paths.ports, [*postgres.PORTS, *kafka.PORTS, *store.PORTS, *SERVICES], port)
     password = get_or_create(paths.secrets, "postgres_password")
     secret_key = get_or_create(paths.secrets, "s3_secret_key")
+    session_key = get_or_create(paths.secrets, "s3_session_key")
     url = f"http://{ports.LOOPBACK}:{port}"
     own = {
         "TUNESMITH_DATABASE_URL": postgres.url(allotted["postgres"], password),
@@ -63,7 +64,7 @@ def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
             (
                 postgres.process(paths.postgres, allotted["postgres"], password),
                 kafka.process(paths.kafka, allotted),
-                store.process(paths.store, paths.secrets / "s3.json", allotted, secret_key),
+                store.process(paths.store, paths.secrets / "s3.json", allotted, secret_key, session_key),
             ),
             strict=True,
         )

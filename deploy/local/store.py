@@ -1,6 +1,7 @@
 """The S3 store: SeaweedFS as one process on loopback, with an access key of ours."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import shutil
@@ -34,8 +35,11 @@ _VOLUME_SIZE_MB = 128
 _LOGGING = ("-alsologtostderr=false", "-stderrthreshold=ERROR", "-log_max_size_mb=10", "-log_max_files=1")
 
 
-def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) -> Process:
-    """Return the store's process. Its own log, which tells every heartbeat, lies beside the data, bounded."""
+def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str, session_key: str) -> Process:
+    """Return the store's process. Its own log, which tells every heartbeat, lies beside the data, bounded.
+
+    `session_key` signs the sessions of those who got credentials for single objects.
+    """
     logs = folder.with_name(f"{folder.name}-log")
     for path in (folder, logs):
         path.mkdir(mode=0o700, exist_ok=True)
@@ -45,6 +49,10 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         "actions": ["Admin", "Read", "Write", "List", "Tagging"],
     }
     write_private(config, json.dumps({"identities": [identity]}))
+    signing_key = base64.b64encode(session_key.encode()).decode()
+    sessions = {"issuer": "tunesmith", "signingKey": signing_key, "tokenDuration": "1h", "maxSessionLength": "12h"}
+    iam_config = config.with_name(f"{config.stem}-iam.json")
+    write_private(iam_config, json.dumps({"sts": sessions, "policy": {"defaultEffect": "Deny", "storeType": "memory"}}))
     flags = {
         "dir": folder,
         "ip": LOOPBACK,
@@ -69,7 +77,11 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str) 
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "s3.config": config,
-        "s3.iam": "false",
+        # AssumeRole is answered only beside the IAM API, which is read-only, wants our key, and lies outside of the bucket's
+        # path, which is all that the edge passes on.
+        "s3.iam": "true",
+        "s3.iam.readOnly": "true",
+        "s3.iam.config": iam_config,
     }
     binary = shutil.which("weed", path=str(Path(sys.executable).parent)) or "weed"
     return Process(

@@ -16,7 +16,7 @@ _PAGES = Jinja2Templates(Path(__file__).parent / "pages")
 _SWAGGER = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static")
 
 
-def mount(app: FastAPI, platform: Platform, public_url: str) -> None:
+def mount(app: FastAPI, platform: Platform, public_url: str, terms_url: str | None) -> None:
     """Add the console's pages to its application."""
     # The merged document replaces FastAPI's own, which shows this service alone.
     own = app.openapi
@@ -25,7 +25,7 @@ def mount(app: FastAPI, platform: Platform, public_url: str) -> None:
 
     @router.get("/")
     async def start(request: Request) -> HTMLResponse:
-        context = {"parts": await platform.parts(), "public_url": public_url}
+        context = {"parts": await platform.parts(), "public_url": public_url, "terms_url": terms_url}
         return _PAGES.TemplateResponse(request, "start.html", context)
 
     @router.get("/openapi.json")

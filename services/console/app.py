@@ -25,5 +25,9 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
 
     app = web.create_app("console", lifespan=lifespan, openapi_url=None)
     app.title = "Tunesmith"
-    api.mount(app, Platform(settings, client), settings.public_url)
+    terms_url = str(settings.terms_url) if settings.terms_url else None
+    if terms_url:
+        app.terms_of_service = terms_url
+        app.description = f"What is uploaded here is under these terms of use: <{terms_url}>."
+    api.mount(app, Platform(settings, client), settings.public_url, terms_url)
     return app

@@ -1,32 +1,70 @@
 """The image API: parse, call, answer."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Header, Response
 
-from services.inference.schemas import GenerateAnswer, GenerateRequest
+from services.inference import engines
+from services.inference.body_limit import bounded_route
+from services.inference.engines import ELSEWHERE, Path
+from services.inference.schemas import AsyncAnswer, GenerateAnswer, GenerateRequest, PollAnswer
 from services.inference.service import ImageService
+from services.inference.settings import InferenceSettings
 from shared.auth import Principal, require
-from shared.engines import GENERATE_PATHS
 from shared.errors import NotSupportedError
+from shared.idempotency import Once
 
 NOTICE_HEADER = "X-Tunesmith-Notice"
+_LONGEST_NOTICE = 4000
 Caller = Annotated[Principal, Depends(require("images"))]
+# A dependency, so that an engine that is not offered is said before its fields are looked at.
+Engine = Annotated[Path, Depends(engines.find)]
+Async = Annotated[str | None, Header(alias="X-OctoAI-Async", description="`1` answers at once with where to ask for the result.")]
+_TIMEOUT: dict[int | str, dict[str, Any]] = {504: {"description": "The images were not ready in time (`generation_timeout`)."}}
 
 
-def router(service: ImageService) -> APIRouter:
+def router(service: ImageService, settings: InferenceSettings) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(tags=["images"])
+    routes = APIRouter(tags=["images"], route_class=bounded_route(settings.max_body_bytes))
 
-    @routes.post("/generate/{engine}", summary="Generate images")
-    async def generate(caller: Caller, engine: str, body: GenerateRequest, response: Response) -> GenerateAnswer:
-        if engine not in GENERATE_PATHS:
-            msg = f"engine: {engine!r} is not served here; choose from {', '.join(GENERATE_PATHS)}"
-            raise NotSupportedError(msg)
-        answer, notices = await service.generate(caller.account_id, GENERATE_PATHS[engine], body)
-        if notices:
-            # A header holds Latin-1 at most; names are ASCII.
-            response.headers[NOTICE_HEADER] = "; ".join(notices).encode("ascii", "replace").decode()
-        return answer
+    # `engines.find` takes the engine.
+    @routes.post("/generate/{engine}", summary="Generate images", responses=_TIMEOUT)  # noqa: FAST003
+    async def generate(
+        caller: Caller, once: Once, path: Engine, body: GenerateRequest, response: Response, asynchronous: Async = None
+    ) -> GenerateAnswer | AsyncAnswer:
+        if asynchronous == "1":
+            response_id = await service.submit(caller, once, path, body)
+            return AsyncAnswer(response_id=response_id, poll_url=_url(settings, response_id))
+        return _noted(response, *await service.generate(caller, once, path, body))
 
+    @routes.get("/generate/responses/{response_id}", summary="Ask whether images are there")
+    async def poll(caller: Caller, response_id: str) -> PollAnswer:
+        return await service.poll(caller.account_id, response_id, f"{_url(settings, response_id)}/result")
+
+    @routes.get("/generate/responses/{response_id}/result", summary="Fetch images that were asked for asynchronously")
+    async def result(caller: Caller, response_id: str, response: Response) -> GenerateAnswer:
+        return _noted(response, *await service.result(caller.account_id, response_id))
+
+    @routes.get("/healthcheck", include_in_schema=False)
+    async def healthcheck() -> dict[str, str]:
+        return {"status": "ok"}
+
+    async def elsewhere() -> None:
+        msg = "image utilities are not offered here; POST /generate/{engine} is"
+        raise NotSupportedError(msg)
+
+    for path in ELSEWHERE:
+        routes.add_api_route(f"/{path}", elsewhere, methods=["POST"], include_in_schema=False)
     return routes
+
+
+def _url(settings: InferenceSettings, response_id: str) -> str:
+    return f"{settings.public_url.rstrip('/')}/generate/responses/{response_id}"
+
+
+def _noted(response: Response, answer: GenerateAnswer, notices: list[str]) -> GenerateAnswer:
+    if notices:
+        # A header holds Latin-1 at most; names are ASCII. What a caller wrote into a name must not end the line.
+        text = "; ".join(notices).encode("ascii", "replace").decode()
+        response.headers[NOTICE_HEADER] = " ".join(text.split())[:_LONGEST_NOTICE]
+    return answer

@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from services.inference import api
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
-from shared import inbox, web
-from shared.auth import Authenticator
+from shared import idempotency, inbox, web
+from shared.auth import FLUSH_EVERY_S, Authenticator
 from shared.background import Background
 from shared.blob_collector import BlobCollector
 from shared.blobs import Blobs
@@ -34,21 +34,28 @@ def create_app(settings: InferenceSettings) -> FastAPI:
         staging_s=_HOUR_S,
     )
 
+    authenticator = Authenticator(database, settings)
+
     async def forget() -> None:
         async with database.begin() as session:
             await inbox.forget(session, Context.IMAGES)
+            await idempotency.forget(session, Context.IMAGES)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.authenticator = Authenticator(database)
+        app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.IMAGES, settings).run)
             background.run("hints", service.hints.run)
             background.every("reconciler", settings.reconcile_every_s, service.reconcile)
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
             background.every("forget", _HOUR_S, forget)
+            background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
+        await authenticator.flush_last_use()
         await blobs.close()
         await database.close()
 
-    return web.create_app("inference", lifespan=lifespan, routers=[api.router(service)], ready={"database": database.ping})
+    return web.create_app(
+        "inference", lifespan=lifespan, routers=[api.router(service, settings)], ready={"database": database.ping}
+    )

@@ -31,6 +31,12 @@ async def is_platforms(session: AsyncSession, account_id: UUID) -> bool:
     return bool(await session.scalar(select(Account.is_platform).where(Account.id == account_id)))
 
 
+async def own(session: AsyncSession, account_id: UUID, generation_id: str) -> Generation | None:
+    """Return a request of this account."""
+    found = select(Generation).where(Generation.id == generation_id, Generation.account_id == account_id)
+    return (await session.scalars(found)).one_or_none()
+
+
 async def finished(session: AsyncSession, generation_id: str) -> Generation | None:
     """Return the request if it has its result or its error."""
     done = select(Generation).where(Generation.id == generation_id, Generation.finished_at.is_not(None))
@@ -74,6 +80,19 @@ async def unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 
         update(Generation).where(Generation.id.in_(waiting.scalar_subquery())).values(updated_at=func.now()).returning(Generation)
     )
     return list(await session.scalars(touched))
+
+
+async def exhausted(session: AsyncSession, attempts: int, *, limit: int = 50) -> list[Generation]:
+    """Return requests that were tried so often that no worker takes them any more."""
+    tried = (
+        select(Generation)
+        .where(Generation.state == "queued", Generation.attempt >= attempts)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+        # Some were taken from their workers a moment ago, in this session.
+        .execution_options(populate_existing=True)
+    )
+    return list(await session.scalars(tried))
 
 
 async def fail(session: AsyncSession, generation: Generation, *, code: str, message: str, status: int) -> None:

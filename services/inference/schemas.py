@@ -1,13 +1,20 @@
 """The body and the answer of `/generate`, as OctoAI's clients send and read them."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 MAX_SEED = 2**32 - 1
-Prompt = Annotated[str, StringConstraints(max_length=10_000)]
+_STORABLE = r"^[^\x00]*$"
+"""PostgreSQL's text and JSON hold every character but NUL."""
+Prompt = Annotated[str, StringConstraints(max_length=10_000, pattern=_STORABLE)]
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Key = Annotated[str, StringConstraints(max_length=200, pattern=_STORABLE)]
+Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+Trigger = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\s\x00]+$")]
+_MOST_ADAPTERS = 16
+_ASSET = "by its name or id; `octoai:NAME` for a public one"
 
 
 class Sampler(StrEnum):
@@ -24,9 +31,13 @@ class Sampler(StrEnum):
     K_EULER_ANCESTRAL = "K_EULER_ANCESTRAL"
     DPM_SOLVER_MULTISTEP = "DPM_SOLVER_MULTISTEP"
     DPM_PLUS_PLUS_2M_KARRAS = "DPM_PLUS_PLUS_2M_KARRAS"
+    DPM_PLUS_PLUS_2M_SDE = "DPM_PLUS_PLUS_2M_SDE"
+    DPM_PLUS_PLUS_2M_SDE_KARRAS = "DPM_PLUS_PLUS_2M_SDE_KARRAS"
     DPM_SINGLE = "DPM_SINGLE"
     DPM_2 = "DPM_2"
+    DPM_2_KARRAS = "DPM_2_KARRAS"
     DPM_2_ANCESTRAL = "DPM_2_ANCESTRAL"
+    DPM_2_ANCESTRAL_KARRAS = "DPM_2_ANCESTRAL_KARRAS"
     DPM_PLUS_PLUS_SDE_KARRAS = "DPM_PLUS_PLUS_SDE_KARRAS"
     UNI_PC = "UNI_PC"
     LCM = "LCM"
@@ -35,75 +46,108 @@ class Sampler(StrEnum):
 class GenerateRequest(BaseModel):
     """What to draw. A field that is unknown is a mistake of the caller's, and is said so."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"prompt": "a lighthouse in the snow"},
+                {
+                    "prompt": "a lighthouse, watercolour",
+                    "negative_prompt": "people",
+                    "loras": {"watercolour": 0.9},
+                    "width": 512,
+                    "height": 512,
+                    "steps": 20,
+                    "cfg_scale": 7.5,
+                    "seed": 7,
+                    "num_images": 2,
+                    "image_encoding": "png",
+                },
+            ]
+        },
+    )
 
-    prompt: Prompt
-    negative_prompt: Prompt | None = None
-    prompt_2: Prompt | None = None
-    negative_prompt_2: Prompt | None = None
-    checkpoint: str | None = Field(default=None, description="Name or id of a checkpoint; `octoai:NAME` for a public one.")
-    loras: dict[str, float] | None = Field(default=None, description="Weight of each LoRA, by its name or id.")
-    sampler: Sampler | None = Sampler.DDIM
-    width: int | None = None
-    height: int | None = None
-    cfg_scale: float = Field(default=12.0, ge=0, le=50, description="Guidance scale (Ho & Salimans 2022).")
-    steps: int = Field(default=30, ge=1, le=200)
-    num_images: int = Field(default=1, ge=1, le=16)
-    seed: Seed | list[Seed | None] | None = None
-    image_encoding: Literal["jpeg", "png"] = "jpeg"
-    # Sent by OctoAI's clients always; none of them changes a picture here.
-    use_refiner: bool | None = None
-    high_noise_frac: float | None = None
-    style_preset: str | None = None
-    enable_safety: bool | None = None
-    log_prompt: bool | None = None
-    force_asset_download: bool | None = None
-    force_asset_gpu_copy: bool | None = None
-    # Part of OctoAI's API, but not served here; each would change the picture, so none is passed over in silence.
-    vae: str | None = None
-    controlnet: str | None = None
-    textual_inversions: dict[str, str] | None = None
-    init_image: str | None = None
-    strength: float | None = None
-    mask_image: str | None = None
-    inpaint_full_res: bool | None = None
-    inpaint_full_res_padding: int | None = None
-    outpainting: bool | None = None
-    controlnet_image: str | None = None
-    controlnet_conditioning_scale: float | None = None
-    controlnet_early_stop: float | None = None
-    controlnet_preprocess: bool | None = None
-    clip_skip: int | None = None
-    transfer_images: dict[str, Any] | None = None
+    prompt: Prompt = Field(description="What to draw. `(word:1.5)` counts for more, `(word:0.5)` for less; any length is read.")
+    negative_prompt: Prompt | None = Field(default=None, description="What to keep away from.")
+    prompt_2: Prompt | None = Field(default=None, description="SDXL: the prompt of the second text encoder.")
+    negative_prompt_2: Prompt | None = Field(default=None, description="SDXL: the negative prompt of the second encoder.")
+    checkpoint: Key | None = Field(default=None, description=f"The checkpoint to draw with, {_ASSET}.")
+    vae: Key | None = Field(default=None, description=f"A VAE in the place of the checkpoint's own, {_ASSET}.")
+    loras: dict[Key, Weight] | None = Field(
+        default=None, max_length=_MOST_ADAPTERS, description=f"The weight of each LoRA, {_ASSET}."
+    )
+    textual_inversions: dict[Key, Trigger] | None = Field(
+        default=None,
+        max_length=_MOST_ADAPTERS,
+        description=f"The word that stands for each textual inversion in the prompts; the key names it, {_ASSET}.",
+    )
+    sampler: Sampler | None = Field(default=Sampler.DDIM, description="How noise is taken away.")
+    width: int | None = Field(default=None, description="In pixels; width and height are one of the engine's pairs.")
+    height: int | None = Field(default=None, description="In pixels.")
+    cfg_scale: float | None = Field(default=12.0, ge=0, le=50, description="Guidance scale (Ho & Salimans 2022).")
+    steps: int | None = Field(default=30, ge=1, le=200, description="Steps of the sampler.")
+    num_images: int | None = Field(default=1, ge=1, le=16, description="How many pictures.")
+    seed: Seed | list[Seed | None] | None = Field(
+        default=None, description="s gives picture i the seed s + i; a list gives each its own, and draws what it leaves out."
+    )
+    init_image: str | None = Field(default=None, description="Base 64 of a JPEG or PNG to start from.")
+    strength: float | None = Field(default=0.8, ge=0, le=1, description="How much of init_image is drawn anew.")
+    mask_image: str | None = Field(default=None, description="Base 64 of a mask of init_image: white is painted.")
+    inpaint_full_res: bool | None = Field(default=None, description="Paint the masked part alone, at the full size.")
+    inpaint_full_res_padding: int | None = Field(
+        default=32, ge=0, le=1024, description="Pixels around the masked part that are seen with inpaint_full_res."
+    )
+    outpainting: bool | None = Field(
+        default=None, description="Extend init_image: where mask_image is white or, without one, around it up to the size."
+    )
+    controlnet: Key | None = Field(default=None, description=f"The ControlNet, {_ASSET}; without one the engine's canny.")
+    controlnet_image: str | None = Field(default=None, description="Base 64 of the picture that the ControlNet follows.")
+    controlnet_conditioning_scale: float | None = Field(
+        default=1.0, ge=0, le=10, description="How strongly the ControlNet is followed."
+    )
+    controlnet_early_stop: float | None = Field(
+        default=None, ge=0, le=1, description="The share of the steps after which the ControlNet is followed no more."
+    )
+    controlnet_preprocess: bool | None = Field(
+        default=True, description="Find the edges of controlnet_image; false for a picture that is prepared already."
+    )
+    clip_skip: int | None = Field(default=None, ge=1, le=12, description="Take the text encoders' n-th last layer.")
+    use_refiner: bool | None = Field(default=None, description="SDXL: let the refiner finish, where one is registered.")
+    high_noise_frac: float | None = Field(
+        default=0.8, ge=0, le=1, description="The share of the noise that the base takes away before the refiner."
+    )
+    style_preset: str | None = Field(default=None, description="SDXL: a style's name; docs/api.md lists them.")
+    image_encoding: Literal["jpeg", "png"] | None = "jpeg"
+    # Sent by OctoAI's clients; none of them changes a picture here.
+    enable_safety: bool | None = Field(default=None, description="The operator's safety checker, if any, runs regardless.")
+    log_prompt: bool | None = Field(default=None, description="Accepted; prompts are never logged.")
+    force_asset_download: bool | None = Field(default=None, description="Accepted; assets are known by their bytes.")
+    force_asset_gpu_copy: bool | None = Field(default=None, description="Accepted; assets are known by their bytes.")
+    transfer_images: dict[str, Any] | None = Field(default=None, description="Not supported.")
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> "GenerateRequest":
+    def _belong_together(self) -> Self:
         if (self.width is None) != (self.height is None):
             msg = "width and height: give both or none"
             raise ValueError(msg)
-        if isinstance(self.seed, list) and len(self.seed) > self.num_images:
-            msg = f"seed: {len(self.seed)} seeds for {self.num_images} images"
+        if isinstance(self.seed, list) and len(self.seed) > (self.num_images or 1):
+            msg = f"seed: {len(self.seed)} seeds for {self.num_images or 1} images"
+            raise ValueError(msg)
+        if self.mask_image and not self.init_image:
+            msg = "mask_image: needs init_image, whose mask it is"
+            raise ValueError(msg)
+        if self.outpainting and not self.init_image:
+            msg = "outpainting: needs init_image, which is extended"
+            raise ValueError(msg)
+        triggers = list((self.textual_inversions or {}).values())
+        if len(set(triggers)) < len(triggers):
+            msg = "textual_inversions: two of them have the same trigger word"
             raise ValueError(msg)
         return self
 
 
-NOT_SERVED: dict[str, tuple[Any, ...]] = {
-    "vae": (None, ""),
-    "controlnet": (None, ""),
-    "textual_inversions": (None, {}),
-    "init_image": (None, ""),
-    "mask_image": (None, ""),
-    "outpainting": (None, False),
-    "controlnet_image": (None, ""),
-    "clip_skip": (None,),
-    "transfer_images": (None, {}),
-    "style_preset": (None, "", "base"),
-}
-"""Fields that are not served yet, with the values that ask for nothing."""
-
-
 class Image(BaseModel):
-    """One picture, base 64 without a prefix."""
+    """One picture, base 64 without a prefix; null where the safety checker removed it."""
 
     image_b64: str | None
     removed_for_safety: bool
@@ -116,3 +160,17 @@ class GenerateAnswer(BaseModel):
 
     images: list[Image]
     prediction_time_ms: float
+
+
+class AsyncAnswer(BaseModel):
+    """Where to ask whether the pictures are there."""
+
+    response_id: str
+    poll_url: str
+
+
+class PollAnswer(BaseModel):
+    """`completed` once the pictures, or the reason why there are none, can be fetched from `response_url`."""
+
+    status: Literal["pending", "running", "completed"]
+    response_url: str

@@ -1,9 +1,11 @@
 """The tune API: parse, call, answer."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import webhook_secrets
 from services.scheduler.repository import TuneFilter
@@ -13,10 +15,12 @@ from services.scheduler.webhook_secrets import Secret
 from services.scheduler.whatif import WhatIf, WhatIfService
 from shared.auth import Principal, require
 from shared.db import Database
+from shared.idempotency import Once
+from shared.tables import Context
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
 Limit = Annotated[int, Query(ge=1, le=100)]
-Offset = Annotated[int, Query(ge=0)]
+Offset = Annotated[int, Query(ge=0, le=2**31)]
 
 
 def router(database: Database, service: TuneService, what_if: WhatIfService) -> APIRouter:
@@ -30,11 +34,10 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
         response_model=TuneAnswer,
         responses={200: {"model": WhatIf, "description": "With `whatif`: nothing was started."}},
     )
-    async def create(caller: Caller, body: CreateTune, *, whatif: bool = False) -> TuneAnswer | Response:
+    async def create(caller: Caller, once: Once, body: CreateTune, *, whatif: bool = False) -> TuneAnswer | Response:
         if whatif:
             return JSONResponse((await what_if.answer(caller.account_id, body)).model_dump(mode="json"))
-        async with database.begin() as session:
-            return await service.create(session, caller.account_id, body)
+        return await once.run(database, Context.TUNES, caller, lambda session: service.create(session, caller.account_id, body))
 
     @routes.get("/tune/{tune_id}", summary="A tune")
     async def get(caller: Caller, tune_id: str) -> TuneAnswer:
@@ -42,9 +45,10 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
             return await service.get(session, caller.account_id, tune_id)
 
     @routes.post("/tune/{tune_id}/cancel", summary="Ask a tune to stop")
-    async def cancel(caller: Caller, tune_id: str) -> TuneAnswer:
-        async with database.begin() as session:
-            return await service.cancel(session, caller.account_id, tune_id)
+    async def cancel(caller: Caller, once: Once, tune_id: str) -> TuneAnswer:
+        return await once.run(
+            database, Context.TUNES, caller, lambda session: service.cancel(session, caller.account_id, tune_id)
+        )
 
     @routes.delete("/tune/{tune_id}", summary="Delete a tune; its images and its LoRA stay")
     async def delete(caller: Caller, tune_id: str) -> TuneAnswer:
@@ -57,9 +61,8 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
             return Secret(secret=await webhook_secrets.secret_of(session, caller.account_id))
 
     @routes.post("/tunes/webhook-secret/rotate", summary="Replace the secret; the old one signs as well for a day")
-    async def rotate_webhook_secret(caller: Caller) -> Secret:
-        async with database.begin() as session:
-            return Secret(secret=await webhook_secrets.rotate(session, caller.account_id))
+    async def rotate_webhook_secret(caller: Caller, once: Once) -> Secret:
+        return await once.run(database, Context.TUNES, caller, lambda session: _rotate(session, caller.account_id))
 
     @routes.get("/tunes", summary="The account's tunes, newest first")
     async def list_(
@@ -83,3 +86,7 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
             return await service.list(session, caller.account_id, wanted, offset=offset, limit=limit)
 
     return routes
+
+
+async def _rotate(session: AsyncSession, account_id: UUID) -> Secret:
+    return Secret(secret=await webhook_secrets.rotate(session, account_id))

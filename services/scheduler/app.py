@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.scheduler import api, consumers, events_api
+from services.scheduler import admin, api, consumers, events_api
 from services.scheduler.events import EventReader, EventStreams
 from services.scheduler.notices import Notices
 from services.scheduler.service import TuneService
@@ -13,8 +13,8 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reaper, Reconciler
 from services.scheduler.webhooks import Webhooks
 from services.scheduler.whatif import WhatIfService
-from shared import web
-from shared.auth import Authenticator
+from shared import idempotency, web
+from shared.auth import FLUSH_EVERY_S, Authenticator
 from shared.background import Background
 from shared.blob_collector import BlobCollector
 from shared.blobs import Blobs
@@ -49,9 +49,15 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         staging_s=settings.blob_staging_s,
     )
 
+    authenticator = Authenticator(database, settings)
+
+    async def forget_answers() -> None:
+        async with database.begin() as session:
+            await idempotency.forget(session, Context.TUNES)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.authenticator = Authenticator(database)
+        app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.TUNES, settings).run)
             background.run("consumers", heard.run)
@@ -62,13 +68,17 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
             background.every("sweep", _HOUR_S, collector.sweep)
             background.every("forget", _HOUR_S, reconciler.forget_old_events)
+            background.every("forget-answers", _HOUR_S, forget_answers)
+            background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             background.every("forget webhooks", _HOUR_S, webhooks.forget)
             yield
+        await authenticator.flush_last_use()
         await blobs.close()
         await database.close()
 
     routers = [
         api.router(database, service, WhatIfService(database, blobs, settings)),
         events_api.router(database, service, reader, streams),
+        admin.router(database),
     ]
     return web.create_app("scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping})

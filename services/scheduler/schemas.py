@@ -94,6 +94,24 @@ WebhookEvent = Literal["start", "progress", "completed"]
 class CreateTune(_Lenient):
     """A request for a tune."""
 
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "sks1-dog",
+                    "description": "The dog.",
+                    "details": {
+                        "base_checkpoint": {"checkpoint_id": "octoai:default-sd15"},
+                        "files": [{"file_id": "asset_01hf3a2qw7ek6vshbhd9c9yywd", "caption": "a photo of a sks1 dog on a beach"}],
+                        "steps": 500,
+                        "trigger_words": ["sks1"],
+                    },
+                }
+            ]
+        },
+    )
+
     name: Name
     tune_type: Literal["lora_tune"] | None = Field(default=None, description="Some clients say it here as well.")
     description: Text | None = None

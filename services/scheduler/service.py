@@ -13,7 +13,7 @@ from services.scheduler.checks import check
 from services.scheduler.repository import PLATFORM_PREFIX, TuneFilter
 from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, TuneAnswer, TuneList, WebhookEvent
 from services.scheduler.settings import SchedulerSettings
-from shared import blob_rows, names, outbox, tune_log
+from shared import blob_rows, names, outbox, quotas, tune_log
 from shared.errors import ConflictError, NameTakenError, NotFoundError
 from shared.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
 from shared.ids import new_id
@@ -29,7 +29,11 @@ class TuneService:
         self._settings = settings
 
     async def create(self, session: AsyncSession, account_id: UUID, body: CreateTune) -> TuneAnswer:
-        """Accept a tune, or raise InvalidError for a field that is wrong, NameTakenError for a name that is in use."""
+        """Accept a tune.
+
+        Raises LimitError for one tune too many, InvalidError for a field that is wrong, NameTakenError.
+        """
+        await quotas.admit_tune(session, account_id, self._settings)
         details = body.details
         base = (await check(session, account_id, body, private_webhooks=self._settings.webhook_allow_private)).base
         tune_id = new_id("tune")

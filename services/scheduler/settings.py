@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from shared.settings import ServiceSettings
+from shared.settings import ApiSettings
 
 
-class SchedulerSettings(ServiceSettings):
+class SchedulerSettings(ApiSettings):
     """Limits of a tune, and how long the scheduler waits for others."""
 
     max_attempts: int = Field(default=3, ge=1, description="Attempts a tune gets; preemption does not use one up.")

@@ -3,7 +3,9 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.upload.imports import Importer
 from services.upload.repository import Filters, page
 from services.upload.schemas import (
     AssetAnswer,
@@ -18,23 +20,34 @@ from services.upload.service import Library, shown
 from shared.auth import Principal, require
 from shared.blobs import Blobs
 from shared.db import Database
+from shared.idempotency import Once
+from shared.ids import new_id
+from shared.tables import Context
 
 Caller = Annotated[Principal, Depends(require("assets"))]
 Words = Annotated[list[str] | None, Query()]
 
 
-def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
+def router(database: Database, library: Library, blobs: Blobs, importer: Importer) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1/assets", tags=["assets"])
 
     @routes.post("", summary="Create an asset and get the URL to upload it to")
-    async def create(caller: Caller, request: AssetCreate) -> AssetCreated:
+    async def create(caller: Caller, once: Once, request: AssetCreate) -> AssetCreated:
+        asset_id = new_id("asset")
         async with database.begin() as session:
-            asset = await library.create(session, caller, request)
-        return AssetCreated(asset=shown(asset), transfer_api=library.transfer(asset))
+            # Referred to, since the answer holds credentials, which are kept nowhere: a repeat gets fresh ones.
+            known_id = await once.refer(session, Context.UPLOAD, caller, asset_id)
+            if known_id == asset_id:
+                asset = await library.create(session, caller, request, asset_id)
+            else:
+                asset = await library.own_by_id(session, caller.account_id, known_id)
+        if request.is_import and known_id == asset_id:
+            importer.start(asset.id, request.hf_token_secret)
+        return AssetCreated(asset=shown(asset), transfer_api=await library.transfer(asset, request.transfer_api_type))
 
     @routes.post("/{asset_id}/complete-upload", summary="Say that the file has been uploaded")
-    async def complete_upload(caller: Caller, asset_id: str) -> UploadCompleted:
+    async def complete_upload(caller: Caller, once: Once, asset_id: str) -> UploadCompleted:
         async with database.begin() as session:
             asset = await library.own_by_id(session, caller.account_id, asset_id)
         if asset.status == "ready_to_upload" and asset.staging_key:
@@ -42,9 +55,12 @@ def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
             size_bytes = library.check_size(asset, await blobs.size(asset.staging_key))
         else:
             size_bytes = asset.size_bytes
-        async with database.begin() as session:
-            await library.complete(session, asset_id, size_bytes)
-        return UploadCompleted()
+
+        async def work(session: AsyncSession) -> UploadCompleted:
+            await library.complete(session, asset, size_bytes)
+            return UploadCompleted()
+
+        return await once.run(database, Context.UPLOAD, caller, work)
 
     @routes.get("", summary="List assets, newest first")
     async def list_assets(
@@ -83,11 +99,11 @@ def router(database: Database, library: Library, blobs: Blobs) -> APIRouter:
     async def get(
         caller: Caller,
         asset_owner_and_name_or_id: str,
-        transfer_api_type: TransferType | None = None,  # noqa: ARG001 - accepted; there is one way
+        transfer_api_type: TransferType | None = None,
     ) -> AssetAnswer:
         async with database.begin() as session:
             asset = await library.find(session, caller.account_id, asset_owner_and_name_or_id)
-        return AssetAnswer(asset=shown(asset), transfer_api=library.transfer(asset))
+        return AssetAnswer(asset=shown(asset), transfer_api=await library.transfer(asset, transfer_api_type))
 
     @routes.delete("/{asset_id}", summary="Delete an asset; its name is free at once")
     async def delete(caller: Caller, asset_id: str) -> AssetDeleted:

@@ -6,14 +6,16 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.upload import api, consumers
+from services.upload.fetching import Fetcher
+from services.upload.imports import Importer
 from services.upload.intake import Intake
 from services.upload.reconciler import Reconciler
 from services.upload.registration import Registration
 from services.upload.service import Library
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared import web
-from shared.auth import Authenticator
+from shared import idempotency, web
+from shared.auth import FLUSH_EVERY_S, Authenticator
 from shared.background import Background
 from shared.blob_collector import BlobCollector
 from shared.blobs import Blobs
@@ -21,6 +23,7 @@ from shared.db import Database
 from shared.relay import Relay
 from shared.tables import Context
 
+_HOUR_S = 3600.0
 _STAGING_S = 6 * 3600.0
 """No intake takes longer; a copy that was begun before and never vouched for is garbage."""
 
@@ -29,7 +32,9 @@ def create_app(settings: UploadSettings) -> FastAPI:
     """Build the upload service's application."""
     database = Database.from_settings(settings, application_name="upload")
     blobs = Blobs.from_settings(settings)
-    library = Library(blobs, settings)
+    fetcher = Fetcher(settings)
+    library = Library(blobs, settings, fetcher)
+    importer = Importer(database, blobs, settings, fetcher)
     queue = WorkQueue(settings.intake_concurrency)
     registration = Registration(database, blobs, settings)
     reconciler = Reconciler(database, settings, registration, queue)
@@ -43,19 +48,31 @@ def create_app(settings: UploadSettings) -> FastAPI:
         staging_s=_STAGING_S,
     )
 
+    authenticator = Authenticator(database, settings)
+
+    async def forget_answers() -> None:
+        async with database.begin() as session:
+            await idempotency.forget(session, Context.UPLOAD)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        app.state.authenticator = Authenticator(database)
+        app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.UPLOAD, settings).run)
             background.run("work", queue.run)
+            background.run("imports", importer.run)
+            background.every("look-after-imports", settings.import_silence_s / 3, importer.look_after)
             background.run("consumers", group.run)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
+            background.every("forget-answers", _HOUR_S, forget_answers)
+            background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
+        await authenticator.flush_last_use()
+        await fetcher.close()
         await blobs.close()
         await database.close()
 
     ready = {"database": database.ping, "store": blobs.ping}
-    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs)], ready=ready)
+    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs, importer)], ready=ready)

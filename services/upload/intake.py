@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from services.upload import repository
+from services.upload.readers import READERS
 from services.upload.service import identity
 from services.upload.settings import UploadSettings
+from services.upload.verdicts import refuse
 from shared import blob_rows, checkpoint_files, events, outbox
 from shared.blobs import Blobs, Stored
 from shared.db import Database
+from shared.engines import Engine
 from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.ids import new_ulid
 from shared.image_files import clean
-from shared.lora_files import read_lora
+from shared.safety import Safety
 from shared.tables import Asset, Context
 from shared.telemetry import get_logger
 
@@ -42,25 +45,28 @@ class Intake:
         self._database = database
         self._blobs = blobs
         self._settings = settings
+        self._safety = Safety.from_settings(settings)
 
     async def check(self, asset_id: str) -> None:
         """Give the verdict on an upload. Raises UnavailableError when the store is away: then nothing is decided."""
         async with self._database.begin() as session:
             asset = await repository.get(session, asset_id)
-        if asset is None or asset.status != "uploaded" or asset.staging_key is None:
+        # An import is `uploaded` from its start, and has been since `uploaded_at` once its bytes are there.
+        if asset is None or asset.status != "uploaded" or asset.uploaded_at is None or asset.staging_key is None:
             return
         self._settings.work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="intake-", dir=self._settings.work_dir) as folder:
             try:
                 accepted = await self._look_at(asset, asset.staging_key, Path(folder))
             except (InvalidError, NotFoundError) as error:
-                await self._reject(asset, "rejected", error.message)
+                await refuse(self._database, asset, "rejected", error.message)
             except (UnavailableError, OSError):
                 raise
             except Exception:
                 # Ours to mend, and the same again on every try: said so instead of looping for ever.
                 log.exception("intake.failed", asset_id=asset_id)
-                await self._reject(asset, "error", "the file could not be checked: an unexpected error, which is in the log")
+                reason = "the file could not be checked: an unexpected error, which is in the log"
+                await refuse(self._database, asset, "error", reason)
             else:
                 await self._accept(asset, accepted)
 
@@ -74,13 +80,15 @@ class Intake:
         await self._blobs.copy(staging_key, key)
         path = folder / f"upload.{suffix}"
         stored = await self._get(key, path, asset)
-        read = _checkpoint_data if asset.asset_type == "checkpoint" else _lora_data
+        read = READERS.get(asset.asset_type, _checkpoint_data)
         return Accepted(key, stored, await asyncio.to_thread(read, path, asset))
 
     async def _look_at_picture(self, asset: Asset, staging_key: str, folder: Path) -> Accepted:
         source, target = folder / "upload", folder / "clean"
         await self._get(staging_key, source, asset)
         image = await clean(source, target, max_pixels=self._settings.max_pixels)
+        if self._safety:
+            await asyncio.to_thread(_check_safety, self._safety, target)
         key = await self._stage(asset, image.file_format, image.content_type)
         stored = await self._blobs.put_file(key, target, image.content_type)
         return Accepted(key, stored, {"file_format": image.file_format, "width": image.width, "height": image.height})
@@ -119,39 +127,25 @@ class Intake:
             await outbox.publish(session, Context.UPLOAD, ready)
         log.info("asset.ready", asset_id=asset.id, asset_type=asset.asset_type)
 
-    async def _reject(self, asset: Asset, status: str, reason: str) -> None:
-        async with self._database.begin() as session:
-            values = {"status": status, "status_details": reason}
-            moved = await repository.move(session, asset.id, source=("uploaded",), values=values)
-            if moved is None:
-                return
-            await blob_rows.orphan(session, asset.staging_key or "")
-            rejected = events.AssetRejected(**identity(moved), version=moved.version, reason=reason)
-            await outbox.publish(session, Context.UPLOAD, rejected)
-        log.info("asset.rejected", asset_id=asset.id, asset_type=asset.asset_type, reason=reason)
 
+def _check_safety(safety: Safety, path: Path) -> None:
+    """Ask the safety checker about a clean copy. Raises InvalidError when it finds it unsafe."""
+    # Here, so that only who has a checker pays for Pillow.
+    from PIL import Image  # noqa: PLC0415
 
-def _lora_data(path: Path, asset: Asset) -> dict[str, Any]:
-    """Read what the LoRA says of itself; what its owner said fills the gaps. Raises InvalidError."""
-    info = read_lora(path)
-    said = asset.data["engine"]
-    if info.engine is not None and info.engine != said:
-        msg = f"data.engine says {said}, but the file is a LoRA for {info.engine}"
+    with Image.open(path) as image:
+        verdict = safety.judge(image)
+    if verdict.is_unsafe:
+        msg = f"the safety checker refuses the picture: it scores {verdict.score:.2f}, where 0 is safe and 1 is not"
         raise InvalidError(msg)
-    return {
-        "data_type": info.data_type,
-        "trigger_words": asset.data.get("trigger_words") or info.trigger_words,
-        "base_sha256": info.base_sha256,
-        "shape_class": info.shape_class,
-        "rank": info.rank,
-        "key_format": info.key_format,
-    }
 
 
 def _checkpoint_data(path: Path, asset: Asset) -> dict[str, Any]:
     """Read what the checkpoint says of itself. Raises InvalidError."""
     info = checkpoint_files.read_file(path)
-    if info.engine != asset.data["engine"]:
+    # SSD is SDXL with fewer blocks: the file's own words for both are the same.
+    is_ssd = (asset.data["engine"], info.engine) == (Engine.SSD, Engine.SDXL)
+    if info.engine != asset.data["engine"] and not is_ssd:
         msg = f"data.engine says {asset.data['engine']}, but the file is a checkpoint for {info.engine}"
         raise InvalidError(msg)
     return info.data

@@ -1,6 +1,6 @@
 """All the SQL of the asset library."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from shared.states import TuneState
 from shared.tables import Account, Asset, Blob, Tune
 
 _ALIVE = Asset.deleted_at.is_(None)
+_IMPORTING = (Asset.status == "uploaded") & Asset.uploaded_at.is_(None)
 _BYTES_PER_S = 10_000_000
 """How fast intake is expected to be at least: a large file gets its verdict later."""
 
@@ -150,12 +151,40 @@ async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> 
     bound = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     late = (
         select(Asset.id)
-        .where(Asset.status == "uploaded", Asset.updated_at < func.now() - bound)
+        .where(Asset.status == "uploaded", Asset.uploaded_at.is_not(None), Asset.updated_at < func.now() - bound)
         .order_by(Asset.uploaded_at)
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
     found = await session.scalars(update(Asset).where(Asset.id.in_(late)).values(updated_at=func.now()).returning(Asset))
+    return found.all()
+
+
+async def arrived(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
+    """Note that an import's bytes are in staging; None when somebody else was first, or it was deleted meanwhile."""
+    return await session.scalar(
+        update(Asset)
+        .where(Asset.id == asset_id, _IMPORTING)
+        .values(version=Asset.version + 1, updated_at=func.now(), uploaded_at=func.now(), size_bytes=size_bytes)
+        .returning(Asset)
+        .execution_options(populate_existing=True)
+    )
+
+
+async def keep_alive(session: AsyncSession, asset_ids: Collection[str]) -> None:
+    """Say that somebody is at these imports."""
+    await session.execute(update(Asset).where(Asset.id.in_(asset_ids), _IMPORTING).values(updated_at=func.now()))
+
+
+async def take_over_imports(session: AsyncSession, bound_s: float, limit: int) -> Sequence[str]:
+    """Return the ids of imports that nobody has been at for this long, and start their clocks anew for the caller."""
+    silent = (
+        select(Asset.id)
+        .where(_IMPORTING, Asset.updated_at < func.now() - timedelta(seconds=bound_s))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    found = await session.scalars(update(Asset).where(Asset.id.in_(silent)).values(updated_at=func.now()).returning(Asset.id))
     return found.all()
 
 

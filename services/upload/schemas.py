@@ -4,69 +4,68 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from shared.engines import Engine
-
-AssetType = Literal["file", "lora", "checkpoint"]
 TransferType = Literal["presigned-url", "sts", "gcp-oauth", "any"]
 NAME_PATTERN = "^[a-zA-Z0-9_-]+$"
 MAX_NAME = 200
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class FileData(_Data):
-    """What a client may say of a picture; intake puts the true format in."""
-
-    asset_type: Literal["file"] = "file"
-    file_format: Literal["unknown", "png", "jpg", "jpeg"] = "unknown"
-    preview_url: Annotated[None, BeforeValidator(lambda _value: None)] = None
-    version: str = ""
-
-
-class _WeightsData(_Data):
-    """What a client says of weights; intake checks the engine and puts the true types in."""
-
-    engine: Engine
-    file_format: Literal["safetensors"] = "safetensors"
-    data_type: Literal["fp16", "fp32"] = "fp16"
-
-
-class LoraData(_WeightsData):
-    """A LoRA: its trigger words, and the base checkpoint where it is known."""
-
-    asset_type: Literal["lora"] = "lora"
-    trigger_words: list[Annotated[str, Field(min_length=1, max_length=200)]] | None = Field(default=None, max_length=20)
-    checkpoint: str | None = Field(default=None, max_length=300)
-
-
-class CheckpointData(_WeightsData):
-    """A checkpoint, sent as an uncompressed tar of its folder in diffusers' layout."""
-
-    asset_type: Literal["checkpoint"] = "checkpoint"
-
-
-DATA_BY_TYPE: dict[str, type[_Data]] = {"file": FileData, "lora": LoraData, "checkpoint": CheckpointData}
+def _or_empty(value: object) -> object:
+    return "" if value is None else value
 
 
 class AssetCreate(BaseModel):
     """The body of `POST /v1/assets`."""
 
-    name: str = Field(pattern=NAME_PATTERN, max_length=MAX_NAME, description="Unique in the account.")
-    asset_type: str = Field(description="`file`, `lora` or `checkpoint`.")
-    data: dict[str, Any] = Field(description="By asset type; see FileData, LoraData and CheckpointData.")
-    description: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = Field(
-        default="", max_length=10_000
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "beach", "asset_type": "file", "data": {"asset_type": "file"}, "description": "The dog on the beach."},
+                {
+                    "name": "brush",
+                    "asset_type": "lora",
+                    "data": {"asset_type": "lora", "engine": "image/stable-diffusion-v1-5", "file_format": "safetensors"},
+                },
+            ]
+        }
     )
+
+    name: str = Field(pattern=NAME_PATTERN, max_length=MAX_NAME, description="Unique in the account.")
+    asset_type: str = Field(description="`file`, `lora`, `checkpoint`, `vae` or `textual_inversion`.")
+    data: dict[str, Any] = Field(
+        description="By asset type: `file_format`; for weights `engine`, `data_type`, `file_format`, `trigger_words`."
+    )
+    description: Annotated[str, BeforeValidator(_or_empty)] = Field(default="", max_length=10_000)
     is_public: Annotated[bool, BeforeValidator(lambda value: value or False)] = Field(
         default=False, description="Whether every account may use it; needs the scope `admin`."
     )
-    transfer_api_type: TransferType | None = Field(default=None, description="Answered with `presigned-url`, always.")
-    url: str | None = Field(default=None, description="Not supported yet: the server fetches nothing.")
-    hf_repo: str | None = Field(default=None, description="Not supported yet: the server fetches nothing.")
+    transfer_api_type: TransferType | None = Field(
+        default=None,
+        description="`sts` answers credentials for the one object, where the store grants such; all else a presigned URL.",
+    )
+    url: str | None = Field(
+        default=None, min_length=1, max_length=2083, description="Where the server fetches the file by itself; no upload then."
+    )
+    hf_repo: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="A model repository (`owner/name`) whose file the server fetches by itself; no upload then.",
+    )
+    hf_token_secret: SecretStr | None = Field(
+        default=None,
+        max_length=500,
+        description="A token for a gated or private `hf_repo`; held in memory until the import ends, and never stored.",
+    )
+    skip_validation: Annotated[bool, BeforeValidator(lambda value: value or False)] = Field(
+        default=False, description="Accepted and without effect: nothing gets in unchecked."
+    )
+
+    @property
+    def is_import(self) -> bool:
+        """Whether the server fetches the file."""
+        return self.url is not None or self.hf_repo is not None
 
 
 class AssetOut(BaseModel):
@@ -89,8 +88,8 @@ class AssetOut(BaseModel):
     url: str | None = None
 
 
-class Transfer(BaseModel):
-    """How the bytes are moved: PUT them to `put_url`, without any header of ours; GET them from `get_url`.
+class PresignedTransfer(BaseModel):
+    """PUT the bytes to `put_url`, without any header of ours; GET them from `get_url`.
 
     A URL that makes no sense in the asset's state is empty.
     """
@@ -98,6 +97,29 @@ class Transfer(BaseModel):
     type: Literal["presigned-url"] = "presigned-url"
     put_url: str = ""
     get_url: str = ""
+
+
+class StsTransfer(BaseModel):
+    """Credentials for one object of the S3 store at `s3_endpoint_url`, and for nothing else."""
+
+    type: Literal["sts"] = "sts"
+    aws_region: str
+    aws_access_key_id: str
+    aws_secret_access_key: str
+    aws_session_token: str | None
+    s3_bucket: str
+    s3_key: str
+    s3_url: str
+    s3_endpoint_url: str | None
+
+
+class NoTransfer(BaseModel):
+    """Nothing is to be sent: the server fetches the file."""
+
+    type: Literal["none"] = "none"
+
+
+Transfer = Annotated[PresignedTransfer | StsTransfer | NoTransfer, Field(discriminator="type")]
 
 
 class AssetCreated(BaseModel):

@@ -1,24 +1,26 @@
 """What may be done with an asset, and what follows from it."""
 
-from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload import repository
-from services.upload.schemas import DATA_BY_TYPE, AssetCreate, AssetOut, Transfer
+from services.upload.data import checked_data
+from services.upload.fetching import Fetcher
+from services.upload.hub import check_repo
+from services.upload.schemas import AssetCreate, AssetOut, NoTransfer, PresignedTransfer, StsTransfer, Transfer
 from services.upload.settings import UploadSettings
-from shared import blob_rows, events, names, outbox
+from shared import blob_rows, events, names, outbox, quotas
 from shared.accounts import PLATFORM_ACCOUNT
 from shared.auth import Principal
 from shared.blobs import Blobs
-from shared.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, NotSupportedError
-from shared.ids import is_id, new_id
+from shared.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, UnavailableError
+from shared.ids import is_id
 from shared.tables import Asset, Context
 
-_LATER = {"textual_inversion", "vae", "latent", "volume"}
+_WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+_READ = ("s3:GetObject",)
 OPEN = ("ready_to_upload",)
 ALIVE = ("ready_to_upload", "uploaded", "ready", "rejected", "error")
 
@@ -26,24 +28,23 @@ ALIVE = ("ready_to_upload", "uploaded", "ready", "rejected", "error")
 class Library:
     """The asset library's decisions. Everything happens in the caller's transaction."""
 
-    def __init__(self, blobs: Blobs, settings: UploadSettings) -> None:
+    def __init__(self, blobs: Blobs, settings: UploadSettings, fetcher: Fetcher) -> None:
         self._blobs = blobs
         self._settings = settings
+        self._fetcher = fetcher
 
-    async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate) -> Asset:
-        """Create an asset that waits for its bytes.
+    async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate, asset_id: str) -> Asset:
+        """Create an asset that waits for its bytes, or for the server to fetch them.
 
-        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError, NotSupportedError.
+        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError, LimitError for an account
+        that stores all it may.
         """
-        if request.url is not None or request.hf_repo is not None:
-            field = "url" if request.url is not None else "hf_repo"
-            msg = f"{field}: this server does not fetch files by itself; upload the file instead"
-            raise NotSupportedError(msg)
+        await quotas.admit_bytes(session, principal.account_id, self._settings, 0)
         if request.is_public and not principal.is_admin:
             msg = "is_public: only a key with the scope 'admin' may make an asset public"
             raise ForbiddenError(msg)
-        data = _checked_data(request)
-        asset_id = new_id("asset")
+        data = checked_data(request.asset_type, request.data)
+        self._check_source(request)
         await names.reserve(session, principal.account_id, request.name, "asset", asset_id)
         # The type stands in the key, so that the edge knows how much a PUT may send.
         staging_key = f"staging/{request.asset_type}/{asset_id}"
@@ -55,17 +56,39 @@ class Library:
             name=request.name,
             description=request.description,
             is_public=request.is_public,
-            status="ready_to_upload",
+            # An import needs nothing more of its owner: for clients that wait, it has been uploaded.
+            status="uploaded" if request.is_import else "ready_to_upload",
             data=data,
             staging_key=staging_key,
+            url=request.url,
+            hf_repo=request.hf_repo,
+            needs_token=request.hf_token_secret is not None,
         )
         await repository.add(session, asset)
         created = events.AssetCreated(**identity(asset), version=asset.version, asset_type=asset.asset_type, name=asset.name)
         await outbox.publish(session, Context.UPLOAD, created)
         return asset
 
-    async def complete(self, session: AsyncSession, asset_id: str, size_bytes: int) -> None:
-        """Take note that the bytes are in staging; doing so again is fine. Raises ConflictError after a refusal."""
+    def _check_source(self, request: AssetCreate) -> None:
+        if request.url is not None and request.hf_repo is not None:
+            msg = "url and hf_repo: give one of them"
+            raise InvalidError(msg, loc=("body", "url"))
+        if request.hf_token_secret is not None and request.hf_repo is None:
+            msg = "hf_token_secret: goes with hf_repo"
+            raise InvalidError(msg, loc=("body", "hf_token_secret"))
+        if request.url is not None:
+            self._fetcher.check(request.url, field="url", loc=("body", "url"))
+        if request.hf_repo is not None:
+            check_repo(request.hf_repo, request.asset_type)
+
+    async def complete(self, session: AsyncSession, asset: Asset, size_bytes: int) -> None:
+        """Take note that the bytes are in staging; doing so again is fine.
+
+        Raises ConflictError after a refusal, LimitError when the account may not store as many bytes.
+        """
+        asset_id = asset.id
+        if asset.status in OPEN:
+            await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset_id)
         moved = await repository.move(
             session,
             asset_id,
@@ -130,16 +153,39 @@ class Library:
         await outbox.publish(session, Context.UPLOAD, events.AssetDeleted(**identity(deleted), version=deleted.version))
         return deleted
 
-    def transfer(self, asset: Asset) -> Transfer:
-        """Return the URLs that make sense in the asset's state.
+    async def transfer(self, asset: Asset, wanted: str | None = None) -> Transfer:
+        """Return how the asset's bytes are moved in its state: by URLs, or by credentials for `sts` where there are such.
 
         What lies in staging gets no download URL: nobody has looked at it yet, and it would be served from our origin.
         """
         if asset.status == "ready_to_upload" and asset.staging_key:
-            return Transfer(put_url=self._blobs.presign_put(asset.staging_key, self._settings.upload_url_s))
+            granted = await self._grant(asset.staging_key, _WRITE) if wanted == "sts" else None
+            return granted or PresignedTransfer(put_url=self._blobs.presign_put(asset.staging_key, self._settings.upload_url_s))
         if asset.status == "ready" and asset.blob_key:
-            return Transfer(get_url=self._blobs.presign_get(asset.blob_key, self._settings.download_url_s))
-        return Transfer()
+            granted = await self._grant(asset.blob_key, _READ) if wanted == "sts" else None
+            return granted or PresignedTransfer(get_url=self._blobs.presign_get(asset.blob_key, self._settings.download_url_s))
+        if asset.status == "uploaded" and asset.uploaded_at is None:
+            return NoTransfer()
+        return PresignedTransfer()
+
+    async def _grant(self, key: str, actions: tuple[str, ...]) -> StsTransfer | None:
+        try:
+            granted = await self._blobs.grant(key, actions=actions, lifetime_s=self._settings.upload_credentials_s)
+        except UnavailableError:
+            # The asset is there by now, and a URL, which needs no store to be made, serves as well once the store is back.
+            return None
+        if granted is None:
+            return None
+        return StsTransfer(
+            aws_region=self._settings.s3_region,
+            aws_access_key_id=granted.access_key,
+            aws_secret_access_key=granted.secret_key,
+            aws_session_token=granted.session_token,
+            s3_bucket=self._blobs.bucket,
+            s3_key=key,
+            s3_url=f"s3://{self._blobs.bucket}/{key}",
+            s3_endpoint_url=self._settings.public_url,
+        )
 
     def preview_url(self, asset: Asset) -> str | None:
         """Return a link to a picture's clean copy; None for what has none."""
@@ -175,21 +221,6 @@ def shown(asset: Asset, *, preview_url: str | None = None) -> AssetOut:
         data=asset.data | {"preview_url": preview_url} if preview_url else asset.data,
         tenant_uuid=asset.account_id,
         is_public=asset.is_public,
+        hf_repo=asset.hf_repo,
+        url=asset.url,
     )
-
-
-def _checked_data(request: AssetCreate) -> dict[str, Any]:
-    """Return `data` as it will be stored, defaults filled in. Raises InvalidError at the field that is wrong."""
-    if request.asset_type in _LATER:
-        msg = f"asset_type: {request.asset_type!r} is not supported; choose from {', '.join(DATA_BY_TYPE)}"
-        raise NotSupportedError(msg)
-    kind = DATA_BY_TYPE.get(request.asset_type)
-    if kind is None:
-        msg = f"asset_type: {request.asset_type!r} does not exist; choose from {', '.join(DATA_BY_TYPE)}"
-        raise InvalidError(msg, loc=("body", "asset_type"), kind="enum")
-    try:
-        checked = kind.model_validate({"asset_type": request.asset_type} | request.data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidError(first["msg"], loc=("body", "data", *first["loc"]), kind=first["type"]) from error
-    return checked.model_dump(mode="json")

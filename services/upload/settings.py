@@ -2,10 +2,20 @@
 
 from pydantic import Field
 
-from shared.settings import ServiceSettings
+from shared.settings import ApiSettings
+
+IMPORT_HOSTS = (
+    "huggingface.co",
+    "*.huggingface.co",
+    "*.hf.co",
+    "civitai.com",
+    "*.civitai.com",
+    # Where Civitai keeps most of its files.
+    "civitai-delivery-worker-prod.5ac0637cfd0766c97916cefa3764fbdf.r2.cloudflarestorage.com",
+)
 
 
-class UploadSettings(ServiceSettings):
+class UploadSettings(ApiSettings):
     """Limits on what is uploaded, and how long things may take."""
 
     max_file_bytes: int = Field(
@@ -27,6 +37,33 @@ class UploadSettings(ServiceSettings):
         gt=0,
         le=7 * 24 * 3600,
         description="How long an upload may take, in seconds: its URL lives as long, and then its name is free again.",
+    )
+    upload_credentials_s: int = Field(
+        default=3600,
+        ge=3600,
+        le=12 * 3600,
+        description="How long credentials for one object live (`sts` uploads), in seconds; stores give an hour at least.",
+    )
+    import_hosts: str = Field(
+        default=",".join(IMPORT_HOSTS),
+        description="Hosts that files are fetched from and redirected to: `host`, `*.domain`, `host:port`, `http://host:port`.",
+    )
+    import_private_networks: str = Field(
+        default="",
+        description="Networks of your own that such a host may lie in, as `10.1.0.0/16,fd00::/8`; others are public or refused.",
+    )
+    import_concurrency: int = Field(default=2, ge=1, le=32, description="Files that one process fetches at the same time.")
+    import_timeout_s: float = Field(default=3600.0, gt=0, description="Longest time that fetching a file may take, in seconds.")
+    import_stall_s: float = Field(
+        default=30.0, gt=0, description="How long a host may send nothing while a file is fetched, in seconds."
+    )
+    import_silence_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long nobody may be at an import before another process takes it over, in seconds.",
+    )
+    hf_endpoint: str = Field(
+        default="https://huggingface.co", description="Where `hf_repo` is looked up; its host must be among the import hosts."
     )
     download_url_s: int = Field(default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL lives, in seconds.")
     intake_concurrency: int = Field(default=2, ge=1, le=32, description="Uploads that one process checks at the same time.")
@@ -54,4 +91,5 @@ class UploadSettings(ServiceSettings):
 
     def max_bytes(self, asset_type: str) -> int:
         """Return the limit for an asset of this type, in bytes."""
-        return {"file": self.max_file_bytes, "lora": self.max_adapter_bytes}.get(asset_type, self.max_checkpoint_bytes)
+        adapters = {"lora": self.max_adapter_bytes, "textual_inversion": self.max_adapter_bytes}
+        return (adapters | {"file": self.max_file_bytes}).get(asset_type, self.max_checkpoint_bytes)

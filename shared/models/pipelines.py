@@ -1,34 +1,72 @@
 """Puts loaded components together as diffusers' own pipelines."""
 
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+import json
+from enum import StrEnum
+from itertools import product
+from typing import Any
+
+import diffusers
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from shared.engines import Engine
 from shared.models.checkpoints import Components
 
-Pipeline = StableDiffusionPipeline | StableDiffusionXLPipeline
+Pipeline = Any
+"""One of diffusers' pipelines; their classes have no common base that says what they are called with."""
 
 
-def build(components: Components, scheduler: SchedulerMixin) -> Pipeline:
-    """Return the pipeline of the components' engine, without a safety checker or watermark, and silent."""
+class Task(StrEnum):
+    """What a pipeline starts from: noise, a picture, or a picture and a mask; by the name that diffusers' classes have."""
+
+    TEXT_TO_IMAGE = ""
+    IMAGE_TO_IMAGE = "Img2Img"
+    INPAINTING = "Inpaint"
+
+
+def pipeline_class(engine: Engine, task: Task, *, with_controlnet: bool) -> type[Any]:
+    """Return diffusers' class, whose names are regular."""
+    family = "XL" if engine is Engine.SDXL else ""
+    return getattr(diffusers, f"StableDiffusion{family}{'ControlNet' if with_controlnet else ''}{task}Pipeline")
+
+
+def preload() -> None:
+    """Import every class now, so that no request pays for it."""
+    for engine, task, with_controlnet in product((Engine.SD15, Engine.SDXL), Task, (False, True)):
+        pipeline_class(engine, task, with_controlnet=with_controlnet)
+
+
+def build(
+    components: Components,
+    scheduler: SchedulerMixin,
+    *,
+    task: Task = Task.TEXT_TO_IMAGE,
+    controlnet: ControlNetModel | None = None,
+    vae: AutoencoderKL | None = None,
+) -> Any:
+    """Return the pipeline of the components' engine for a task, without a safety checker or watermark, and silent.
+
+    Nothing is copied: LoRAs loaded into the components are in every pipeline of them. `vae` stands in for the checkpoint's own.
+    """
+    kind = pipeline_class(components.info.engine, task, with_controlnet=controlnet is not None)
+    parts: dict[str, Any] = {"vae": vae or components.vae, "unet": components.unet, "scheduler": scheduler}
+    if controlnet is not None:
+        parts["controlnet"] = controlnet
     if components.info.engine is Engine.SD15:
         [encoder], [tokenizer] = components.text_encoders, components.tokenizers
-        pipeline: Pipeline = StableDiffusionPipeline(
-            components.vae, encoder, tokenizer, components.unet, scheduler, None, None, requires_safety_checker=False
-        )
+        parts |= {"text_encoder": encoder, "tokenizer": tokenizer, "safety_checker": None, "feature_extractor": None}
+        parts["requires_safety_checker"] = False
     else:
         (first, second), (tokenizer, tokenizer_2) = components.text_encoders, components.tokenizers
-        pipeline = StableDiffusionXLPipeline(
-            components.vae,
-            first,
-            second,
-            tokenizer,
-            tokenizer_2,
-            components.unet,
-            scheduler,
-            force_zeros_for_empty_prompt=components.zeros_for_empty_prompt,
-            add_watermarker=False,
-        )
+        parts |= {"text_encoder": first, "text_encoder_2": second, "tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
+        parts |= {"force_zeros_for_empty_prompt": components.zeros_for_empty_prompt, "add_watermarker": False}
+        if task is not Task.TEXT_TO_IMAGE:
+            parts["requires_aesthetics_score"] = bool(_index(components).get("requires_aesthetics_score", False))
+    pipeline = kind(**parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _index(components: Components) -> dict[str, Any]:
+    return json.loads((components.scheduler_folder.parent / "model_index.json").read_bytes())

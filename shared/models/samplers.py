@@ -8,6 +8,7 @@ from typing import Any
 
 import diffusers
 
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
 _KARRAS = {"use_karras_sigmas": True}
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
@@ -21,9 +22,13 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "K_EULER_ANCESTRAL": ("EulerAncestralDiscreteScheduler", {}),
     "DPM_SOLVER_MULTISTEP": ("DPMSolverMultistepScheduler", {}),
     "DPM_PLUS_PLUS_2M_KARRAS": ("DPMSolverMultistepScheduler", _KARRAS),
+    "DPM_PLUS_PLUS_2M_SDE": ("DPMSolverMultistepScheduler", _SDE),
+    "DPM_PLUS_PLUS_2M_SDE_KARRAS": ("DPMSolverMultistepScheduler", _SDE | _KARRAS),
     "DPM_SINGLE": ("DPMSolverSinglestepScheduler", {}),
     "DPM_2": ("KDPM2DiscreteScheduler", {}),
     "DPM_2_ANCESTRAL": ("KDPM2AncestralDiscreteScheduler", {}),
+    "DPM_2_KARRAS": ("KDPM2DiscreteScheduler", _KARRAS),
+    "DPM_2_ANCESTRAL_KARRAS": ("KDPM2AncestralDiscreteScheduler", _KARRAS),
     "DPM_PLUS_PLUS_SDE_KARRAS": ("DPMSolverSinglestepScheduler", _KARRAS),
     "UNI_PC": ("UniPCMultistepScheduler", {}),
     "LCM": ("LCMScheduler", {}),

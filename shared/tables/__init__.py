@@ -4,11 +4,13 @@ from shared.tables.accounts import Account, ApiKey
 from shared.tables.assets import Asset, AssetName, Blob
 from shared.tables.base import Base
 from shared.tables.generations import Generation
+from shared.tables.idempotency import IDEMPOTENCY
 from shared.tables.messaging import INBOXES, OUTBOXES, Context
 from shared.tables.tunes import Checkpoint, Sample, Trainer, Tune, TuneEvent, TuneFile
 from shared.tables.webhooks import WebhookDelivery, WebhookSecret
 
 __all__ = [
+    "IDEMPOTENCY",
     "INBOXES",
     "OUTBOXES",
     "Account",

@@ -1,12 +1,14 @@
-"""Accounts and their API keys; written by the admin commands alone."""
+"""Accounts and their API keys; written by the admin commands and the admin API (the last use of a key by whoever looks it up)."""
 
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, Text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.tables.base import Base, CreatedAt, Timestamp
+from shared.tables.base import Base, Bytes, CreatedAt, Timestamp
+
+LIMITS = ("max_requests_per_minute", "max_unfinished_tunes", "max_images_in_flight", "max_stored_bytes")
 
 
 class Account(Base):
@@ -18,9 +20,17 @@ class Account(Base):
     name: Mapped[str] = mapped_column(Text, unique=True)
     is_platform: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[CreatedAt]
+    max_requests_per_minute: Mapped[int | None]
+    """This limit and the next three go before the setting of the same name; null leaves it to the setting."""
+    max_unfinished_tunes: Mapped[int | None]
+    max_images_in_flight: Mapped[int | None]
+    max_stored_bytes: Mapped[Bytes | None]
 
     # There is one platform account: `octoai:NAME` must mean one thing.
-    __table_args__ = (Index("uq_accounts_platform", "is_platform", unique=True, postgresql_where="is_platform"),)
+    __table_args__ = (
+        Index("uq_accounts_platform", "is_platform", unique=True, postgresql_where="is_platform"),
+        *(CheckConstraint(f"{limit} >= 0", limit) for limit in LIMITS),
+    )
 
 
 class ApiKey(Base):

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, Text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, false
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -36,6 +36,11 @@ class Asset(Base):
     """Where the presigned URL writes; untrusted until intake has looked at it."""
     blob_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
     """The clean copy, set when the asset becomes ready."""
+    url: Mapped[str | None] = mapped_column(Text)
+    """Where the server fetched the file, if it did; so with `hf_repo`."""
+    hf_repo: Mapped[str | None] = mapped_column(Text)
+    needs_token: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the import needs a token, which only the memory of the process that took the request has."""
     tune_id: Mapped[str | None] = mapped_column(Text)
     """The tune that made this LoRA. No foreign key: assets and tunes have independent lives."""
     version: Mapped[int] = mapped_column(default=1)
@@ -49,12 +54,15 @@ class Asset(Base):
         CheckConstraint(one_of("status", ASSET_STATUSES), "status"),
         CheckConstraint("(status = 'deleted') = (deleted_at IS NOT NULL)", "deleted"),
         CheckConstraint("status <> 'ready' OR blob_key IS NOT NULL", "ready_has_blob"),
+        # A file comes from one place.
+        CheckConstraint("url IS NULL OR hf_repo IS NULL", "one_source"),
+        CheckConstraint("NOT needs_token OR hf_repo IS NOT NULL", "token_has_source"),
         # A name is free again once its asset is deleted.
         Index("uq_assets_name", "account_id", "name", unique=True, postgresql_where="deleted_at IS NULL"),
         # Registering a tune's LoRA is idempotent by the tune.
         Index("uq_assets_tune_id", "tune_id", unique=True, postgresql_where="tune_id IS NOT NULL"),
         Index("ix_assets_newest", "account_id", "created_at"),
-        # What the reconciler looks for: uploaded, but without a verdict.
+        # What the reconciler looks for: uploaded, but without a verdict; imports have no uploaded_at until they are there.
         Index("ix_assets_unchecked", "uploaded_at", postgresql_where="status = 'uploaded'"),
         Index("ix_assets_unfinished", "created_at", postgresql_where="status = 'ready_to_upload'"),
         Index("ix_assets_blob_key", "blob_key"),

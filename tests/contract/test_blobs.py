@@ -1,14 +1,20 @@
 """What we need of an S3 store, held against every store that we name: the local stack's SeaweedFS, and MinIO."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+import io
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import boto3
 import httpx
 import pytest
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
-from shared.blobs import Blobs, Stored
+from shared.blobs import Blobs, Grant, Stored
 from shared.errors import NotFoundError, TooLargeError, UnavailableError
 from tests.minio_server import BUILD_S, S3Store, minio_server
 
@@ -42,6 +48,50 @@ async def blobs(request: pytest.FixtureRequest) -> AsyncIterator[Blobs]:
     await blobs.ensure_bucket()
     yield blobs
     await blobs.close()
+
+
+def _s3(store: str, grant: Grant) -> Any:
+    """Return AWS's own client, with the credentials of a grant."""
+    return boto3.client(
+        "s3",
+        endpoint_url=store,
+        region_name="us-east-1",
+        aws_access_key_id=grant.access_key,
+        aws_secret_access_key=grant.secret_key,
+        aws_session_token=grant.session_token,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+def _refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(ClientError) as refused:
+        call()
+    return refused.value.response["Error"]["Code"]
+
+
+async def test_a_grant_writes_the_one_object_and_nothing_else(blobs: Blobs) -> None:
+    granted = await blobs.grant("staging/lora/mine", actions=["s3:PutObject", "s3:AbortMultipartUpload"], lifetime_s=3600)
+    assert granted is not None
+    await blobs.put_bytes("staging/lora/other", b"secret")
+    s3 = _s3(blobs.endpoint, granted)
+    parts = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
+
+    s3.put_object(Bucket=blobs.bucket, Key="staging/lora/mine", Body=b"whole")
+    assert await blobs.get_bytes("staging/lora/mine", max_bytes=5) == b"whole"
+    s3.upload_fileobj(io.BytesIO(bytes(6 << 20)), blobs.bucket, "staging/lora/mine", Config=parts)
+    assert await blobs.size("staging/lora/mine") == 6 << 20
+
+    wanted = {"Bucket": blobs.bucket, "Key": "staging/lora/other"}
+    refused = {
+        "neighbour": lambda: s3.put_object(**wanted, Body=b"x"),
+        "same beginning": lambda: s3.put_object(Bucket=blobs.bucket, Key="staging/lora/mine2", Body=b"x"),
+        "parts": lambda: s3.create_multipart_upload(**wanted),
+        "reading": lambda: s3.get_object(**wanted),
+        "copying": lambda: s3.copy_object(Bucket=blobs.bucket, Key="staging/lora/mine", CopySource=wanted),
+        "deleting": lambda: s3.delete_object(**wanted),
+        "listing": lambda: s3.list_objects_v2(Bucket=blobs.bucket),
+    }
+    assert {what: _refusal(call) for what, call in refused.items()} == dict.fromkeys(refused, "AccessDenied")
 
 
 async def test_bytes_come_back_as_they_went(blobs: Blobs) -> None:

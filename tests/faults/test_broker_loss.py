@@ -49,3 +49,15 @@ def test_a_generation_outlives_the_brokers_data(stack: StubStack, client: Client
 
     assert answer.is_success, answer.text
     assert [image["seed"] for image in answer.json()["images"]] == [3]
+
+
+@pytest.mark.long
+def test_images_are_refused_while_the_broker_is_away_and_drawn_again_after(stack: StubStack, client: Client) -> None:
+    assert until(lambda: drawn(client), "the API and a worker hear the broker")
+
+    with stack.broker_away():
+        refused = until(lambda: found if (found := draw(client)).status_code == 503 else None, "an answer that says so")
+
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert "the broker is away" in refused.json()["detail"]
+    assert until(lambda: drawn(client), "pictures again")

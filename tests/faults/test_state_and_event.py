@@ -1,8 +1,9 @@
-"""State and event are atomic (promise 3)."""
+"""State and event are atomic (promise 3), and the events of one tune are in order (promise 5)."""
 
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from services.trainer.settings import TrainerSettings
 from shared import leases
 from shared.background import Background
 from shared.blobs import Blobs
+from shared.db import Database
 from shared.leases import Claim
 from shared.relay import Relay
 from shared.settings import ServiceSettings
@@ -26,6 +28,10 @@ from shared.tables import OUTBOXES, Context
 from shared.topics import ensure_topics
 from tests.topic_reader import messages
 from tests.trainer_world import World, eventually, make_world
+
+WRITERS = 64
+CONNECTIONS = 16
+TUNES = 4
 
 
 @pytest.fixture
@@ -41,9 +47,9 @@ async def world(
 
 
 async def claimed(world: World) -> Claim:
-    await world.queue_tune()
+    await world.queue_tune(steps=WRITERS)
     async with world.database.begin() as session:
-        held = await leases.claim(session, trainer="t", token=uuid4(), lease_s=600, running_per_account=1)
+        held = await leases.claim(session, trainer="t", token=uuid4(), lease_s=600, running_per_account=TUNES)
     assert held is not None
     return held
 
@@ -79,3 +85,29 @@ async def test_whoever_is_killed_where_the_events_are_the_states(world: World, p
     # Said twice is said under one id, by which the inbox knows it.
     assert len({event_id for _, _, event_id in found}) == len(kinds)
     assert (len(found) > len(kinds)) == place.startswith(("after_produce", "after_delete"))
+
+
+async def test_the_events_of_one_tune_are_in_order_whoever_writes_them(world: World, database_url: str) -> None:
+    many = Database(database_url, pool_size=CONNECTIONS)
+    drawn = random.Random(7)
+    held = [await claimed(world) for _ in range(TUNES)]
+    for one in held:
+        async with world.database.begin() as session:
+            await leases.begin_training(session, one.tune.id, one.epoch, step=0)
+
+    async def write(one: Claim, step: int, delay_s: float) -> None:
+        async with many.begin() as session:
+            await leases.progress(session, one.tune.id, one.epoch, step=step, loss=None, steps_per_second=None, steps_run=1)
+            # Between the write and its commit, so that ids are drawn in another order than they become visible.
+            await asyncio.sleep(delay_s)
+
+    async with Background() as background:
+        background.run("relay", Relay(world.database, Context.TUNES, world.settings).run)
+        await asyncio.gather(*(write(held[n % TUNES], n, drawn.uniform(0, 0.02)) for n in range(WRITERS)))
+    await many.close()
+
+    for one in held:
+        versions = [version for version, _, _ in await published(world, one.tune.id)]
+        tune = await world.tune(one.tune.id)
+        assert list(dict.fromkeys(versions)) == list(range(1, tune.version + 1)), "strictly increasing, and none left out"
+        assert tune.version == 2 + WRITERS // TUNES

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import threading
 import time
@@ -15,6 +16,7 @@ from deploy.local import edge, ports
 
 PARTS = ("store", "upload", "scheduler", "inference", "console")
 START_S = 20
+REQUEST_ID = re.compile(r"req_[0-9a-f-]{36}")
 FIRST_SEEN = threading.Event()
 
 
@@ -30,7 +32,11 @@ class Echo(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         said = {"part": self.server.part, "path": self.path, "host": self.headers["Host"], "bytes": len(body)}  # type: ignore[attr-defined]
         answer = json.dumps(said).encode()
+        if self.path == "/v1/tune/hangs-up":
+            self.close_connection = True
+            return
         self.send_response(200)
+        self.send_header("X-Heard", self.headers["X-User-Request-ID"])
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         # The edge hangs up on a body that is too large.
@@ -89,6 +95,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         ("/v1/tune", "scheduler"),
         ("/v1/tune/tune_1", "scheduler"),
         ("/v1/tunes?limit=1", "scheduler"),
+        ("/v1/admin/accounts", "scheduler"),
         ("/generate/sd", "inference"),
         ("/tunesmith/staging/file/asset_1", "store"),
         ("/v1/assetsandmore", "console"),
@@ -116,7 +123,9 @@ def test_slashes_too_many_at_the_start_do_no_harm(origin: httpx.Client, path: st
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics", "/ready"])
 def test_what_is_for_the_inside_is_not_there(origin: httpx.Client, path: str) -> None:
     url = f"{str(origin.base_url).rstrip('/')}{path}"
-    assert origin.get(url).status_code == 404
+    answer = origin.get(url)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert REQUEST_ID.fullmatch(answer.headers["X-User-Request-ID"])
 
 
 def test_a_presigned_url_arrives_as_it_was_signed(origin: httpx.Client) -> None:
@@ -137,10 +146,37 @@ def test_a_presigned_url_arrives_as_it_was_signed(origin: httpx.Client) -> None:
 def test_a_body_is_bounded(origin: httpx.Client, method: str, path: str, limit: int) -> None:
     assert origin.request(method, path, content=bytes(limit)).json()["bytes"] == limit
     try:
-        refused = origin.request(method, path, content=bytes(limit + 1)).status_code
+        refused = origin.request(method, path, content=bytes(limit + 1))
     except httpx.WriteError:
         return
-    assert refused == 413
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert REQUEST_ID.fullmatch(refused.headers["X-User-Request-ID"])
+
+
+def test_every_request_has_an_id_that_the_service_hears_and_the_client_gets(origin: httpx.Client) -> None:
+    answers = [origin.get("/v1/tunes"), origin.get("/v1/tunes"), origin.get("/tunesmith/assets/x")]
+
+    ids = {answer.headers["X-User-Request-ID"] for answer in answers}
+    assert len(ids) == 3
+    assert ids == {answer.headers["X-Heard"] for answer in answers}
+    assert all(REQUEST_ID.fullmatch(each) for each in ids)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("my-trace_0042", True), ("short", False), ("x" * 65, False), ("a b<script>c", False)]
+)
+def test_an_id_that_a_client_brings_is_taken_only_if_it_looks_like_one(origin: httpx.Client, given: str, kept: bool) -> None:
+    answer = origin.get("/v1/tunes", headers={"X-User-Request-ID": given})
+
+    assert (answer.headers["X-Heard"] == given) == kept
+    assert answer.headers["X-User-Request-ID"] == answer.headers["X-Heard"]
+
+
+def test_a_service_that_is_away_is_said_in_json(origin: httpx.Client) -> None:
+    answer = origin.get("/v1/tune/hangs-up")
+
+    assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (502, "unavailable", "2")
+    assert REQUEST_ID.fullmatch(answer.headers["X-User-Request-ID"])
 
 
 def test_an_adapter_may_be_larger_than_a_picture(origin: httpx.Client) -> None:

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from deploy.local import dlq
 from shared import outbox
 from shared.background import Background
 from shared.consumer import Consumers
@@ -171,6 +172,24 @@ async def test_poison_becomes_a_dead_letter_with_its_reason_and_blocks_nobody(
                     break
     assert found["ValueError"] == "cannot be handled"
     assert "ce_id" in found["malformed"]
+
+
+async def test_a_dead_letter_that_is_replayed_after_the_mending_is_handled(
+    database: Database, recorder: Recorder, settings: ServiceSettings
+) -> None:
+    recorder.fail[recorder.prefix] = [ValueError("not mended yet")]
+    async with _dead_letters(settings) as letters:
+        async with database.begin() as session:
+            await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix))
+        async with asyncio.timeout(WAIT_S):
+            async for letter in letters:
+                if ("ts_group", recorder.consumers.group.encode()) in letter.headers:
+                    break
+    assert recorder.heard == []
+
+    await asyncio.to_thread(dlq.replay, [f"{letter.topic}/{letter.offset}"], settings.kafka_bootstrap_servers, None)
+
+    assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix]
 
 
 async def test_everybody_who_listens_hears_a_hint(database: Database, settings: ServiceSettings) -> None:

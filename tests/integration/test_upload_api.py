@@ -4,13 +4,15 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 
+import boto3
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 
 from services.upload.settings import UploadSettings
 from shared.blobs import Blobs
 from shared.db import Database
-from tests.upload_world import UploadWorld, lora, png
+from tests.upload_world import ORIGIN, UploadWorld, lora, png
 
 
 @pytest.fixture
@@ -43,10 +45,38 @@ async def test_creating_answers_the_asset_and_where_to_put_the_file(world: Uploa
     assert put_url.startswith(f"{world.settings.public_url}/{world.settings.s3_bucket}/staging/file/{asset['id']}?")
 
 
-async def test_one_who_asks_for_sts_gets_a_presigned_url(world: UploadWorld) -> None:
-    created = await world.create(transfer_api_type="sts")
+async def test_one_who_asks_for_sts_uploads_with_credentials_for_the_one_object(world: UploadWorld) -> None:
+    created = await world.create("style", "lora", data=SD15, transfer_api_type="sts")
+
+    sts, asset_id = created["transfer_api"], created["asset"]["id"]
+    assert (sts["type"], sts["s3_bucket"], sts["s3_key"]) == ("sts", world.blobs.bucket, f"staging/lora/{asset_id}")
+    assert (sts["s3_url"], sts["s3_endpoint_url"]) == (f"s3://{sts['s3_bucket']}/{sts['s3_key']}", world.settings.public_url)
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=sts["s3_endpoint_url"],
+        region_name=sts["aws_region"],
+        aws_access_key_id=sts["aws_access_key_id"],
+        aws_secret_access_key=sts["aws_secret_access_key"],
+        aws_session_token=sts["aws_session_token"],
+    )
+    await asyncio.to_thread(s3.put_object, Bucket=sts["s3_bucket"], Key=sts["s3_key"], Body=lora())
+    with pytest.raises(ClientError, match="AccessDenied"):
+        await asyncio.to_thread(s3.put_object, Bucket=sts["s3_bucket"], Key=f"{sts['s3_key']}0", Body=lora())
+    assert (await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})).status_code == 200
+    await world.intake.check(asset_id)
+    assert (await world.shown("style"))["status"] == "ready"
+
+
+async def test_a_store_that_grants_nothing_answers_sts_with_a_presigned_url(
+    world: UploadWorld, make_settings: Callable[..., UploadSettings]
+) -> None:
+    settings = make_settings(UploadSettings, s3_sts_endpoint=f"{world.settings.s3_endpoint}/nothing-here")
+    without = await UploadWorld.build(settings, world.database, Blobs.from_settings(settings))
+    created = await without.create(transfer_api_type="sts")
+    await without.close()
 
     assert created["transfer_api"]["type"] == "presigned-url"
+    assert created["transfer_api"]["put_url"].startswith(world.settings.public_url)
 
 
 async def test_an_upload_becomes_uploaded_and_completing_twice_is_fine(world: UploadWorld) -> None:
@@ -107,6 +137,7 @@ async def test_names_of_different_accounts_do_not_meet(world: UploadWorld) -> No
     assert answer.status_code == 200
 
 
+SD15 = {"engine": "image/stable-diffusion-v1-5"}
 WRONG: list[tuple[dict[str, object], int, list[str] | None]] = [
     ({"name": "a b"}, 422, ["body", "name"]),
     ({"name": ""}, 422, ["body", "name"]),
@@ -116,9 +147,23 @@ WRONG: list[tuple[dict[str, object], int, list[str] | None]] = [
     ({"data": {"file_format": "mp3"}}, 422, ["body", "data", "file_format"]),
     ({"asset_type": "lora", "data": {}}, 422, ["body", "data", "engine"]),
     ({"asset_type": "lora", "data": {"engine": "text/llama-2-7b"}}, 422, ["body", "data", "engine"]),
-    ({"asset_type": "vae", "data": {}}, 400, None),
-    ({"url": "https://example.org/x.safetensors"}, 400, None),
-    ({"hf_repo": "someone/something"}, 400, None),
+    ({"asset_type": "latent", "data": {}}, 422, ["body", "asset_type"]),
+    ({"asset_type": "vae", "data": {}}, 422, ["body", "data", "engine"]),
+    ({"asset_type": "vae", "data": SD15 | {"file_format": "pt"}}, 422, ["body", "data", "file_format"]),
+    ({"asset_type": "checkpoint", "data": SD15 | {"data_type": "fp8"}}, 422, ["body", "data", "data_type"]),
+    ({"data": {"file_format": "txt"}}, 422, ["body", "data", "file_format"]),
+    ({"url": ""}, 422, ["body", "url"]),
+    ({"url": "https://huggingface.co/" + "x" * 2100}, 422, ["body", "url"]),
+    ({"url": "https://example.org/x.safetensors"}, 422, ["body", "url"]),
+    ({"url": "http://huggingface.co/x.safetensors"}, 422, ["body", "url"]),
+    ({"url": "https://huggingface.co:8443/x"}, 422, ["body", "url"]),
+    ({"url": "https://huggingface.co.example.org/x"}, 422, ["body", "url"]),
+    ({"url": "https://user:secret@huggingface.co/x"}, 422, ["body", "url"]),
+    ({"url": "https://127.0.0.1/x"}, 422, ["body", "url"]),
+    ({"hf_repo": "someone"}, 422, ["body", "hf_repo"]),
+    ({"hf_repo": "someone/something"}, 422, ["body", "hf_repo"]),
+    ({"hf_token_secret": "hf_x"}, 422, ["body", "hf_token_secret"]),
+    ({"transfer_api_type": "pigeon"}, 422, ["body", "transfer_api_type"]),
     ({"is_public": True}, 403, None),
 ]
 
@@ -247,3 +292,37 @@ async def test_an_admin_may_make_an_asset_public(world: UploadWorld) -> None:
     assert (await world.stranger.get(f"/v1/assets/{asset_id}")).json()["asset"]["status"] == "ready"
     assert (await world.stranger.get("/v1/assets?is_public=true")).json()["total"] == 1
     assert (await world.stranger.delete(f"/v1/assets/{asset_id}")).status_code == 404
+
+
+async def test_every_type_can_be_created_with_all_that_clients_send(world: UploadWorld) -> None:
+    data = {
+        "file": {"file_format": "jpeg", "version": None},
+        "lora": SD15 | {"data_type": "fp16", "file_format": "safetensors", "trigger_words": ["sks1"], "checkpoint": None},
+        "checkpoint": SD15 | {"data_type": "fp32"},
+        "vae": SD15 | {"data_type": "int8"},
+        "textual_inversion": SD15 | {"trigger_words": None},
+    }
+    common = {"url": None, "hf_repo": None, "hf_token_secret": None, "is_public": None, "skip_validation": True}
+    for asset_type, said in data.items():
+        for transfer in (None, "presigned-url", "gcp-oauth", "any"):
+            name = f"{asset_type}-{transfer}"
+            created = await world.create(name, asset_type, data=said, description=None, transfer_api_type=transfer, **common)
+
+            assert (created["asset"]["status"], created["asset"]["file_structure"]) == ("ready_to_upload", "single_file")
+            assert created["asset"]["data"]["asset_type"] == asset_type
+            assert created["transfer_api"]["type"] == "presigned-url"
+    words = await world.client.get("/v1/assets?asset_type=textual_inversion&limit=1")
+    assert words.json()["data"][0]["data"]["trigger_words"] == []
+
+
+async def test_requests_are_understood_as_each_client_sends_them(world: UploadWorld) -> None:
+    await world.create("cat")
+    headers = {"Accept": "", "Content-Type": "application/json", "X-OctoAI-Async": ""}
+
+    found = await world.client.get(f"{ORIGIN}//v1/assets/cat", headers=headers)
+    public = await world.client.get("/v1/assets/octoai%3Anothing", headers=headers)
+    deleted = await world.client.request("DELETE", f"{ORIGIN}//v1/assets/{found.json()['asset']['id']}", headers=headers)
+
+    assert (found.status_code, found.json()["asset"]["name"]) == (200, "cat")
+    assert (public.status_code, public.json()["detail"]) == (404, "there is no asset 'octoai:nothing' in this account")
+    assert deleted.status_code == 200

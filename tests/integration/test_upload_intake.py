@@ -9,9 +9,12 @@ import httpx
 import pytest
 from PIL import Image
 
+from services.upload.intake import Intake
 from services.upload.settings import UploadSettings
+from shared import ldm_layout
 from shared.blobs import Blobs
 from shared.db import Database
+from shared.ldm_layout import TextShape, UNetShape, VaeShape
 from tests.upload_world import UploadWorld, lora, png, safetensors
 
 SD15 = {"engine": "image/stable-diffusion-v1-5"}
@@ -146,6 +149,130 @@ def _zip() -> bytes:
 )
 async def test_what_is_no_fitting_lora_is_rejected(world: UploadWorld, content: bytes, reason: str) -> None:
     asset_id = await world.send(content, "style", "lora", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown(asset_id)
+    assert shown["status"] == "rejected"
+    assert reason in shown["status_details"]
+
+
+async def test_a_lora_of_kohyas_says_what_it_goes_by(world: UploadWorld) -> None:
+    notes = {"ss_tag_frequency": '{"5_sks": {"sks1 dog": 5}}', "ss_dataset_dirs": '{"5_sks": {"img_count": 5}}'}
+    asset_id = await world.send(lora(metadata=notes), "style", "lora", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown("style")
+    assert (shown["status"], shown["data"]["trigger_words"], shown["data"]["rank"]) == ("ready", ["sks1 dog"], 4)
+
+
+async def test_a_textual_inversion_becomes_ready_and_says_what_it_is(world: UploadWorld) -> None:
+    content = safetensors({"<sks1>": [2, 768]}, dtype="F32")
+    asset_id = await world.send(content, "word", "textual_inversion", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown("word")
+    assert shown["status"] == "ready", shown["status_details"]
+    wanted = {"trigger_words": ["<sks1>"], "widths": [768], "vectors": 2, "data_type": "fp32"}
+    assert shown["data"].items() >= wanted.items()
+
+
+async def test_a_textual_inversion_for_another_engine_is_rejected(world: UploadWorld) -> None:
+    content = safetensors({"clip_l": [1, 768], "clip_g": [1, 1280]})
+    asset_id = await world.send(content, "word", "textual_inversion", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    assert "the file is a textual inversion for image/stable-diffusion-xl-v1-0" in (await world.shown("word"))["status_details"]
+
+
+async def test_what_is_no_vae_is_rejected_with_the_reason(world: UploadWorld) -> None:
+    asset_id = await world.send(lora(), "decoder", "vae", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown("decoder")
+    assert (shown["status"], "the file is not a VAE" in shown["status_details"]) == ("rejected", True)
+
+
+async def test_a_vae_becomes_ready_and_says_what_it_is(world: UploadWorld) -> None:
+    shapes = ldm_layout.vae(VaeShape(latent_channels=4, channels=(8, 16), resnets=1, middle_attention=True, quant_convs=True))
+    asset_id = await world.send(safetensors({name: list(shape) for name, shape in shapes.items()}), "decoder", "vae", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown("decoder")
+    assert shown["status"] == "ready", shown["status_details"]
+    assert shown["data"].items() >= {"factor": 2, "latent_channels": 4, "data_type": "fp16"}.items()
+
+
+class NoRed:
+    """A safety checker for tests: a picture is as unsafe as it is red."""
+
+    def check(self, image: Image.Image) -> float:
+        return image.convert("RGB").resize((1, 1)).getpixel((0, 0))[0] / 255  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
+
+
+async def test_a_picture_that_the_safety_checker_refuses_is_rejected_with_the_reason(
+    world: UploadWorld, make_settings: Callable[..., UploadSettings]
+) -> None:
+    settings = make_settings(UploadSettings, safety_checker=f"{__name__}:NoRed", safety_threshold=0.9)
+    guarded = Intake(world.database, world.blobs, settings)
+    good, bad = await world.send(png(colour="teal"), "good"), await world.send(png(colour="red"), "bad")
+
+    await guarded.check(good)
+    await guarded.check(bad)
+
+    refused = await world.shown("bad")
+    assert (await world.shown("good"))["status"] == "ready"
+    assert (refused["status"], refused["status_details"]) == (
+        "rejected",
+        "the safety checker refuses the picture: it scores 1.00, where 0 is safe and 1 is not",
+    )
+    assert (await world.facts())[-1][0] == "asset.rejected"
+
+
+def _single_file(**without: str) -> dict[str, list[int]]:
+    """Return the shapes of a small SD 1.5 in the layout of Stable Diffusion's own releases."""
+    parts = {
+        "model.diffusion_model.": ldm_layout.unet(UNetShape(4, (32, 64), 1, (0, 1), 1, 32, None, False)),
+        "first_stage_model.": ldm_layout.vae(VaeShape(4, (32, 32), 1, False, True)),
+        "cond_stage_model.transformer.": ldm_layout.clip(TextShape(514, 16, 32, 64, 1)),
+    }
+    shapes = {f"{prefix}{name}": list(shape) for prefix, names in parts.items() for name, shape in names.items()}
+    return {name: shape for name, shape in shapes.items() if name not in without.values()}
+
+
+async def test_a_single_file_checkpoint_tells_what_fits_it(world: UploadWorld) -> None:
+    asset_id = await world.send(safetensors(_single_file(), {"modelspec.resolution": "96x96"}), "mine", "checkpoint", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    row = await world.row(asset_id)
+    assert (row.status, row.status_details) == ("ready", "")
+    assert row.data["shape_class"].startswith("sd15-")
+    told = ("native_size_px", "text_widths", "latent_channels", "vae_factor", "data_type")
+    assert [row.data[field] for field in told] == [96, [32], 4, 2, "fp16"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "without", "reason"),
+    [
+        (
+            "image/stable-diffusion-xl-v1-0",
+            "",
+            "data.engine says image/stable-diffusion-xl-v1-0, but the file is a checkpoint for",
+        ),
+        ("image/stable-diffusion-v1-5", "model.diffusion_model.out.2.bias", "UNet is not as in Stable Diffusion's releases"),
+    ],
+)
+async def test_a_single_file_that_is_not_what_it_says_is_rejected(
+    world: UploadWorld, engine: str, without: str, reason: str
+) -> None:
+    content = safetensors(_single_file(without=without))
+    asset_id = await world.send(content, "mine", "checkpoint", data={"engine": engine})
 
     await world.intake.check(asset_id)
 

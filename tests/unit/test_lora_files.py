@@ -51,6 +51,52 @@ def test_an_unknown_width_tells_nothing(tmp_path: Path) -> None:
     assert read_lora(_write(tmp_path, lora(features=128))).engine is None
 
 
+FEED_FORWARD = {f"{KOHYA}_ff_net_2.lora_down.weight": [4, 1280], f"{KOHYA}_ff_net_2.lora_up.weight": [320, 4]}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "engine"),
+    [
+        ({"modelspec.architecture": "stable-diffusion-v1/lora"}, Engine.SD15),
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, Engine.SDXL),
+        ({"ss_base_model_version": "sd_v1"}, Engine.SD15),
+        ({"ss_base_model_version": "sdxl_base_v1-0"}, Engine.SDXL),
+        ({"ss_base_model_version": "sd_v2_768_v"}, None),
+        ({}, None),
+    ],
+)
+def test_without_cross_attention_the_trainers_notes_tell_the_engine(
+    tmp_path: Path, metadata: dict[str, str], engine: Engine | None
+) -> None:
+    assert read_lora(_write(tmp_path, safetensors(FEED_FORWARD, metadata))).engine is engine
+
+
+def test_the_shapes_are_believed_before_the_notes(tmp_path: Path) -> None:
+    assert read_lora(_write(tmp_path, lora(metadata={"ss_base_model_version": "sdxl_base_v1-0"}))).engine is Engine.SD15
+
+
+COUNTS = {"10_sks dog": {"sks dog": 4, "on grass": 1, "sitting": 4}, "1_reg": {"dog": 7}}
+FOLDERS = {"10_sks dog": {"n_repeats": 10, "img_count": 4}, "1_reg": {"n_repeats": 1, "img_count": 9}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"trigger_word": "sks1", "modelspec.trigger_phrase": "other"}, ["sks1"]),
+        ({"modelspec.trigger_phrase": " sks dog "}, ["sks dog"]),
+        ({"ss_tag_frequency": json.dumps(COUNTS), "ss_dataset_dirs": json.dumps(FOLDERS)}, ["sks dog", "sitting"]),
+        ({"ss_tag_frequency": json.dumps(COUNTS)}, []),
+        ({"ss_tag_frequency": "[" * 100_000, "ss_dataset_dirs": "no JSON"}, []),
+        ({"ss_tag_frequency": json.dumps({"a": 1, "b": {"c": "d"}}), "ss_dataset_dirs": json.dumps({"b": {"img_count": "1"}})}, []),
+        ({"ss_tag_frequency": json.dumps({"a": {"x\u0000": 9}}), "ss_dataset_dirs": json.dumps({"a": {"img_count": 9}})}, []),
+    ],
+)  # fmt: skip
+def test_trigger_words_are_what_the_file_says_or_what_every_caption_had(
+    tmp_path: Path, metadata: dict[str, str], words: list[str]
+) -> None:
+    assert read_lora(_write(tmp_path, lora(metadata=metadata))).trigger_words == words
+
+
 def test_a_text_encoder_is_seen(tmp_path: Path) -> None:
     name = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
     shapes = {f"{name}.lora_linear_layer.down.weight": [4, 1280], f"{name}.lora_linear_layer.up.weight": [1280, 4]}
@@ -66,6 +112,11 @@ def test_a_text_encoder_is_seen(tmp_path: Path) -> None:
         ({"unet.a.lora_A.weight": [4, 8]}, "no counterpart"),
         ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 2]}, "no counterpart of its rank"),
         ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 4], "unet.b.weight": [1]}, "'unet.b.weight', which is no part"),
+        ({f"{KOHYA}_attn1_to_q.hada_w1_a": [4, 8]}, "LyCORIS"),
+        ({f"{KOHYA}_conv.lora_mid.weight": [4, 4, 3, 3]}, "three parts"),
+        ({"transformer.single_blocks.0.proj.lora_A.weight": [4, 8]}, "FLUX or SD 3"),
+        ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": [4, 8]}, "FLUX or SD 3"),
+        ({"unet.a.attn2.to_k.lora_A.weight": [4, 1024], "unet.a.attn2.to_k.lora_B.weight": [8, 4]}, "Stable Diffusion 2"),
         ({"unet.a.lora_A.weight": [2000, 1], "unet.a.lora_B.weight": [1, 2000]}, "ranks from 2000 to 2000; 1 to 1024"),
     ],
 )  # fmt: skip

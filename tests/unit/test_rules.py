@@ -108,3 +108,12 @@ def test_every_fact_is_documented() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
 
     assert {name for name in FACTS if f"`{name}`" not in text} == set()
+
+
+def test_every_promise_has_a_row_and_every_test_named_there_exists() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    promises = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    named = set(re.findall(r"`((?:\w+/)?test_\w+\.py)`", text))
+
+    assert promises == list(range(1, 22))
+    assert {name for name in named if not (ROOT / "tests" / (name if "/" in name else f"faults/{name}")).exists()} == set()

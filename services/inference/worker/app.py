@@ -23,9 +23,9 @@ def create_app(settings: WorkerSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         consumers = Consumers(context=Context.IMAGES, group="image-workers", database=database, settings=settings)
-        consumers.on(ImageRequested, gate=worker.room)(worker.take)
+        consumers.on(ImageRequested)(worker.hear)
         async with Background() as background:
-            background.run("warm up", worker.warm_up)
+            background.run("worker", worker.run)
             background.run("consumers", consumers.run)
             yield
             await worker.stop()

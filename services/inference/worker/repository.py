@@ -1,11 +1,12 @@
 """The worker's SQL: claiming requests and writing what came of them, always under the claim's epoch."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference.inputs import Inputs
@@ -15,6 +16,8 @@ from shared.events import ImageFailed, ImageGenerated, ImageRequested
 from shared.tables import Context, Generation
 
 _FREE: dict[str, None] = {"claim_token": None, "claim_holder": None, "claim_expires_at": None}
+_STARVED_S = 10.0
+"""A request that waited for so long goes before those that this worker has everything loaded for."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,43 @@ class Claim:
     """A request that this worker draws, under an epoch."""
 
     generation_id: str
+    affinity: str
     epoch: int
     attempt: int
     inputs: Inputs
 
 
-async def claim(session: AsyncSession, generation_id: str, *, worker: str, token: UUID, claim_s: float) -> Claim | None:
-    """Claim a request; None when it is finished, or another worker's. A redelivered fact so comes to nothing."""
+async def claim(
+    session: AsyncSession,
+    *,
+    worker: str,
+    token: UUID,
+    claim_s: float,
+    hinted: Collection[str],
+    others_after_s: float,
+    attempts: int,
+) -> Claim | None:
+    """Claim a request that waits; None when there is none.
+
+    Those of which this worker was told come first, since it has their models loaded; those of others, told or not, once
+    they waited for `others_after_s` seconds. One that failed rests as long. `attempts` bounds how often one is tried.
+    """
+    waited = Generation.updated_at < func.now() - timedelta(seconds=others_after_s)
+    first = or_(Generation.id.in_(hinted), Generation.created_at < func.now() - timedelta(seconds=_STARVED_S))
+    waiting = (
+        select(Generation.id)
+        .where(
+            Generation.state == "queued",
+            Generation.attempt < attempts,
+            or_(waited, Generation.id.in_(hinted) & (Generation.attempt == 0)),
+        )
+        .order_by(first.desc(), Generation.created_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
     taken = (
         update(Generation)
-        .where(Generation.id == generation_id, Generation.state == "queued")
+        .where(Generation.id == waiting.scalar_subquery(), Generation.state == "queued")
         .values(
             state="running",
             claim_epoch=Generation.claim_epoch + 1,
@@ -42,10 +72,10 @@ async def claim(session: AsyncSession, generation_id: str, *, worker: str, token
             version=Generation.version + 1,
             updated_at=func.now(),
         )
-        .returning(Generation.claim_epoch, Generation.attempt, Generation.inputs)
+        .returning(Generation.id, Generation.affinity, Generation.claim_epoch, Generation.attempt, Generation.inputs)
     )
     row = (await session.execute(taken)).one_or_none()
-    return Claim(generation_id, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs)) if row else None
+    return Claim(row.id, row.affinity, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs)) if row else None
 
 
 async def renew(session: AsyncSession, held: Claim, *, claim_s: float) -> None:
@@ -59,23 +89,25 @@ async def succeed(session: AsyncSession, held: Claim, result: dict[str, Any]) ->
     await outbox.publish(session, Context.IMAGES, ImageGenerated(generation_id=held.generation_id, version=version))
 
 
-async def fail(session: AsyncSession, held: Claim, *, code: str, message: str, status: int) -> None:
-    """End the request without pictures. Raises LeaseLostError."""
-    error = {"code": code, "message": message, "status": status}
+async def fail(
+    session: AsyncSession, held: Claim, *, code: str, message: str, status: int, loc: tuple[str | int, ...] = ("body",)
+) -> None:
+    """End the request without pictures; `loc` names the field that is to blame. Raises LeaseLostError."""
+    error = {"code": code, "message": message, "status": status, "loc": list(loc)}
     version = await _fenced(session, held, {"state": "failed", "error": error, "finished_at": func.now(), **_FREE})
     fact = ImageFailed(generation_id=held.generation_id, version=version, code=code, message=message)
     await outbox.publish(session, Context.IMAGES, fact)
 
 
-async def give_back(session: AsyncSession, held: Claim, *, affinity: str, count_attempt: bool) -> None:
+async def give_back(session: AsyncSession, held: Claim, *, count_attempt: bool) -> None:
     """Let another worker have the request. Raises LeaseLostError.
 
-    After an attempt that counts it is not said at once: the API says it again after a while, as often as attempts are left.
+    After an attempt that counts it is not said at once: the request rests for a while, and is found by looking.
     """
     attempt = Generation.attempt if count_attempt else Generation.attempt - 1
     version = await _fenced(session, held, {"state": "queued", "attempt": attempt, **_FREE})
     if not count_attempt:
-        fact = ImageRequested(generation_id=held.generation_id, affinity=affinity, version=version)
+        fact = ImageRequested(generation_id=held.generation_id, affinity=held.affinity, version=version)
         await outbox.publish(session, Context.IMAGES, fact)
 
 

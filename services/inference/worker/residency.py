@@ -1,19 +1,23 @@
-"""What is loaded: checkpoints as pipelines, and LoRAs as adapters on them, the longest unused given up first.
+"""What is loaded: checkpoints as pipelines with LoRAs as adapters on them, and further models; the longest unused go first.
 
 A LoRA stays loaded, switched off, between the requests that use it: switching adapters takes 10 ms where loading takes
 200. Whatever is loaded, a request without LoRAs, or with weight 0, sees the base exactly.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shared.errors import InvalidError
 from shared.models import checkpoints, pipelines, samplers
 from shared.models.checkpoints import Components
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
 
 
 @dataclass
@@ -43,34 +47,88 @@ class Resident:
         elif self.loras:
             self.pipeline.disable_lora()
 
+    @property
+    def modules(self) -> tuple[torch.nn.Module, ...]:
+        """Whatever holds weights, the LoRAs' included."""
+        return (self.components.unet, self.components.vae, *self.components.text_encoders)
+
 
 class Residency:
-    """The loaded checkpoints of a worker. Not thread-safe: the one thread that draws owns it."""
+    """The loaded models of a worker. Not thread-safe: the one thread that draws owns it.
 
-    def __init__(self, device: torch.device, *, checkpoints_kept: int, loras_kept: int) -> None:
+    `max_bytes` bounds the weights of all of them together; what a request needs stays even when that is more.
+    """
+
+    def __init__(self, device: torch.device, *, max_bytes: int, loras_kept: int) -> None:
         self.device = device
-        self._dtype = torch.float16 if device.type == "cuda" else torch.float32
-        self._checkpoints_kept = checkpoints_kept
+        self.dtype = torch.float16 if device.type == "cuda" else torch.float32
+        self._max_bytes = max_bytes
         self._loras_kept = loras_kept
-        self._residents: OrderedDict[str, Resident] = OrderedDict()
+        self._held: OrderedDict[str, Resident | torch.nn.Module] = OrderedDict()
+        self._in_use: set[str] = set()
 
-    def get(self, sha256: str, folder: Path, loras: Sequence[tuple[str, Path, float]]) -> Resident:
+    @property
+    def held(self) -> list[str]:
+        """The SHA-256 of what is loaded, the longest unused first."""
+        return list(self._held)
+
+    def begin(self) -> None:
+        """Start a request: what earlier ones used may go."""
+        self._in_use.clear()
+
+    def checkpoint(self, sha256: str, folder: Path, loras: Sequence[tuple[str, Path, float]] = ()) -> Resident:
         """Return the checkpoint with exactly these LoRAs switched on."""
-        resident = self._residents.get(sha256)
-        if resident is None:
-            while len(self._residents) >= self._checkpoints_kept:
-                self._residents.popitem(last=False)
-            components = checkpoints.load(folder, device=self.device, dtype=self._dtype)
-            pipeline = pipelines.build(components, samplers.make("DDIM", components.scheduler_folder))
-            resident = self._residents[sha256] = Resident(components, pipeline)
-        self._residents.move_to_end(sha256)
+
+        def load() -> Resident:
+            components = checkpoints.load(folder, device=self.device, dtype=self.dtype)
+            return Resident(components, pipelines.build(components, samplers.make("DDIM", components.scheduler_folder)))
+
+        resident = self._get(sha256, folder, load)
+        assert isinstance(resident, Resident)  # noqa: S101 - one file is never two kinds of model
         try:
             resident.use_loras(loras, most=self._loras_kept)
-        except Exception:
+        except Exception as error:
             # A LoRA that failed half-way may be in the model already: nobody may draw with it any more.
-            del self._residents[sha256]
+            del self._held[sha256]
+            if isinstance(error, RuntimeError) and "size mismatch" in str(error):
+                msg = "loras: one of them was trained on a checkpoint of another shape"
+                raise InvalidError(msg, loc=("body", "loras")) from error
             raise
+        self._make_room(0)
         return resident
+
+    def module(self, sha256: str, place: Path, load: Callable[[torch.device, torch.dtype], torch.nn.Module]) -> Any:
+        """Return a model that is no whole checkpoint, loaded by `load` unless it is here; `place` is its file or folder."""
+        return self._get(sha256, place, lambda: load(self.device, self.dtype))
+
+    def _get(self, sha256: str, place: Path, load: Callable[[], Resident | torch.nn.Module]) -> Resident | torch.nn.Module:
+        self._in_use.add(sha256)
+        if sha256 not in self._held:
+            self._make_room(self._bytes_on_disk(place))
+            self._held[sha256] = load()
+        self._held.move_to_end(sha256)
+        return self._held[sha256]
+
+    def _bytes_on_disk(self, place: Path) -> int:
+        """Return what a file or folder will take in memory, taking it to hold half precision."""
+        files = place.rglob("*.safetensors") if place.is_dir() else [place]
+        return sum(file.stat().st_size for file in files) * self.dtype.itemsize // 2
+
+    def _make_room(self, wanted: int) -> None:
+        sizes = {sha256: _size_bytes(held) for sha256, held in self._held.items()}
+        for sha256 in [name for name in self._held if name not in self._in_use]:
+            if sum(sizes.values()) + wanted <= self._max_bytes:
+                return
+            log.info("model.evicted", sha256=sha256, size_bytes=sizes.pop(sha256))
+            del self._held[sha256]
+            if self.device.type == "cuda":
+                # What follows may be one large piece, and the freed memory lies in many small ones.
+                torch.cuda.empty_cache()
+
+
+def _size_bytes(held: Resident | torch.nn.Module) -> int:
+    modules = held.modules if isinstance(held, Resident) else (held,)
+    return sum(weights.numel() * weights.element_size() for module in modules for weights in module.state_dict().values())
 
 
 def _adapter(sha256: str) -> str:

@@ -5,20 +5,20 @@ import os
 import socket
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference.inputs import Inputs, Picture, Result
+from services.inference.inputs import Drawn, Picture, Result
 from services.inference.worker import repository
+from services.inference.worker.materials import Materials, Supplies
 from services.inference.worker.repository import Claim
 from services.inference.worker.settings import WorkerSettings
 from shared import blob_rows
 from shared.blobs import Blobs, Stored
-from shared.checkpoint_cache import CheckpointCache
 from shared.db import Database
 from shared.errors import InvalidError, LeaseLostError, NotFoundError, TunesmithError, UnavailableError
 from shared.events import ImageRequested
@@ -26,67 +26,97 @@ from shared.tables import Context
 from shared.telemetry import get_logger
 
 if TYPE_CHECKING:
-    from services.inference.worker.residency import Residency
+    from services.inference.worker.painter import Painter
 
 log = get_logger(__name__)
 
 _CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg"}
 _STOP_S = 15.0
+_HINTS_KEPT = 200
 
 
 class Worker:
-    """Draws one request at a time."""
+    """Draws one request at a time.
+
+    A fact on Kafka only says that a request waits: it is acknowledged at once, busy or not, so that no partition stands still
+    behind a worker that draws. What is claimed is a row, and an idle worker looks for rows by itself, too.
+    """
 
     def __init__(self, settings: WorkerSettings, database: Database, blobs: Blobs) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}"
         self._settings = settings
         self._database = database
         self._blobs = blobs
-        self._cache = CheckpointCache(settings.work_dir / "checkpoints", blobs, settings.checkpoint_cache_bytes)
+        self._supplies = Supplies(settings, blobs)
         # torch is imported, and everything loaded is touched, on this one thread alone.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
-        self._residency: Residency | None = None
-        self._free = asyncio.Event()
+        self._painter: Painter | None = None
+        self._hinted: deque[str] = deque(maxlen=_HINTS_KEPT)
+        self._wake = asyncio.Event()
         self._stopping = threading.Event()
-        self._job: asyncio.Task[None] | None = None
-        self._affinity: dict[str, str] = {}
-
-    async def warm_up(self) -> None:
-        """Import what takes 20 seconds to import, then take requests."""
-        self._residency = await asyncio.get_running_loop().run_in_executor(self._thread, _import_models, self._settings)
-        log.info("worker.warm", device=str(self._residency.device))
-        self._free.set()
-
-    async def room(self) -> None:
-        """Wait until a request can be drawn at once: the gate before a request is taken from the broker."""
-        await self._free.wait()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def ready(self) -> None:
         """Raise unless requests can be taken."""
-        if self._residency is None:
+        if self._painter is None:
             msg = "still loading torch and diffusers"
             raise UnavailableError(msg)
 
-    async def take(self, session: AsyncSession, fact: ImageRequested) -> None:
-        """Claim the request and start drawing; the fact may be acknowledged as soon as the claim is committed."""
-        held = await repository.claim(
-            session, fact.generation_id, worker=self.name, token=uuid4(), claim_s=self._settings.claim_s
-        )
-        if held is None:
-            return
-        self._free.clear()
-        self._affinity[held.generation_id] = fact.affinity
-        self._job = asyncio.create_task(self._work(held), name=held.generation_id)
+    async def hear(self, _session: AsyncSession, fact: ImageRequested) -> None:
+        """Remember that a request waits whose models this worker has loaded, or is the one to load."""
+        self._hinted.append(fact.generation_id)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Import what takes 20 seconds to import, then draw whatever waits until stopped."""
+        # Started again after the database was away, it is warm already.
+        if self._painter is None:
+            self._painter = await asyncio.get_running_loop().run_in_executor(self._thread, _make_painter, self._settings)
+            log.info("worker.warm", device=str(self._painter.residency.device))
+        while not self._stopping.is_set():
+            self._wake.clear()
+            held = await self._claim()
+            if held is not None:
+                await self._work(held)
+                continue
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._settings.poll_s)
+            except TimeoutError:
+                continue
 
     async def stop(self) -> None:
         """Give the current request back and end."""
         self._stopping.set()
-        self._free.clear()
-        if self._job:
-            await asyncio.wait([self._job], timeout=_STOP_S)
+        self._wake.set()
+        try:
+            await asyncio.wait_for(self._idle.wait(), _STOP_S)
+        except TimeoutError:
+            log.warning("worker.stuck", after_s=_STOP_S)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    async def _claim(self) -> Claim | None:
+        settings, hinted = self._settings, list(self._hinted)
+        async with self._database.begin() as session:
+            held = await repository.claim(
+                session,
+                worker=self.name,
+                token=uuid4(),
+                claim_s=settings.claim_s,
+                hinted=hinted,
+                others_after_s=settings.poll_s,
+                attempts=settings.generation_attempts,
+            )
+        if held is None:
+            # Others were faster with those that we were told of, or they will be found by looking.
+            for _ in hinted:
+                self._hinted.popleft()
+        elif held.generation_id in self._hinted:
+            self._hinted.remove(held.generation_id)
+        return held
+
     async def _work(self, held: Claim) -> None:
+        self._idle.clear()
         renewing = asyncio.create_task(self._renew(held))
         try:
             await self._finish(held)
@@ -97,17 +127,17 @@ class Worker:
             log.exception("generation.unfinished", generation_id=held.generation_id)
         finally:
             renewing.cancel()
-            del self._affinity[held.generation_id]
-            if not self._stopping.is_set():
-                self._free.set()
+            self._idle.set()
 
     async def _finish(self, held: Claim) -> None:
         began = time.monotonic()
         try:
-            pictures, notices = await self._draw(held.inputs)
-            stored = await self._store(held, pictures)
+            materials = await self._supplies.fetch(held.inputs)
+            drawn, notices = await asyncio.get_running_loop().run_in_executor(self._thread, self._draw, held, materials)
+            stored = await self._store(held, drawn)
         except (InvalidError, NotFoundError) as error:
-            await self._fail(held, error.code, error.message, 422)
+            loc = error.loc if isinstance(error, InvalidError) else ("body",)
+            await self._fail(held, InvalidError.code, error.message, InvalidError.status, loc)
             return
         except Exception as error:
             if self._stopping.is_set():
@@ -118,62 +148,50 @@ class Worker:
                 log.exception("generation.failed", generation_id=held.generation_id)
                 await self._fail(held, "generation_failed", f"{type(error).__name__}: {error}", 500)
             return
-        result = Result(
-            pictures=[Picture(key=key, seed=seed) for key, seed in zip(stored, held.inputs.seeds, strict=True)],
-            prediction_time_ms=round((time.monotonic() - began) * 1000, 1),
-            notices=notices,
-        )
+        keys = iter(stored)
+        pictures = [
+            Picture(
+                key=next(keys) if one.data is not None else None,
+                seed=seed,
+                removed_for_safety=one.data is None,
+                safety_score=one.safety_score,
+            )
+            for one, seed in zip(drawn, held.inputs.seeds, strict=True)
+        ]
+        took_ms = round((time.monotonic() - began) * 1000, 1)
+        result = Result(pictures=pictures, prediction_time_ms=took_ms, notices=[*held.inputs.notices, *notices])
         async with self._database.begin() as session:
             await repository.succeed(session, held, result.model_dump(mode="json"))
             for key, one in stored.items():
                 await blob_rows.commit(session, key, one)
             # Answered from the store within minutes; the collector waits for longer than that.
             await blob_rows.orphan(session, *stored)
-        log.info("generation.done", generation_id=held.generation_id, images=len(stored), ms=result.prediction_time_ms)
+        log.info("generation.done", generation_id=held.generation_id, images=len(stored), ms=took_ms)
 
-    async def _draw(self, inputs: Inputs) -> tuple[list[bytes], list[str]]:
-        folder = await self._cache.fetch(inputs.base.blob_key, inputs.base.sha256)
-        loras = [(lora.sha256, await self._lora_file(lora.blob_key, lora.sha256), lora.weight) for lora in inputs.loras]
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._draw_now, inputs, folder, loras)
+    def _draw(self, held: Claim, materials: Materials) -> tuple[list[Drawn], list[str]]:
+        assert self._painter is not None  # noqa: S101 - nothing is claimed before
+        return self._painter.draw(held.inputs, materials, self._stopping.is_set)
 
-    def _draw_now(self, inputs: Inputs, folder: Path, loras: list[tuple[str, Path, float]]) -> tuple[list[bytes], list[str]]:
-        from services.inference.worker.drawing import draw  # noqa: PLC0415 - imports torch
-
-        assert self._residency is not None  # noqa: S101 - nothing is taken before
-        resident = self._residency.get(inputs.base.sha256, folder, loras)
-        return draw(resident, inputs, self._stopping.is_set)
-
-    async def _lora_file(self, key: str, sha256: str) -> Path:
-        path = self._settings.work_dir / "loras" / f"{sha256}.safetensors"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stored = await self._blobs.get_file(key, path)
-            if stored.sha256 != sha256:
-                path.unlink()
-                msg = f"the LoRA's bytes have sha256 {stored.sha256}, not {sha256}"
-                raise InvalidError(msg)
-        return path
-
-    async def _store(self, held: Claim, pictures: list[bytes]) -> dict[str, Stored]:
+    async def _store(self, held: Claim, drawn: list[Drawn]) -> dict[str, Stored]:
         """Put the pictures into the store; their rows are committed with the result, or never."""
         encoding = held.inputs.image_encoding
-        keys = [f"generations/{held.generation_id}/{held.epoch}/{number}.{encoding}" for number in range(len(pictures))]
-        async with self._database.begin() as session:
-            for key in keys:
-                await blob_rows.stage(session, Context.IMAGES, key, content_type=_CONTENT_TYPES[encoding])
-        return {
-            key: await self._blobs.put_bytes(key, picture, _CONTENT_TYPES[encoding])
-            for key, picture in zip(keys, pictures, strict=True)
+        files = {
+            f"generations/{held.generation_id}/{held.epoch}/{number}.{encoding}": one.data
+            for number, one in enumerate(drawn)
+            if one.data is not None
         }
-
-    async def _fail(self, held: Claim, code: str, message: str, status: int) -> None:
         async with self._database.begin() as session:
-            await repository.fail(session, held, code=code, message=message, status=status)
+            for key in files:
+                await blob_rows.stage(session, Context.IMAGES, key, content_type=_CONTENT_TYPES[encoding])
+        return {key: await self._blobs.put_bytes(key, data, _CONTENT_TYPES[encoding]) for key, data in files.items()}
+
+    async def _fail(self, held: Claim, code: str, message: str, status: int, loc: tuple[str | int, ...] = ("body",)) -> None:
+        async with self._database.begin() as session:
+            await repository.fail(session, held, code=code, message=message, status=status, loc=loc)
 
     async def _give_back(self, held: Claim, *, count_attempt: bool) -> None:
-        affinity = self._affinity[held.generation_id]
         async with self._database.begin() as session:
-            await repository.give_back(session, held, affinity=affinity, count_attempt=count_attempt)
+            await repository.give_back(session, held, count_attempt=count_attempt)
 
     async def _renew(self, held: Claim) -> None:
         while True:
@@ -187,15 +205,7 @@ class Worker:
                 log.warning("generation.renewal_failed", generation_id=held.generation_id, error=repr(error))
 
 
-def _import_models(settings: WorkerSettings) -> "Residency":
-    import torch  # noqa: PLC0415 - takes seconds
+def _make_painter(settings: WorkerSettings) -> "Painter":
+    from services.inference.worker.painter import Painter  # noqa: PLC0415 - imports torch and diffusers
 
-    from services.inference.worker import drawing  # noqa: F401, PLC0415 - imports diffusers
-    from services.inference.worker.residency import Residency  # noqa: PLC0415
-
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
-    wanted = settings.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return Residency(torch.device(wanted), checkpoints_kept=settings.resident_checkpoints, loras_kept=settings.resident_loras)
+    return Painter.from_settings(settings)

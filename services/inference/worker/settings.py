@@ -12,7 +12,14 @@ class WorkerSettings(ServiceSettings):
 
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models run; `auto` takes a GPU if any.")
     claim_s: float = Field(default=30.0, gt=0, description="How long a claim of a request lasts unless renewed, in seconds.")
-    resident_checkpoints: int = Field(default=2, ge=1, description="Checkpoints kept in memory; the longest unused goes.")
+    poll_s: float = Field(
+        default=1.0, gt=0, description="How often an idle worker looks for requests that nobody told it of, in seconds."
+    )
+    generation_attempts: int = Field(default=3, ge=1, description="Workers that may try a request before it fails.")
+    resident_bytes: int = Field(
+        default=16 * 2**30, ge=0, description="Memory that the weights of loaded models may take; the longest unused go."
+    )
     resident_loras: int = Field(default=16, ge=1, description="LoRAs kept loaded on each checkpoint.")
     checkpoint_cache_bytes: int = Field(default=100 * 2**30, ge=0, description="Disk that unpacked checkpoints may take.")
+    file_cache_bytes: int = Field(default=20 * 2**30, ge=0, description="Disk that LoRAs and other single files may take.")
     torch_threads: int = Field(default=0, ge=0, description="CPU threads of torch; 0 leaves it to torch.")

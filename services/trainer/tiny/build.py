@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from services.trainer.tiny import architecture, autoencoder, denoiser, export, pictures, score, text, training
+from services.trainer.tiny import architecture, autoencoder, controlnet, denoiser, export, pictures, score, text, training
 from services.trainer.tiny.training import Report
 
 PICTURES = 30_000
@@ -61,6 +61,11 @@ class Build:
         )
         export.export_sdxl(target, vae=self._vae, text_encoders=encoders, tokenizers=self._tokenizers, unet=unet)
         self._report(f"written to {target}")
+
+    def canny(self, base: Path, target: Path) -> None:
+        """Write a canny ControlNet for the checkpoint in the folder `base`: about ten minutes."""
+        state = self._scratch / f"{target.name}.safetensors"
+        controlnet.train(base, self._pixels, self._captions, target, state=state, report=self._report)
 
     def classifier(self, target: Path) -> None:
         """Write the classifier that scores them: some minutes."""

@@ -1,0 +1,1 @@
+"""The `octoai` command for Tunesmith."""

@@ -1,0 +1,187 @@
+"""What a request names becomes bytes: assets by name or id, sizes, seeds, styles. Everything that is wrong is said here."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.inference import notices, repository, sizes, styles
+from services.inference.engines import Path
+from services.inference.inputs import Control, EmbeddingRef, ImageRef, Inputs, LoraRef, ModelRef, Refine, Start
+from services.inference.pictures import Taken
+from services.inference.schemas import MAX_SEED, GenerateRequest, Sampler
+from shared.engines import Engine
+from shared.errors import InvalidError, NotSupportedError
+from shared.tables import Asset
+
+_ASPECTS_ALIKE = 0.02
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Resolves requests of one account in one transaction."""
+
+    session: AsyncSession
+    account_id: UUID
+    refiner_checkpoint: str
+
+    async def inputs(self, path: Path, body: GenerateRequest, taken: dict[str, Taken]) -> Inputs:
+        """Return what the request comes down to. Raises InvalidError, and NotSupportedError for what is not offered."""
+        said = notices.of_fields(path, body)
+        base = await self._base(path, body)
+        if alias := base.data.get("alias_of"):
+            said.append(f"octoai:{base.name} stands for octoai:{alias}")
+        pictures = {field: one.ref for field, one in taken.items()}
+        start = _start(body, pictures)
+        width, height = sizes.choose(
+            path.family,
+            (body.width, body.height) if body.width is not None and body.height is not None else None,
+            (start.image.width, start.image.height) if start else None,
+        )
+        prompt, negative = body.prompt, body.negative_prompt or ""
+        if path.family is Engine.SDXL:
+            prompt, negative = styles.apply(body.style_preset, prompt, negative)
+        sdxl = path.family is Engine.SDXL
+        return Inputs(
+            engine=path.family,
+            base=await self._ref(base),
+            loras=[
+                LoraRef(weight=weight, **await self._adapter("loras", "lora", key, base))
+                for key, weight in (body.loras or {}).items()
+            ],
+            embeddings=[
+                EmbeddingRef(trigger=trigger, **await self._adapter("textual_inversions", "textual_inversion", key, base))
+                for key, trigger in (body.textual_inversions or {}).items()
+            ],
+            vae=ModelRef(**await self._adapter("vae", "vae", body.vae, base)) if body.vae else None,
+            prompt=prompt,
+            negative_prompt=negative,
+            prompt_2=body.prompt_2 or None if sdxl else None,
+            negative_prompt_2=body.negative_prompt_2 or None if sdxl else None,
+            sampler=body.sampler or Sampler.DDIM,
+            width=width,
+            height=height,
+            cfg_scale=12.0 if body.cfg_scale is None else body.cfg_scale,
+            steps=body.steps or 30,
+            seeds=draw_seeds(body.seed, body.num_images or 1),
+            image_encoding=body.image_encoding or "jpeg",
+            clip_skip=body.clip_skip,
+            start=start,
+            control=await self._control(path, body, pictures),
+            refine=await self._refine(path, body, said),
+            notices=said,
+        )
+
+    async def _base(self, path: Path, body: GenerateRequest) -> Asset:
+        key = body.checkpoint or path.default_checkpoint
+        base = await repository.find_asset(self.session, self.account_id, "checkpoint", key)
+        if base is None and path.checkpoint_engine is Engine.SSD and not body.checkpoint:
+            msg = "ssd: no SSD checkpoint is registered here"
+            raise NotSupportedError(msg)
+        if base is None:
+            raise _unknown("checkpoint", "checkpoint", key)
+        if base.data.get("engine") != path.checkpoint_engine:
+            msg = f"checkpoint: {base.name} is for {base.data.get('engine')}, this path is for {path.checkpoint_engine}"
+            raise InvalidError(msg, loc=("body", "checkpoint"))
+        return base
+
+    async def _adapter(self, field: str, asset_type: str, key: str, base: Asset) -> dict[str, Any]:
+        """Return the reference to something that goes with the checkpoint, whose shape must be its own where it is known."""
+        asset = await repository.find_asset(self.session, self.account_id, asset_type, key)
+        if asset is None:
+            raise _unknown(field, asset_type, key)
+        loc = ("body", field) if field == "vae" else ("body", field, key)
+        if (made_for := asset.data.get("engine")) != base.data.get("engine"):
+            msg = f"{field}: {key!r} is for {made_for} and does not fit {base.name!r}, which is {base.data.get('engine')}"
+            raise InvalidError(msg, loc=loc)
+        shape, wanted = asset.data.get("shape_class"), base.data.get("shape_class")
+        if shape is not None and shape != wanted:
+            msg = f"{field}: {key!r} was trained on {shape} and does not fit the checkpoint {base.name!r}, which is {wanted}"
+            raise InvalidError(msg, loc=loc)
+        return (await self._ref(asset)).model_dump()
+
+    async def _control(self, path: Path, body: GenerateRequest, pictures: dict[str, ImageRef]) -> Control | None:
+        if path.controlnet_engine is None:
+            for field in ("controlnet", "controlnet_image"):
+                if getattr(body, field):
+                    msg = f"{field}: this path has no ControlNet; post to /generate/controlnet-sd15 or /generate/controlnet-sdxl"
+                    raise InvalidError(msg, loc=("body", field))
+            return None
+        if "controlnet_image" not in pictures:
+            msg = "controlnet_image: needed here; it is what the ControlNet follows"
+            raise InvalidError(msg, loc=("body", "controlnet_image"), kind="missing")
+        key = body.controlnet or path.default_controlnet
+        asset = await repository.find_asset(self.session, self.account_id, "checkpoint", key)
+        if asset is None:
+            raise _unknown("controlnet", "checkpoint", key)
+        if asset.data.get("engine") != path.controlnet_engine:
+            msg = f"controlnet: {key!r} is for {asset.data.get('engine')}, this path is for {path.controlnet_engine}"
+            raise InvalidError(msg, loc=("body", "controlnet"))
+        preprocess = body.controlnet_preprocess is not False
+        if preprocess and "canny" not in f"{asset.name} {asset.data.get('alias_of')}".lower():
+            msg = (
+                f"controlnet_preprocess: pictures are prepared here for ControlNets with canny in their name, which {key!r} has "
+                "not; send a prepared controlnet_image and controlnet_preprocess: false"
+            )
+            raise InvalidError(msg, loc=("body", "controlnet_preprocess"))
+        return Control(
+            model=await self._ref(asset),
+            image=pictures["controlnet_image"],
+            preprocess="canny" if preprocess else None,
+            scale=1.0 if body.controlnet_conditioning_scale is None else body.controlnet_conditioning_scale,
+            early_stop=body.controlnet_early_stop,
+        )
+
+    async def _refine(self, path: Path, body: GenerateRequest, said: list[str]) -> Refine | None:
+        if path.family is not Engine.SDXL or body.use_refiner is False:
+            return None
+        asset = None
+        if self.refiner_checkpoint:
+            asset = await repository.find_asset(self.session, self.account_id, "checkpoint", self.refiner_checkpoint)
+        if asset is None:
+            asked = [name for name in ("use_refiner", "high_noise_frac") if name in body.model_fields_set]
+            if asked:
+                said.append(f"{', '.join(asked)}: no refiner is registered here; the base drew the picture alone")
+            return None
+        return Refine(model=await self._ref(asset), high_noise_frac=0.8 if body.high_noise_frac is None else body.high_noise_frac)
+
+    async def _ref(self, asset: Asset) -> ModelRef:
+        public = asset.account_id != self.account_id and await repository.is_platforms(self.session, asset.account_id)
+        name = f"octoai:{asset.name}" if public else asset.name
+        return ModelRef(name=name, asset_id=asset.id, blob_key=asset.blob_key or "", sha256=asset.sha256 or "")
+
+
+def draw_seeds(asked: int | list[int | None] | None, count: int) -> list[int]:
+    """Return a seed for each image: s gives s, s+1, ... modulo 2^32; what a list leaves out is drawn."""
+    if isinstance(asked, int):
+        return [(asked + number) % (MAX_SEED + 1) for number in range(count)]
+    given = (asked or []) + [None] * count
+    return [secrets.randbelow(MAX_SEED + 1) if seed is None else seed for seed in given[:count]]
+
+
+def _start(body: GenerateRequest, pictures: dict[str, ImageRef]) -> Start | None:
+    image, mask = pictures.get("init_image"), pictures.get("mask_image")
+    if image is None:
+        return None
+    if mask is not None and abs(mask.width * image.height / (mask.height * image.width) - 1) > _ASPECTS_ALIKE:
+        msg = (
+            f"mask_image: {mask.width}x{mask.height} px does not lie over init_image, which has {image.width}x{image.height} px; "
+            "both need the same aspect"
+        )
+        raise InvalidError(msg, loc=("body", "mask_image"))
+    return Start(
+        image=image,
+        strength=0.8 if body.strength is None else body.strength,
+        mask=mask,
+        full_res=bool(body.inpaint_full_res),
+        full_res_padding=32 if body.inpaint_full_res_padding is None else body.inpaint_full_res_padding,
+        outpainting=bool(body.outpainting),
+    )
+
+
+def _unknown(field: str, asset_type: str, key: str) -> InvalidError:
+    msg = f"{field}: there is no {asset_type} named {key!r} that is ready; public ones are named octoai:NAME"
+    loc = ("body", field, key) if field in {"loras", "textual_inversions"} else ("body", field)
+    return InvalidError(msg, loc=loc)

@@ -1,0 +1,57 @@
+"""LoRAs and other single files on this machine's disk, by SHA-256: fetched once, kept while there is room."""
+
+import os
+from pathlib import Path
+
+from shared.blobs import Blobs
+from shared.errors import InvalidError
+from shared.ids import new_ulid
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_SUFFIX = ".safetensors"
+
+
+class FileCache:
+    """A folder of files named by their SHA-256; the longest unused go when it is over its bound."""
+
+    def __init__(self, folder: Path, blobs: Blobs, max_bytes: int) -> None:
+        self._folder = folder
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+
+    async def fetch(self, key: str, sha256: str, what: str) -> Path:
+        """Return the file of a blob, downloading it unless it is here; `what` names it in errors.
+
+        A file has its name only once its bytes are checked. Raises NotFoundError when the object is gone, and InvalidError when
+        it is not what it was.
+        """
+        place = self._folder / f"{sha256}{_SUFFIX}"
+        if not place.exists():
+            await self._download(key, sha256, place, what)
+        os.utime(place)
+        return place
+
+    async def _download(self, key: str, sha256: str, place: Path, what: str) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._folder / f"{new_ulid()}.download"
+        try:
+            stored = await self._blobs.get_file(key, draft)
+            if stored.sha256 != sha256:
+                msg = f"the bytes of {what} have sha256 {stored.sha256}, not {sha256}; upload it anew"
+                raise InvalidError(msg)
+            draft.replace(place)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def trim(self, in_use: set[Path]) -> None:
+        """Delete the longest unused files past the bound, but none of those in use."""
+        if not self._folder.is_dir():
+            return
+        total = 0
+        for place in sorted(self._folder.glob(f"*{_SUFFIX}"), key=lambda file: file.stat().st_mtime, reverse=True):
+            total += place.stat().st_size
+            if total > self._max_bytes and place not in in_use:
+                log.info("file.evicted", file=place.name)
+                place.unlink()

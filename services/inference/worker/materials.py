@@ -1,0 +1,61 @@
+"""Everything that a request needs on this machine before it can be drawn: models and pictures, fetched and checked."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.inference.inputs import Inputs
+from services.inference.worker.files import FileCache
+from services.inference.worker.settings import WorkerSettings
+from shared.blobs import Blobs
+from shared.checkpoint_cache import CheckpointCache
+
+_MAX_IMAGE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Folders of checkpoints, files of adapters, and the encoded pictures that came with the request, by their keys."""
+
+    base: Path
+    loras: list[tuple[str, Path, float]] = field(default_factory=list)
+    """SHA-256, file and weight."""
+    vae: Path | None = None
+    embeddings: list[tuple[str, Path]] = field(default_factory=list)
+    """Trigger word and file."""
+    controlnet: Path | None = None
+    refiner: Path | None = None
+    images: dict[str, bytes] = field(default_factory=dict)
+
+
+class Supplies:
+    """Fetches materials, and keeps models on disk within bounds."""
+
+    def __init__(self, settings: WorkerSettings, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._checkpoints = CheckpointCache(settings.work_dir / "checkpoints", blobs, settings.checkpoint_cache_bytes)
+        self._files = FileCache(settings.work_dir / "files", blobs, settings.file_cache_bytes)
+
+    async def fetch(self, inputs: Inputs) -> Materials:
+        """Return what the request needs.
+
+        Raises NotFoundError for an object that is gone and InvalidError for one that is not what it was.
+        """
+        base = await self._checkpoints.fetch(inputs.base.blob_key, inputs.base.sha256)
+        loras = [
+            (ref.sha256, await self._files.fetch(ref.blob_key, ref.sha256, f"the LoRA {ref.name}"), ref.weight)
+            for ref in inputs.loras
+        ]
+        embeddings = [
+            (ref.trigger, await self._files.fetch(ref.blob_key, ref.sha256, f"the textual inversion {ref.name}"))
+            for ref in inputs.embeddings
+        ]
+        vae = inputs.vae and await self._files.fetch(inputs.vae.blob_key, inputs.vae.sha256, f"the VAE {inputs.vae.name}")
+        control, refine, start = inputs.control, inputs.refine, inputs.start
+        controlnet = control and await self._checkpoints.fetch(control.model.blob_key, control.model.sha256)
+        refiner = refine and await self._checkpoints.fetch(refine.model.blob_key, refine.model.sha256)
+        pictures = [start and start.image, start and start.mask, control and control.image]
+        images = {
+            ref.key: await self._blobs.get_bytes(ref.key, max_bytes=_MAX_IMAGE_BYTES) for ref in pictures if ref is not None
+        }
+        self._files.trim({path for _, path, _ in loras} | {path for _, path in embeddings} | ({vae} if vae else set()))
+        return Materials(base, loras, vae, embeddings, controlnet, refiner, images)

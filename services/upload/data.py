@@ -1,0 +1,96 @@
+"""What a client may say of an asset in `data`, by asset type; intake puts in what the file says of itself."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from shared.engines import Engine
+from shared.errors import InvalidError
+
+Word = Annotated[str, Field(min_length=1, max_length=200)]
+Words = Annotated[list[Word], Field(max_length=20)]
+
+
+def _no_pickle(value: object) -> object:
+    if value == "pt":
+        msg = "this server unpickles nothing, and a pt file is a pickle: convert it to safetensors"
+        raise ValueError(msg)
+    return value
+
+
+def _pictures_only(value: object) -> object:
+    if value in {"txt", "mp3", "wav", "jsonl"}:
+        msg = f"this server keeps pictures as files, and has no use for {value}: send png or jpg"
+        raise ValueError(msg)
+    return "unknown" if value is None else value
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class FileData(_Data):
+    """A picture; intake puts the true format in, and its size in pixels."""
+
+    asset_type: Literal["file"] = "file"
+    file_format: Annotated[Literal["unknown", "png", "jpg", "jpeg"], BeforeValidator(_pictures_only)] = "unknown"
+    preview_url: Annotated[None, BeforeValidator(lambda _value: None)] = None
+    version: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = Field(default="", max_length=200)
+
+
+class _WeightsData(_Data):
+    """Weights; intake checks the engine and puts the true data type in."""
+
+    engine: Engine
+    file_format: Annotated[Literal["safetensors"], BeforeValidator(_no_pickle)] = "safetensors"
+    data_type: Literal["fp16", "fp32", "int4", "int8"] = "fp16"
+
+
+class LoraData(_WeightsData):
+    """A LoRA: its trigger words, and the base checkpoint where it is known."""
+
+    asset_type: Literal["lora"] = "lora"
+    trigger_words: Words | None = None
+    checkpoint: str | None = Field(default=None, max_length=300)
+
+
+class CheckpointData(_WeightsData):
+    """A checkpoint: one safetensors file, or an uncompressed tar of a folder in diffusers' layout."""
+
+    asset_type: Literal["checkpoint"] = "checkpoint"
+
+
+class VaeData(_WeightsData):
+    """A VAE."""
+
+    asset_type: Literal["vae"] = "vae"
+
+
+class TextualInversionData(_WeightsData):
+    """A textual inversion: the words that stand for what it has learnt."""
+
+    asset_type: Literal["textual_inversion"] = "textual_inversion"
+    trigger_words: Annotated[Words, BeforeValidator(lambda value: [] if value is None else value)] = Field(default_factory=list)
+
+
+DATA_BY_TYPE: dict[str, type[_Data]] = {
+    "file": FileData,
+    "lora": LoraData,
+    "checkpoint": CheckpointData,
+    "vae": VaeData,
+    "textual_inversion": TextualInversionData,
+}
+
+
+def checked_data(asset_type: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Return `data` as it will be stored, defaults filled in. Raises InvalidError at the field that is wrong."""
+    kind = DATA_BY_TYPE.get(asset_type)
+    if kind is None:
+        msg = f"asset_type: {asset_type!r} is not kept here; choose from {', '.join(DATA_BY_TYPE)}"
+        raise InvalidError(msg, loc=("body", "asset_type"), kind="enum")
+    try:
+        checked = kind.model_validate({"asset_type": asset_type} | data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidError(first["msg"], loc=("body", "data", *first["loc"]), kind=first["type"]) from error
+    return checked.model_dump(mode="json")

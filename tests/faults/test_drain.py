@@ -1,0 +1,45 @@
+"""Drain fits the grace period (promise 20): a process that is told to stop under load loses nothing and ends in time, well."""
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from deploy.local.process import Process
+from tests.stub_stack import StubStack, until
+from tests.tunes import ended, start_tune
+from tunesmith.client import Asset, Client
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
+GRACE_S = Process.__dataclass_fields__["grace_s"].default
+SERVICES = ("upload", "scheduler", "trainer", "inference-worker", "inference", "console")
+
+
+def test_every_service_that_is_told_to_stop_under_load_ends_well_in_time(
+    stack: StubStack, client: Client, picture: Asset
+) -> None:
+    tune = start_tune(client, picture, "drained", trigger_word="pause@7")
+    until(lambda: client.tune(tune.id).progress or None, "it trains")
+    log = stack.paths.logs / "supervisor.log"
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.generate, "hold this star", checkpoint="octoai:tiny-sd15", seed=3, steps=1)
+        until(lambda: stack.scalar("SELECT count(*) FROM generations WHERE state = 'running'") or None, "a worker has it")
+        for name in SERVICES:
+            before, said = stack.state.processes[name], log.read_text().count(f"{name} exited with 0")
+            process = stack.process(name)
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            process.wait(GRACE_S)
+            assert time.monotonic() - began < GRACE_S
+            stack.until_back(name, before)
+            assert log.read_text().count(f"{name} exited with 0") == said + 1, f"{name} did not end by itself"
+            if name == "inference-worker":
+                # The request was given back, and the worker's successor draws it before the API has to go.
+                (stack.paths.work / name / "go").touch()
+                assert [image.seed for image in asked.result().images] == [3]
+
+    done = ended(client, tune)
+    starts = [event["data"]["attempt"] for event in client.tune_events(tune.id) if event["type"] == "tune.started"]
+    assert done.status == "succeeded", done.status_details
+    assert starts == [1, 1], "being told to stop costs no attempt"

@@ -1,0 +1,210 @@
+"""The image API without torch: what it takes, what it refuses and how, and what it stores before anybody draws."""
+
+import base64
+import io
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from sqlalchemy import select
+
+from shared.blob_collector import BlobCollector
+from shared.blobs import Blobs
+from shared.tables import Blob, Context
+from tests.inference_world import SD15, FakePainter, InferenceWorld, make_world
+from tests.trainer_world import eventually
+
+CONTROLNET = "image/controlnet-sd15"
+
+
+@pytest.fixture
+async def world(
+    database_url: str, blobs: Blobs, make_settings: Callable[..., Any], tmp_path: Path
+) -> AsyncIterator[InferenceWorld]:
+    async with make_world(database_url, blobs, make_settings, tmp_path, max_body_bytes=2**20, max_pixels=600 * 600) as world:
+        await world.add_empty_checkpoint(alias_of="tiny-sd15")
+        await world.until_listening()
+        yield world
+
+
+def picture(size: tuple[int, int] = (512, 512), file_format: str = "PNG") -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, "teal").save(buffer, file_format)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+async def refused(world: InferenceWorld, engine: str = "sd", **body: object) -> tuple[int, Any]:
+    answer = await world.client.post(f"/generate/{engine}", json={"prompt": "a star", **body})
+    document = answer.json()
+    assert answer.status_code >= 400
+    if answer.status_code == 422:
+        return 422, next((item["loc"][1:], item["msg"]) for item in document["detail"])
+    return answer.status_code, document["code"]
+
+
+async def test_the_broker_that_is_away_is_a_503_that_says_when_to_come_back(
+    database_url: str, blobs: Blobs, make_settings: Callable[..., Any], tmp_path: Path
+) -> None:
+    away = make_world(database_url, blobs, make_settings, tmp_path, kafka_bootstrap_servers="127.0.0.1:1")
+    async with away as world:
+        answer = await world.client.post("/generate/sd", json={"prompt": "a star"})
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_what_is_not_offered_is_a_400_whatever_its_fields(world: InferenceWorld) -> None:
+    for engine in ("svd", "sd3", "flux-dev", "flux-schnell", "ip-adapter-sdxl"):
+        assert await refused(world, engine, motion_scale=0.5) == (400, "not_supported")
+    assert await refused(world, "ssd") == (400, "not_supported")
+    assert await refused(world, transfer_images={"me": [picture()]}) == (400, "not_supported")
+    for path in ("/upscaling", "/adetailer", "/background-removal", "/segment"):
+        answer = await world.client.post(path, json={"init_image": "x"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "not_supported")
+    assert (await world.client.get("/healthcheck")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "loc", "says"),
+    [
+        ({"checkpoint": "none"}, ["checkpoint"], "none"),
+        ({"loras": {"none": 1.0}}, ["loras", "none"], "none"),
+        ({"vae": "none"}, ["vae"], "none"),
+        ({"textual_inversions": {"none": "x"}}, ["textual_inversions", "none"], "none"),
+        ({"loras": {"other-shape": 1.0}}, ["loras", "other-shape"], "sd15-other"),
+        ({"loras": {"other-engine": 1.0}}, ["loras", "other-engine"], "sdxl"),
+        ({"checkpoint": "octoai:default-sdxl"}, ["checkpoint"], SD15),
+        ({"width": 500, "height": 500}, ["width"], "500x500"),
+        ({"width": 512}, [], "both"),
+        ({"seed": [1, 2], "num_images": 1}, [], "2 seeds for 1"),
+        ({"steps": 201}, ["steps"], "200"),
+        ({"mask_image": "AAAA"}, [], "init_image"),
+        ({"outpainting": True}, [], "init_image"),
+        ({"init_image": "%%%"}, ["init_image"], "base 64"),
+        ({"init_image": base64.b64encode(b"GIF89a").decode()}, ["init_image"], "neither PNG nor JPEG"),
+        ({"init_image": picture((700, 700))}, ["init_image"], "700 x 700"),
+        ({"init_image": picture(), "mask_image": picture((256, 512))}, ["mask_image"], "aspect"),
+        ({"controlnet_image": picture()}, ["controlnet_image"], "/generate/controlnet-sd15"),
+        ({"textual_inversions": {"a": "x", "b": "x"}}, [], "same trigger"),
+        ({"no_such_field": 1}, ["no_such_field"], "Extra"),
+    ],
+)
+async def test_bad_input_is_a_422_that_names_field_and_value(
+    world: InferenceWorld, body: dict[str, Any], loc: list[str], says: str
+) -> None:
+    await world.add_empty_checkpoint("default-sdxl", engine="image/stable-diffusion-xl-v1-0")
+    await world.add_asset("other-shape", "lora", b"l", public=False, engine=SD15, shape_class="sd15-other")
+    await world.add_asset("other-engine", "lora", b"m", public=False, engine="image/stable-diffusion-xl-v1-0")
+
+    status, (found, message) = await refused(world, **body)
+
+    assert (status, found) == (422, loc)
+    assert says in message
+
+
+async def test_a_controlnet_path_needs_its_picture_and_prepares_canny_alone(world: InferenceWorld) -> None:
+    await world.add_empty_checkpoint("depth_sd15", engine=CONTROLNET)
+    image = picture()
+
+    assert (await refused(world, "controlnet-sd15"))[1][0] == ["controlnet_image"]
+    assert (await refused(world, "controlnet-sd", controlnet_image=image))[1][0] == ["controlnet"]
+    wrong = await refused(world, "controlnet-sd15", controlnet_image=image, controlnet="octoai:default-sd15")
+    assert "this path is for image/controlnet-sd15" in wrong[1][1]
+    depth = {"controlnet_image": image, "controlnet": "octoai:depth_sd15"}
+    assert (await refused(world, "controlnet-sd15", **depth))[1][0] == ["controlnet_preprocess"]
+    async with world.worker(FakePainter()) as worker:
+        answer = await world.client.post(
+            "/generate/controlnet-sd15", json={"prompt": "x", **depth, "controlnet_preprocess": False}
+        )
+    assert answer.status_code == 200, answer.text
+    assert worker.name
+
+
+async def test_a_body_over_the_limit_is_a_413(world: InferenceWorld) -> None:
+    for announced in (True, False):
+        big = b'{"prompt": "' + b"x" * 2**20 + b'"}'
+
+        async def parts(body: bytes = big) -> AsyncIterator[bytes]:
+            yield body[: 2**19]
+            yield body[2**19 :]
+
+        headers = {"Content-Type": "application/json"}
+        answer = await world.client.post("/generate/sd", content=big if announced else parts(), headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+
+
+async def test_pictures_lie_in_the_store_before_anybody_draws_and_go_when_the_request_has_ended(world: InferenceWorld) -> None:
+    generation_id = await world.submit(init_image=picture(file_format="JPEG"), mask_image=picture())
+    generation = await world.generation(generation_id)
+    keys = {generation.inputs["start"]["image"]["key"], generation.inputs["start"]["mask"]["key"]}
+    collector = BlobCollector(world.database, world.blobs, Context.IMAGES, prefixes=("generations/",), grace_s=0, staging_s=3600)
+
+    async def states() -> set[str]:
+        async with world.database.begin() as session:
+            return set(await session.scalars(select(Blob.state).where(Blob.key.in_(keys))))
+
+    assert all(generation_id in key for key in keys)
+    assert await collector.collect() == []
+    assert all([await world.blobs.size(key) for key in keys])
+    async with world.worker(FakePainter()):
+        await world.finished(generation_id)
+
+    async def collected() -> bool | None:
+        await collector.collect()
+        return True if await states() == {"deleted"} else None
+
+    await eventually(collected)
+    assert not any([await world.blobs.size(key) for key in keys])
+
+
+async def test_the_answer_says_which_checkpoint_stood_behind_the_default(world: InferenceWorld) -> None:
+    async with world.worker(FakePainter()):
+        answer = await world.client.post("/generate/sd", json={"prompt": "a star"})
+
+    assert "octoai:default-sd15 stands for octoai:tiny-sd15" in answer.headers["X-Tunesmith-Notice"]
+
+
+async def test_the_asynchronous_form_answers_at_once_with_public_addresses(world: InferenceWorld) -> None:
+    painter = FakePainter()
+    painter.may_go_on.clear()
+    asked = await world.client.post("/generate/sd", json={"prompt": "x", "seed": 5}, headers={"X-OctoAI-Async": "1"})
+    assert asked.status_code == 200
+    poll = asked.json()["poll_url"]
+    assert poll.startswith(world.settings.public_url)
+    path = poll.removeprefix(world.settings.public_url)
+
+    waiting = (await world.client.get(path)).json()
+    result = waiting["response_url"].removeprefix(world.settings.public_url)
+    assert waiting["status"] == "pending"
+    assert (await world.client.get(result)).status_code == 404
+    async with world.worker(painter):
+        await world.until_begun(painter)
+        assert (await world.client.get(path)).json()["status"] == "running"
+        painter.may_go_on.set()
+        await world.finished(asked.json()["response_id"])
+    assert (await world.client.get(path)).json()["status"] == "completed"
+    assert [image["seed"] for image in (await world.client.get(result)).json()["images"]] == [5]
+    # It is nobody else's.
+    assert (await world.stranger.get(path)).status_code == (await world.stranger.get(result)).status_code == 404
+
+
+async def test_a_failed_response_is_completed_and_its_result_is_the_error(world: InferenceWorld) -> None:
+    painter = FakePainter()
+    painter.fail = [ValueError("out of memory")]
+    async with world.worker(painter):
+        generation_id = await world.submit()
+        await world.finished(generation_id)
+
+    path = f"/generate/responses/{generation_id}"
+    assert (await world.client.get(path)).json()["status"] == "completed"
+    failed = await world.client.get(f"{path}/result")
+    assert (failed.status_code, failed.json()["code"]) == (500, "generation_failed")
+
+
+async def test_an_empty_async_header_is_off(world: InferenceWorld) -> None:
+    async with world.worker(FakePainter()):
+        answer = await world.client.post("/generate/sd", json={"prompt": "x"}, headers={"X-OctoAI-Async": ""})
+
+    assert "images" in answer.json()

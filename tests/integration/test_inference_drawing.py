@@ -1,0 +1,382 @@
+"""What a worker draws is what diffusers draws, called directly; and each option does what the docs say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from services.inference.inputs import EmbeddingRef, Refine
+from services.inference.schemas import Sampler
+from services.inference.worker import prompts
+from services.inference.worker.painter import Painter, run_size
+from shared.engines import Engine
+from shared.errors import InvalidError
+from shared.safety import Safety
+from tests.drawing_world import PROMPT, PX, Studio, differs, half_mask, make_studio, noise, pixels, ref, save_controlnet
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+BOTH = pytest.mark.parametrize("engine", [Engine.SD15, Engine.SDXL], ids=["sd", "sdxl"])
+KARRAS = {"use_karras_sigmas": True}
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+# Written by hand from diffusers' own documentation of its schedulers, not read from ours.
+EXPECTED: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
+    "LMS": (diffusers.LMSDiscreteScheduler, {}),
+    "KLMS": (diffusers.LMSDiscreteScheduler, KARRAS),
+    "DDIM": (diffusers.DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
+    "DDPM": (diffusers.DDPMScheduler, {"clip_sample": False}),
+    "HEUN": (diffusers.HeunDiscreteScheduler, {}),
+    "K_HEUN": (diffusers.HeunDiscreteScheduler, KARRAS),
+    "K_EULER": (diffusers.EulerDiscreteScheduler, {}),
+    "K_EULER_ANCESTRAL": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "DPM_SOLVER_MULTISTEP": (diffusers.DPMSolverMultistepScheduler, {}),
+    "DPM_PLUS_PLUS_2M_KARRAS": (diffusers.DPMSolverMultistepScheduler, KARRAS),
+    "DPM_PLUS_PLUS_2M_SDE": (diffusers.DPMSolverMultistepScheduler, SDE),
+    "DPM_PLUS_PLUS_2M_SDE_KARRAS": (diffusers.DPMSolverMultistepScheduler, SDE | KARRAS),
+    "DPM_SINGLE": (diffusers.DPMSolverSinglestepScheduler, {}),
+    "DPM_2": (diffusers.KDPM2DiscreteScheduler, {}),
+    "DPM_2_KARRAS": (diffusers.KDPM2DiscreteScheduler, KARRAS),
+    "DPM_2_ANCESTRAL": (diffusers.KDPM2AncestralDiscreteScheduler, {}),
+    "DPM_2_ANCESTRAL_KARRAS": (diffusers.KDPM2AncestralDiscreteScheduler, KARRAS),
+    "DPM_PLUS_PLUS_SDE_KARRAS": (diffusers.DPMSolverSinglestepScheduler, KARRAS),
+    "UNI_PC": (diffusers.UniPCMultistepScheduler, {}),
+    "LCM": (diffusers.LCMScheduler, {}),
+}
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    yield from make_studio(tmp_path_factory.mktemp("studio"))
+
+
+@pytest.fixture(scope="module")
+def direct(studio: Studio) -> dict[Engine, Any]:
+    """Diffusers' pipelines, loaded by diffusers."""
+    kinds = {Engine.SD15: diffusers.StableDiffusionPipeline, Engine.SDXL: diffusers.StableDiffusionXLPipeline}
+    pipelines: dict[Engine, Any] = {}
+    for engine, kind in kinds.items():
+        more = {"safety_checker": None} if engine is Engine.SD15 else {"add_watermarker": False}
+        pipelines[engine] = kind.from_pretrained(studio.folders[engine], local_files_only=True, **more)
+        pipelines[engine].set_progress_bar_config(disable=True)
+    return pipelines
+
+
+def by_diffusers(pipeline: Any, seed: int = 5, **options: Any) -> Image.Image:
+    told = {"prompt": PROMPT, "width": PX, "height": PX, "guidance_scale": 5.0, "num_inference_steps": 4} | options
+    return pipeline(generator=torch.Generator("cpu").manual_seed(seed), **told).images[0]
+
+
+def test_every_sampler_has_its_row_here() -> None:
+    assert set(EXPECTED) == {sampler.value for sampler in Sampler}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_sampler_draws_what_its_diffusers_class_draws(studio: Studio, direct: dict[Engine, Any], name: str) -> None:
+    kind, options = EXPECTED[name]
+    pipeline = direct[Engine.SD15]
+    own = pipeline.scheduler
+    pipeline.scheduler = kind.from_pretrained(studio.folders[Engine.SD15], subfolder="scheduler", **options)
+    expected = by_diffusers(pipeline)
+    pipeline.scheduler = own
+
+    assert np.abs(pixels(studio.draw(sampler=name)) - pixels(expected)).max() == 0
+
+
+@BOTH
+def test_prompts_are_encoded_as_diffusers_encodes_them(studio: Studio, direct: dict[Engine, Any], engine: Engine) -> None:
+    negative = "a blue dog"
+    assert not differs(studio.draw(engine, negative_prompt=negative), by_diffusers(direct[engine], negative_prompt=negative))
+    # Without one, SDXL was trained on zeros and SD 1.5 on an empty text; diffusers knows.
+    assert not differs(studio.draw(engine), by_diffusers(direct[engine]))
+
+
+def test_the_second_encoder_of_sdxl_has_its_own_prompts(studio: Studio, direct: dict[Engine, Any]) -> None:
+    ours = {"prompt_2": "at night", "negative_prompt_2": "by day"}
+
+    drawn = studio.draw(Engine.SDXL, negative_prompt="x", **ours)
+
+    assert not differs(drawn, by_diffusers(direct[Engine.SDXL], negative_prompt="x", **ours))
+    assert differs(drawn, studio.draw(Engine.SDXL, negative_prompt="x"))
+
+
+@BOTH
+def test_weight_one_changes_nothing_and_others_do(studio: Studio, engine: Engine) -> None:
+    plain = studio.draw(engine)
+
+    assert not differs(studio.draw(engine, prompt="a (red:1.0) cat"), plain)
+    assert differs(studio.draw(engine, prompt="a (red:1.6) cat"), plain)
+    # Weight 0 says as little as no text, but at its place.
+    assert differs(studio.draw(engine, prompt="a (red:0) cat"), plain)
+
+
+def test_only_parentheses_with_a_number_are_weights() -> None:
+    assert prompts.weighted_pieces("a (red) cat :) (fat:1.5), (old:0.5)") == [
+        ("a (red) cat :) ", 1.0),
+        ("fat", 1.5),
+        (", ", 1.0),
+        ("old", 0.5),
+    ]
+
+
+@BOTH
+def test_the_end_of_a_long_prompt_counts(studio: Studio, engine: Engine) -> None:
+    long = "a very long text " * 10
+
+    assert differs(studio.draw(engine, prompt=long + "red"), studio.draw(engine, prompt=long + "blue"))
+
+
+@BOTH
+def test_clip_skip_takes_the_nth_last_layer_and_says_when_there_are_fewer(studio: Studio, engine: Engine) -> None:
+    usual = {Engine.SD15: 1, Engine.SDXL: 2}[engine]
+    drawn = {skip: studio.drawn(engine, clip_skip=skip) for skip in (1, 2, 12)}
+
+    assert not differs(drawn[usual][0], studio.draw(engine))
+    assert differs(drawn[1][0], drawn[2][0])
+    assert not differs(drawn[12][0], drawn[2][0])
+    assert drawn[2][1] == []
+    assert drawn[12][1] == [f"clip_skip: 12 is more than the 2 layers of {engine.name}; 2 was taken"]
+
+
+@BOTH
+def test_an_embedding_speaks_for_its_word_in_its_own_request_alone(studio: Studio, engine: Engine, tmp_path: Path) -> None:
+    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+    names = ["emb_params"] if engine is Engine.SD15 else ["clip_l", "clip_g"]
+    save_file(dict.fromkeys(names, vectors) if len(names) == 1 else {name: vectors.clone() for name in names}, tmp_path / "e")
+    embedding = EmbeddingRef(trigger="<sks>", **ref("embedding").model_dump())
+    prompt = "a <sks>, red"
+    before = studio.draw(engine, prompt=prompt)
+
+    with_it = {"prompt": prompt, "embeddings": [embedding], "files": {"embeddings": [("<sks>", tmp_path / "e")]}}
+    drawn = studio.draw(engine, **with_it)
+
+    assert differs(drawn, before)
+    assert not differs(studio.draw(engine, prompt=prompt), before)
+    # The word is not text any more: nothing of its letters is left.
+    other = studio.draw(engine, **(with_it | {"prompt": "a other, red", "files": {"embeddings": [("other", tmp_path / "e")]}}))
+    assert not differs(other, drawn)
+    save_file({"emb_params": torch.zeros(1, 7)}, tmp_path / "wrong")
+    with pytest.raises(InvalidError, match="textual_inversions: vectors"):
+        studio.draw(engine, prompt=prompt, files={"embeddings": [("<sks>", tmp_path / "wrong")]})
+
+
+@BOTH
+def test_image_to_image_is_diffusers(studio: Studio, direct: dict[Engine, Any], engine: Engine) -> None:
+    picture = noise()
+    kinds = {Engine.SD15: "StableDiffusionImg2ImgPipeline", Engine.SDXL: "StableDiffusionXLImg2ImgPipeline"}
+    more = {"add_watermarker": False} if engine is Engine.SDXL else {}
+    pipeline = getattr(diffusers, kinds[engine])(**direct[engine].components, **more)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = pipeline(
+        prompt=PROMPT,
+        image=picture,
+        strength=0.5,
+        guidance_scale=5.0,
+        num_inference_steps=4,
+        generator=torch.Generator("cpu").manual_seed(5),
+    ).images[0]
+
+    assert not differs(studio.draw(engine, start=studio.start(picture, strength=0.5)), expected)
+    # So little strength that not one step would be left.
+    studio.draw(engine, start=studio.start(picture, strength=0.0))
+
+
+@BOTH
+def test_outside_the_mask_every_pixel_is_the_originals(studio: Studio, engine: Engine) -> None:
+    picture, mask = noise(), half_mask()
+
+    drawn = studio.draw(engine, start=studio.start(picture, mask))
+
+    kept, painted = pixels(drawn)[:, : PX // 2], pixels(drawn)[:, PX // 2 :]
+    assert (kept == pixels(picture)[:, : PX // 2]).all()
+    assert (painted != pixels(picture)[:, PX // 2 :]).any()
+
+
+def test_a_small_checkpoint_keeps_the_original_at_its_full_size(studio: Studio) -> None:
+    size = (96, 64)
+    picture, mask = noise(1, size), half_mask(size)
+
+    drawn, notices = studio.drawn(width=96, height=64, start=studio.start(picture, mask))
+
+    assert drawn.size == size
+    assert (pixels(drawn)[:, :48] == pixels(picture)[:, :48]).all()
+    assert "drawn at 40x28, enlarged to 96x64" in notices[0]
+
+
+def test_full_resolution_paints_the_masked_part_alone(studio: Studio) -> None:
+    size = (128, 128)
+    picture, mask = noise(2, size), Image.new("L", size)
+    mask.paste(255, (96, 96, 112, 112))
+    told = {"width": 128, "height": 128, "files": {}}
+
+    whole = studio.draw(**told, start=studio.start(picture, mask))
+    close = studio.draw(**told, start=studio.start(picture, mask, full_res=True, full_res_padding=8))
+    wider = studio.draw(**told, start=studio.start(picture, mask, full_res=True, full_res_padding=40))
+
+    for drawn in (whole, close, wider):
+        changed = (pixels(drawn) != pixels(picture)).any(axis=2)
+        changed[96:112, 96:112] = False
+        assert not changed.any()
+    assert differs(close, whole)
+    assert differs(close, wider)
+
+
+def test_a_mask_without_white_is_refused(studio: Studio) -> None:
+    with pytest.raises(InvalidError, match="mask_image: no pixel is white"):
+        studio.draw(start=studio.start(noise(), Image.new("L", (PX, PX))))
+    with pytest.raises(InvalidError, match="init_image fills the whole picture"):
+        studio.draw(start=studio.start(noise(), outpainting=True))
+
+
+def test_outpainting_keeps_the_original_area_and_fills_the_rest_before_it_is_painted(studio: Studio) -> None:
+    small = noise(3, (16, 16))
+
+    drawn = studio.draw(start=studio.start(small, outpainting=True))
+
+    assert (pixels(drawn)[8:24, 8:24] == pixels(small)).all()
+    # With a mask it is inpainting from another ground.
+    masked = [studio.draw(start=studio.start(noise(), half_mask(), outpainting=out)) for out in (False, True)]
+    assert differs(*masked)
+    assert (pixels(masked[1])[:, : PX // 2] == pixels(noise())[:, : PX // 2]).all()
+
+
+@BOTH
+@pytest.mark.parametrize("task", ["text", "image", "inpainting"])
+def test_a_controlnet_is_followed_until_it_is_stopped(studio: Studio, engine: Engine, task: str, tmp_path: Path) -> None:
+    folder = save_controlnet(studio.folders[engine], tmp_path / "controlnet")
+    start = {
+        "text": None,
+        "image": studio.start(noise()),
+        "inpainting": studio.start(noise(), half_mask()),
+    }[task]
+
+    def draw(picture: Image.Image | None, **options: Any) -> Image.Image:
+        told: dict[str, Any] = {"start": start}
+        if picture is not None:
+            told |= {"control": studio.control(picture, **options), "files": {"controlnet": folder}}
+            # Of each engine its own: the residency knows models by their bytes.
+            told["control"].model = ref(f"controlnet-{engine.name}")
+        return studio.draw(engine, **told)
+
+    plain, followed = draw(None), draw(noise(7))
+    assert differs(followed, plain)
+    assert differs(followed, draw(noise(8)))
+    assert differs(followed, draw(noise(7), scale=0.3))
+    assert differs(followed, draw(noise(7), early_stop=0.5))
+    assert differs(followed, draw(noise(7), preprocess="canny"))
+    assert not differs(plain, draw(noise(7), scale=0.0))
+    assert not differs(plain, draw(noise(7), early_stop=0.0))
+
+
+def test_a_controlnet_of_another_shape_is_refused_by_name(studio: Studio, tmp_path: Path) -> None:
+    folder = save_controlnet(studio.folders[Engine.SDXL], tmp_path / "controlnet")
+    control = studio.control(noise())
+    control.model = ref("of-sdxl")
+
+    with pytest.raises(InvalidError, match="controlnet: of-sdxl does not fit the checkpoint SD15"):
+        studio.draw(control=control, files={"controlnet": folder})
+
+
+def test_a_checkpoint_as_its_own_refiner_ends_where_it_would_alone(studio: Studio) -> None:
+    steps = {"steps": 10, "files": {"refiner": studio.folders[Engine.SDXL]}}
+    alone = studio.draw(Engine.SDXL, steps=10)
+
+    split = studio.draw(Engine.SDXL, **steps, refine=Refine(model=ref("SDXL"), high_noise_frac=0.8))
+
+    assert np.abs(pixels(split) - pixels(alone)).max() <= 2
+
+
+def test_a_refiner_takes_over_where_it_is_told_to(studio: Studio, tmp_path: Path) -> None:
+    from tests.tiny_pipelines import save_tiny_pipeline  # noqa: PLC0415
+
+    save_tiny_pipeline(Engine.SDXL, tmp_path / "other", seed=9)
+    files = {"refiner": tmp_path / "other"}
+
+    def draw(share: float, **options: Any) -> tuple[Image.Image, list[str]]:
+        refine = Refine(model=ref("other"), high_noise_frac=share)
+        return studio.drawn(Engine.SDXL, steps=10, files=files, refine=refine, **options)
+
+    alone = studio.draw(Engine.SDXL, steps=10)
+    assert differs(draw(0.8)[0], alone)
+    assert differs(draw(0.8)[0], draw(0.5)[0])
+    assert not differs(draw(1.0)[0], alone)
+    assert differs(draw(0.5, start=studio.start(noise()))[0], studio.draw(Engine.SDXL, steps=10, start=studio.start(noise())))
+    inpainted = draw(0.8, start=studio.start(noise(), half_mask()))
+    assert inpainted[1] == ["use_refiner: the refiner has no part in this picture, which the base drew alone"]
+
+
+def test_a_vae_stands_in_and_must_fit(studio: Studio, tmp_path: Path) -> None:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: PLC0415
+
+    own = AutoencoderKL.from_pretrained(studio.folders[Engine.SD15], subfolder="vae")
+    same = tmp_path / "same.safetensors"
+    save_file({name: weights.contiguous() for name, weights in own.state_dict().items()}, same, _groups(own))
+    torch.manual_seed(3)
+    other = AutoencoderKL.from_config(own.config)
+    save_file({name: weights.contiguous() for name, weights in other.state_dict().items()}, tmp_path / "other", _groups(own))
+    plain = studio.draw()
+
+    assert not differs(studio.draw(vae=ref("same"), files={"vae": same}), plain)
+    assert differs(studio.draw(vae=ref("other"), files={"vae": tmp_path / "other"}), plain)
+    assert not differs(studio.draw(), plain)
+    deep = AutoencoderKL.from_config(
+        {
+            **own.config,
+            "block_out_channels": (16,),
+            "down_block_types": ("DownEncoderBlock2D",),
+            "up_block_types": ("UpDecoderBlock2D",),
+        }
+    )
+    save_file({name: weights.contiguous() for name, weights in deep.state_dict().items()}, tmp_path / "deep", _groups(own))
+    with pytest.raises(InvalidError, match="the VAE makes 4 latent channels of 1 px"):
+        studio.draw(vae=ref("deep"), files={"vae": tmp_path / "deep"})
+
+
+def _groups(vae: Any) -> dict[str, str]:
+    return {"tunesmith.vae.norm_num_groups": str(vae.config.norm_num_groups)}
+
+
+class RefusesSome:
+    """Refuses what is brighter than the picture of seed 5."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def check(self, image: Image.Image) -> float:
+        return 0.9 if pixels(image).mean() > self.limit else 0.1
+
+
+def test_a_picture_that_the_safety_checker_refuses_is_not_encoded(studio: Studio) -> None:
+    drawn = [studio.draw(seed=seed) for seed in (5, 6)]
+    dark, bright = sorted((5, 6), key=lambda seed: pixels(drawn[seed - 5]).mean())
+    checker = RefusesSome(float(np.mean([pixels(one).mean() for one in drawn])))
+    careful = Painter(studio.painter.residency, Safety(checker, 0.5))
+
+    kept, removed = studio.results(careful, seeds=[dark, bright])
+    unchecked = studio.results(studio.painter, seeds=[bright])[0]
+
+    assert (kept.data is None, kept.safety_score) == (False, 0.1)
+    assert (removed.data, removed.safety_score) == (None, 0.9)
+    assert (unchecked.data is None, unchecked.safety_score) == (False, None)
+
+
+def test_what_is_loaded_is_bounded_by_its_bytes(studio: Studio) -> None:
+    residency = studio.painter.residency
+    residency._max_bytes, before = 1, residency._max_bytes
+    studio.draw(Engine.SD15)
+    studio.draw(Engine.SDXL)
+    assert residency.held == [ref("SDXL").sha256]
+    residency._max_bytes = before
+    studio.draw(Engine.SD15)
+    assert residency.held == [ref("SDXL").sha256, ref("SD15").sha256]
+
+
+def test_a_small_checkpoint_draws_at_its_native_area_in_the_aspect_asked_for() -> None:
+    assert run_size(1024, 1024, 64, 16) == (64, 64)
+    assert run_size(1536, 640, 64, 16) == (96, 48)
+    assert run_size(768, 1344, 512, 64) == (768, 1344)

@@ -1,0 +1,60 @@
+"""`tunesmith keys`: what an operator types to make, see and end keys."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from deploy.local.keys import app
+from shared.auth import Authenticator
+from shared.db import Database
+from shared.errors import UnauthorizedError
+
+Keys = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def keys(database_url: str) -> Keys:
+    async def run(*arguments: str) -> Result:
+        command = [*arguments, "--database-url", database_url]
+        return await asyncio.to_thread(CliRunner().invoke, app, command)
+
+    return run
+
+
+async def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(keys: Keys, database_url: str) -> None:
+    database = Database(database_url, pool_size=2)
+    authenticator = Authenticator(database)
+    made = await keys("create", "dashboard", "--account", "studio", "--scope", "tunes:read", "--days", "90")
+    key_id, secret = made.output.split()
+
+    assert (await authenticator.authenticate(secret)).scopes == {"tunes:read"}
+    await authenticator.flush_last_use()
+    listed = (await keys("list", "--account", "studio")).output
+    assert key_id in listed
+    assert "tunes:read" in listed
+    assert secret not in listed
+
+    ended = await keys("revoke", key_id, "--account", "studio")
+    assert (ended.exit_code, ended.output) == (0, f"{key_id} is revoked\n")
+    with pytest.raises(UnauthorizedError):
+        await authenticator.authenticate(secret)
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("create", "x", "--scope", "everything"), "everything; choose from assets"),
+        (("list", "--account", "nobody"), "no account named 'nobody'"),
+        (("revoke", "key_1", "--account", "nobody"), "no account named 'nobody'"),
+    ],
+)
+async def test_what_is_wrong_is_one_line_and_exit_code_1(keys: Keys, arguments: tuple[str, ...], said: str) -> None:
+    answer = await keys(*arguments)
+
+    assert answer.exit_code == 1
+    assert said in answer.output
+    assert answer.output.count("\n") == 1

@@ -1,0 +1,110 @@
+"""The API description is true: its examples run, and what the services answer is what it says, whatever is sent."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared import accounts
+from shared.blobs import Blobs
+from shared.settings import ServiceSettings
+from tests.platform_world import Platform, drawing, operations, running
+
+SEED = 20
+EXAMPLES = 6
+"""Requests of each kind (right and wrong) that are made up for each operation; `make faults` sends many more."""
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "response_headers_conformance",
+)
+IDS = {"file_id": "asset_01hf3a2qw7ek6vshbhd9c9yywd", "lora": "watercolour"}
+"""What the examples name as if it were there."""
+PATHS = {"engine": "sd"}
+
+
+@pytest.fixture
+async def platform(make_settings: Callable[..., ServiceSettings], blobs: Blobs) -> AsyncIterator[Platform]:
+    async with running(make_settings, blobs, max_requests_per_minute=10**6) as platform, drawing(platform):
+        await platform.add_base()
+        yield platform
+
+
+def _examples(document: dict[str, Any], operation: dict[str, Any]) -> list[Any]:
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return schema["examples"]
+
+
+async def test_every_example_runs(platform: Platform) -> None:
+    account_id = await platform.account("reader")
+    await platform.add_asset(account_id, "photo", asset_id=IDS["file_id"])
+    await platform.add_asset(account_id, IDS["lora"], "lora")
+    ran = 0
+    async with platform.client(await platform.key(account_id, *accounts.USER_SCOPES, "admin")) as client:
+        document = (await client.get("/openapi.json")).json()
+        for name in operations(document):
+            method, path = name.split(" ")
+            operation = document["paths"][path][method.lower()]
+            if "requestBody" not in operation:
+                continue
+            for example in _examples(document, operation):
+                url = path.format(**PATHS, account_id=account_id)
+                answer = await client.request(method, url, json=example)
+
+                assert answer.is_success, (name, example, answer.text)
+                assert str(answer.status_code) in operation["responses"], name
+                ran += 1
+    assert ran >= 6
+
+
+async def _schemathesis(platform: Platform, examples: int, folder: Path) -> tuple[int, str]:
+    secret = await platform.key(await platform.account("tester"), *accounts.USER_SCOPES, "admin")
+    command = [Path(sys.executable).parent / "schemathesis", "run", f"{platform.url}/openapi.json"]
+    options = {
+        "--header": f"Authorization: Bearer {secret}",
+        "--checks": ",".join(CHECKS),
+        "--phases": "examples,fuzzing",
+        "--max-examples": str(examples),
+        "--seed": str(SEED),
+        "--generation-database": "none",
+        "--suppress-health-check": "all",
+        "--warnings": "off",
+        "--request-timeout": "60",
+    }
+    arguments = [text for option in options.items() for text in option]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        *arguments,
+        "--no-color",
+        "--no-shrink",
+        "--continue-on-failure",
+        cwd=folder,
+        env=os.environ | {"COLUMNS": "160"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def test_no_request_is_answered_by_what_is_not_described(platform: Platform, tmp_path: Path) -> None:
+    code, output = await _schemathesis(platform, EXAMPLES, tmp_path)
+
+    assert code == 0, output
+    assert f"Tested: {len(operations(platform.document))}" in output, output
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+async def test_nor_is_any_of_many_requests(platform: Platform, tmp_path: Path) -> None:
+    code, output = await _schemathesis(platform, 200, tmp_path)
+
+    assert code == 0, output

@@ -1,0 +1,112 @@
+"""Limits of an account are exact, also for those who come at the same time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, update
+
+from shared import accounts, quotas
+from shared.db import Database
+from shared.errors import LimitError
+from shared.ids import new_id
+from shared.settings import ApiSettings
+from shared.tables import Account, Asset, Generation
+
+
+class World:
+    def __init__(self, database: Database, settings: ApiSettings, account_id: UUID) -> None:
+        self.database = database
+        self.settings = settings
+        self.account_id = account_id
+
+    async def ask_for_images(self, number: int) -> None:
+        async with self.database.begin() as session:
+            await quotas.admit_images(session, self.account_id, self.settings, number)
+            inputs = {"seeds": list(range(number))}
+            session.add(Generation(id=new_id("gen"), account_id=self.account_id, engine="x", affinity="x", inputs=inputs))
+
+    async def store(self, size_bytes: int, account_id: UUID | None = None) -> None:
+        account_id = account_id or self.account_id
+        async with self.database.begin() as session:
+            await quotas.admit_bytes(session, account_id, self.settings, size_bytes)
+            asset_id = new_id("asset")
+            session.add(
+                Asset(
+                    id=asset_id,
+                    account_id=account_id,
+                    asset_type="file",
+                    name=asset_id,
+                    status="uploaded",
+                    data={},
+                    size_bytes=size_bytes,
+                )
+            )
+
+
+@pytest.fixture
+async def world(make_settings: Callable[..., Any], database_url: str) -> AsyncIterator[World]:
+    database = Database(database_url)
+    async with database.begin() as session:
+        account_id = await accounts.create_account(session, "studio")
+    yield World(database, make_settings(ApiSettings, max_images_in_flight=10, max_stored_bytes=100), account_id)
+    await database.close()
+
+
+async def _outcomes(*calls: Any) -> list[str]:
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(result is None or isinstance(result, LimitError) for result in results), results
+    return ["refused" if result else "admitted" for result in results]
+
+
+async def test_of_many_at_once_as_many_are_admitted_as_fit(world: World) -> None:
+    outcomes = await _outcomes(*(world.ask_for_images(3) for _ in range(8)))
+
+    assert sorted(outcomes) == ["admitted"] * 3 + ["refused"] * 5
+    await world.ask_for_images(1)
+    with pytest.raises(LimitError, match="max_images_in_flight: 10 images are being made and 1 are asked for, 10 are allowed"):
+        await world.ask_for_images(1)
+
+
+async def test_what_is_finished_does_not_count(world: World) -> None:
+    await world.ask_for_images(10)
+    async with world.database.begin() as session:
+        done = {"state": "succeeded", "result": {}, "finished_at": func.now()}
+        await session.execute(update(Generation).values(done))
+
+    await world.ask_for_images(10)
+
+
+async def test_bytes_fit_to_the_last_one(world: World) -> None:
+    outcomes = await _outcomes(*(world.store(30) for _ in range(6)))
+
+    assert sorted(outcomes) == ["admitted"] * 3 + ["refused"] * 3
+    await world.store(10)
+    with pytest.raises(
+        LimitError, match="max_stored_bytes: 100 bytes are stored and 0 more asked for, 100 are allowed"
+    ) as refused:
+        await world.store(0)
+    assert refused.value.headers == {"Retry-After": "3600"}
+
+
+async def test_what_is_deleted_does_not_count(world: World) -> None:
+    await world.store(100)
+    async with world.database.begin() as session:
+        await session.execute(update(Asset).values(status="deleted", deleted_at=func.now()))
+
+    await world.store(100)
+
+
+async def test_an_accounts_own_limit_goes_before_the_setting(world: World) -> None:
+    async with world.database.begin() as session:
+        other = await accounts.create_account(session, "other")
+        await session.execute(update(Account).where(Account.id == other).values(max_stored_bytes=1000))
+    await world.store(100)
+
+    await world.store(1000, other)
+
+    async with world.database.begin() as session:
+        total = await session.scalar(select(func.sum(Asset.size_bytes)))
+    assert total == 1100

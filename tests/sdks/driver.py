@@ -1,0 +1,62 @@
+"""The test's end of a driver: a process in an SDK's environment that does what it is told with the SDK."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tests.sdks.environments import Sdk, command
+
+
+class SdkError(Exception):
+    """What the SDK raised: the names of its class and of that one's bases, the HTTP status where the SDK keeps it, the text."""
+
+    def __init__(self, kinds: list[str], status: int | None, text: str) -> None:
+        super().__init__(f"{kinds[0]}: {text}")
+        self.kind, self.kinds, self.status, self.text = kinds[0], kinds, status, text
+
+
+class Driver:
+    """An SDK at work. `do` calls it; `offers` says which verbs the version has."""
+
+    def __init__(self, sdk: Sdk, read: IO[str], write: IO[str]) -> None:
+        self.sdk = sdk
+        self._read, self._write = read, write
+        hello = self._answer()
+        self.offers = set(hello["offers"])
+        assert hello["version"] == sdk.version
+
+    def do(self, verb: str, **args: Any) -> Any:
+        """Return what the SDK returned, in JSON's types. Raises SdkError when the SDK raises."""
+        print(json.dumps({"verb": verb, "args": args}), file=self._write, flush=True)
+        answer = self._answer()
+        if error := answer.get("error"):
+            raise SdkError(**error)
+        return answer["value"]
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._read.readline()
+        assert line, f"the driver of {self.sdk} ended; its own words are above"
+        return json.loads(line)
+
+
+@contextmanager
+def driving(sdk: Sdk, server: str, token: str, home: Path) -> Iterator[Driver]:
+    """Run an SDK's driver against a server; `home` keeps a user's own settings out of it."""
+    # A server of our own on loopback is not asked for through a proxy.
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "SERVER": server, "OCTOAI_TOKEN": token, "NO_PROXY": "127.0.0.1"}
+    env |= {"AWS_ENDPOINT_URL_S3": server, "AWS_REGION": "us-east-1"}
+    process = subprocess.Popen(command(sdk), env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        yield Driver(sdk, process.stdout, process.stdin)
+    finally:
+        # It holds nothing that would need an orderly end.
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()

@@ -1,0 +1,55 @@
+// Drives @octoai/client 0.5 as its users did. The two lines that point it at another server are those with BASE.
+"use strict";
+const { createRequire } = require("node:module");
+const { serve } = require("./serve.js");
+
+const fromSdk = createRequire(process.argv[2] + "/package.json");
+const { AssetLibrary, Client, FineTuningClient, LIB_VERSION } = fromSdk("@octoai/client");
+
+const BASE = process.env.SERVER;
+const client = new Client(process.env.OCTOAI_TOKEN);
+client.asset = new AssetLibrary(client, BASE + "/v1/assets");
+client.tune = new FineTuningClient(client, BASE + "/v1");
+
+const upload = ({ path, ...request }) =>
+  client.asset.create({
+    file: path,
+    asset_type: "file",
+    data: { asset_type: "file", file_format: path.split(".").pop() },
+    ...request,
+  });
+
+serve(
+  {
+    upload,
+    upload_and_wait: async (request) => client.asset.waitForReady(await upload(request), { pollIntervalMs: 500 }),
+    asset: ({ key }) => client.asset.get(key.startsWith("asset_") ? { id: key } : { name: key }),
+    assets: (filters) => client.asset.list(filters),
+    assets_by_type: (filters) => client.asset.list(filters),
+    assets_by_format: (filters) => client.asset.list(filters),
+    delete_asset: ({ asset_id }) => client.asset.delete(asset_id),
+    create_tune: ({ name, base, files, trigger_word, steps }) =>
+      client.tune.create({
+        name,
+        details: {
+          base_checkpoint: { checkpoint_id: base },
+          files: Object.entries(files).map(([file_id, caption]) => ({ file_id, caption })),
+          trigger_words: [trigger_word],
+          steps,
+        },
+      }),
+    tune: ({ tune_id }) => client.tune.get(tune_id),
+    tunes: (filters) => client.tune.list(filters),
+    cancel_tune: ({ tune_id }) => client.tune.cancel(tune_id),
+    delete_tune: ({ tune_id }) => client.tune.delete(tune_id),
+    generate: async ({ engine, ...request }) => {
+      const { images } = await client.infer(`${BASE}/generate/${engine}`, request);
+      return {
+        images: images.filter((image) => !image.removed_for_safety).map((image) => image.image_b64),
+        removed_for_safety: images.filter((image) => image.removed_for_safety).length,
+        seeds: images.map((image) => image.seed),
+      };
+    },
+  },
+  LIB_VERSION,
+);

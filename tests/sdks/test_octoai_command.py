@@ -1,0 +1,108 @@
+"""The `octoai` command takes the guide's lines."""
+
+import configparser
+import json
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.local.paths import PROJECT, StackPaths
+from tunesmith import demo
+from tunesmith.client import Client
+
+pytestmark = pytest.mark.timeout(300)
+Run = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def octoai(client: Client, stack: StackPaths, tmp_path: Path) -> Run:
+    """A function that runs a line of the guide in a home of its own, where `octoai login` has been done."""
+    # The one environment that a person's shell has after logging in: neither address nor key.
+    env = {name: value for name, value in os.environ.items() if name not in {"TUNESMITH_URL", "OCTOAI_TOKEN"}}
+    env |= {"HOME": str(tmp_path), "COLUMNS": "80"}
+
+    def run(line: str, told: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tunesmith_octoai_cli", *line.split()[1:]]
+        options = {"env": env, "cwd": demo.SAMPLES, "input": told, "timeout": 120}
+        return subprocess.run(command, check=False, capture_output=True, text=True, **options)
+
+    key = (stack.secrets / "api_key").read_text()
+    # A key is asked for without being shown, which needs a terminal; the option is for scripts.
+    assert run(f"octoai login --token {key}", f"{client.url}\n").returncode == 0
+    return run
+
+
+def test_login_keeps_server_and_key_for_their_owner_alone(octoai: Run, client: Client, stack: StackPaths, tmp_path: Path) -> None:
+    kept = tmp_path / ".octoai" / "config.yaml"
+
+    assert yaml.safe_load(kept.read_text()) == {"endpoint": client.url, "token": (stack.secrets / "api_key").read_text()}
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_login_keeps_no_key_that_the_server_refuses(octoai: Run, client: Client, tmp_path: Path) -> None:
+    before = (tmp_path / ".octoai" / "config.yaml").read_bytes()
+    refused = octoai(f"octoai login --endpoint {client.url} --token not-a-key")
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: ")
+    assert (tmp_path / ".octoai" / "config.yaml").read_bytes() == before
+
+
+def test_the_guides_line_uploads_an_image_that_can_be_listed_got_and_deleted(octoai: Run, client: Client) -> None:
+    name = f"command-{len(client.assets())}"
+    line = f"octoai asset create --upload-from-file star-1.png --name {name} --type file --description a-star --transfer-api sts"
+    made = octoai(line)
+
+    assert made.returncode == 0, made.stderr
+    asset = json.loads(made.stdout)
+    assert (asset["name"], asset["asset_type"], asset["description"]) == (name, "file", "a-star")
+    assert (client.asset(name).id, client.asset(name).size_bytes > 0) == (asset["id"], True)
+    assert asset["id"] in octoai(f"octoai asset list --name {name} --type file").stdout
+    assert json.loads(octoai(f"octoai asset get --name {name}").stdout)["id"] == asset["id"]
+    assert octoai(f"octoai asset delete --id {asset['id']}").returncode == 0
+    assert octoai(f"octoai asset get {name}").returncode == 1
+
+
+def test_a_lora_needs_its_engine_and_carries_its_trigger_word(octoai: Run, client: Client, tmp_path: Path) -> None:
+    name = f"command-lora-{len(client.assets())}"
+    lora = tmp_path / "lora.safetensors"
+    lora.write_bytes(b"not a LoRA, which only intake can tell")
+    line = (
+        f"octoai asset create --upload-from-file {lora} --name {name} --type lora --format safetensors --data-type fp16 -w sks1"
+    )
+
+    assert "--engine" in octoai(line).stderr
+    asset = json.loads(octoai(f"{line} --engine image/stable-diffusion-v1-5").stdout)
+    assert asset["data"]["trigger_words"] == ["sks1"]
+    assert asset["data"]["engine"] == "image/stable-diffusion-v1-5"
+
+
+def test_without_a_login_it_says_what_to_do(tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "tunesmith_octoai_cli", "asset", "list"]
+    told = subprocess.run(command, check=False, env=env, capture_output=True, text=True, timeout=60)
+
+    assert (told.returncode, told.stderr) == (
+        1,
+        "error: no server is known: run `octoai login`, or set TUNESMITH_URL and OCTOAI_TOKEN\n",
+    )
+
+
+def test_its_package_brings_the_command_and_not_the_import_name(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=PROJECT / "client" / "octoai_cli", check=True, capture_output=True, timeout=120)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        packages = {name.partition("/")[0] for name in file.namelist()}
+        entry_points = configparser.ConfigParser()
+        entry_points.read_string(file.read("tunesmith_octoai_cli-0.1.0.dist-info/entry_points.txt").decode())
+
+    assert packages == {"tunesmith_octoai_cli", "tunesmith_octoai_cli-0.1.0.dist-info"}
+    assert dict(entry_points["console_scripts"]) == {"octoai": "tunesmith_octoai_cli.cli:main"}

@@ -1,0 +1,65 @@
+"""Every route of the API description, and who gets what from it. A route that is not here fails `tests/unit/test_routes.py`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Route:
+    """How the route is called on things of the account `owner`, and what each caller is answered.
+
+    In paths and bodies `{name}` stands for a thing of the owner's: {asset_id}, {tune_id}, {lora_name}, {response_id},
+    {account_id}, {key_id}.
+    """
+
+    part: str
+    """The scope that opens it; empty for a route that is open to all."""
+    owner: int
+    other: int
+    """404 for a thing; 200 for a list, in which nothing of the owner's may be; 422 for a body that names the owner's things."""
+    path: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+    query: dict[str, Any] | None = None
+    ended: bool = False
+    """Whether the tune is cancelled before: the stream of one that runs has no end."""
+
+
+_TUNE = {
+    "name": "sealed-tune",
+    "details": {
+        "base_checkpoint": {"checkpoint_id": "octoai:tiny-sd15"},
+        "files": [{"file_id": "{asset_id}"}],
+        "steps": 1,
+        "trigger_words": ["sks1"],
+    },
+}
+_ASSET = {"name": "sealed", "asset_type": "file", "data": {"asset_type": "file"}}
+
+ROUTES = {
+    "GET /health": Route("", 200, 200),
+    "POST /v1/assets": Route("assets", 200, 200, body=_ASSET),
+    "GET /v1/assets": Route("assets", 200, 200),
+    "GET /v1/assets/{asset_owner_and_name_or_id}": Route("assets", 200, 404, {"asset_owner_and_name_or_id": "{asset_id}"}),
+    "DELETE /v1/assets/{asset_id}": Route("assets", 200, 404),
+    "POST /v1/assets/{asset_id}/complete-upload": Route("assets", 200, 404),
+    "POST /v1/tune": Route("tunes", 201, 422, body=_TUNE),
+    "GET /v1/tunes": Route("tunes", 200, 200),
+    "GET /v1/tune/{tune_id}": Route("tunes", 200, 404),
+    "GET /v1/tune/{tune_id}/events": Route("tunes", 200, 404),
+    "GET /v1/tune/{tune_id}/events/stream": Route("tunes", 204, 404, query={"after": 1000}, ended=True),
+    "GET /v1/tunes/webhook-secret": Route("tunes", 200, 200),
+    "POST /v1/tunes/webhook-secret/rotate": Route("tunes", 200, 200),
+    "POST /v1/tune/{tune_id}/cancel": Route("tunes", 200, 404),
+    "DELETE /v1/tune/{tune_id}": Route("tunes", 200, 404),
+    "POST /generate/{engine}": Route("images", 200, 422, {"engine": "sd"}, {"prompt": "a dog", "loras": {"{lora_name}": 1.0}}),
+    "GET /generate/responses/{response_id}": Route("images", 200, 404),
+    "GET /generate/responses/{response_id}/result": Route("images", 200, 404),
+    # The admin API opens to an admin key alone, whosever it is; to all others it is shut.
+    "POST /v1/admin/accounts": Route("admin", 201, 403, body={"name": "sealed"}),
+    "GET /v1/admin/accounts": Route("admin", 200, 403),
+    "GET /v1/admin/accounts/{account_id}": Route("admin", 200, 403),
+    "PATCH /v1/admin/accounts/{account_id}": Route("admin", 200, 403, body={"limits": {"max_unfinished_tunes": 700}}),
+    "POST /v1/admin/accounts/{account_id}/keys": Route("admin", 201, 403, body={"name": "sealed"}),
+    "GET /v1/admin/accounts/{account_id}/keys": Route("admin", 200, 403),
+    "DELETE /v1/admin/accounts/{account_id}/keys/{key_id}": Route("admin", 200, 403),
+}

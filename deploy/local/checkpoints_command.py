@@ -66,7 +66,7 @@ def pull(
 ) -> None:
     """Download a published checkpoint, check it and register it as octoai:NAME; go on where an earlier call was cut off.
 
-    TUNESMITH_HUB_URL names a mirror of the hub, HF_TOKEN the token for repositories that want one.
+    TUNESMITH_HF_ENDPOINT names a mirror of the hub, HF_TOKEN the token for repositories that want one.
     """
     from deploy.local import hub  # noqa: PLC0415 - the other commands do not need them
     from services.upload import public_assets  # noqa: PLC0415

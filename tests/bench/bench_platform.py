@@ -21,9 +21,9 @@ from shared.topics import ensure_topics
 from tests.bench.conftest import Report
 from tests.trainer_world import eventually
 
-FACTS = 2000
+FACTS = 1000
 IN_A_TRANSACTION = 50
-CLAIMS = 100
+CLAIMS = 50
 
 
 @pytest.fixture

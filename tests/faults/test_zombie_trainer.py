@@ -37,7 +37,6 @@ async def world(
     await world.database.close()
 
 
-@pytest.mark.long
 async def test_a_trainer_that_sleeps_past_its_lease_publishes_nothing(world: World, tmp_path: Path) -> None:
     tune_id = await world.queue_tune(steps=12, trigger_word="hold@7")
     work_dir = tmp_path / "zombie"

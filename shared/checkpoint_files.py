@@ -2,7 +2,8 @@
 
 A checkpoint has one key, one SHA-256 and one presigned URL. It is a folder in diffusers' layout (`model_index.json`, `unet/`,
 `vae/`, `text_encoder/`, ...), packed into one uncompressed tar, of JSON, text and safetensors files only; or one safetensors
-file in the layout of Stable Diffusion's own releases. Nothing in a checkpoint is ever unpickled or run.
+file in the layout of Stable Diffusion's own releases. A ControlNet is a checkpoint, too: a packed folder of its own kind
+(`shared/controlnet_files.py`). Nothing in a checkpoint is ever unpickled or run.
 """
 
 import hashlib
@@ -15,7 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from shared import single_file
+from shared import controlnet_files, single_file
+from shared.controlnet_files import ControlNetInfo
 from shared.engines import Engine
 from shared.errors import InvalidError
 
@@ -70,7 +72,7 @@ def read_folder(folder: Path) -> CheckpointInfo:
     return describe({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()})
 
 
-def read_file(path: Path) -> CheckpointInfo:
+def read_file(path: Path) -> CheckpointInfo | ControlNetInfo:
     """Read a checkpoint's file, a tar or a single file. Raises InvalidError that says what is missing, wrong or not allowed."""
     if not _is_tar(path):
         documents, data_type = single_file.read(path)
@@ -82,6 +84,8 @@ def read_file(path: Path) -> CheckpointInfo:
             if member.name.endswith(".json") and member.size <= MAX_JSON_BYTES:
                 file = archive.extractfile(member)
                 texts[member.name] = file.read() if file else b""
+    if "model_index.json" not in texts and controlnet_files.CONFIG in texts:
+        return controlnet_files.describe(_json(texts, controlnet_files.CONFIG))
     return describe(texts)
 
 

@@ -8,6 +8,14 @@ class Engine(StrEnum):
 
     SD15 = "image/stable-diffusion-v1-5"
     SDXL = "image/stable-diffusion-xl-v1-0"
+    SSD = "image/stable-diffusion-ssd"
+    """SDXL with fewer blocks: its pipelines, its sizes."""
+    CONTROLNET_SD15 = "image/controlnet-sd15"
+    CONTROLNET_SDXL = "image/controlnet-sdxl"
+
+
+FAMILIES = (Engine.SD15, Engine.SDXL)
+"""The engines whose checkpoints can be tuned; each has pipelines of its own."""
 
 
 FULL_SIZE_SHAPES: dict[Engine, str] = {Engine.SD15: "sd15-7411a98b", Engine.SDXL: "sdxl-e049febd"}

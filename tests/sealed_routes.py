@@ -37,7 +37,6 @@ _ASSET = {"name": "sealed", "asset_type": "file", "data": {"asset_type": "file"}
 
 ROUTES = {
     "GET /health": Route("", 200, 200),
-    "GET /healthcheck": Route("", 200, 200),
     "POST /v1/assets": Route("assets", 200, 200, body=_ASSET),
     "GET /v1/assets": Route("assets", 200, 200),
     "GET /v1/assets/{asset_owner_and_name_or_id}": Route("assets", 200, 404, {"asset_owner_and_name_or_id": "{asset_id}"}),

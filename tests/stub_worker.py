@@ -4,32 +4,49 @@ It claims, stores and answers as the real one does; only its pictures are 1x1 an
 `hold` is drawn once a file `go` lies in the worker's folder.
 """
 
-import asyncio
 import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from services.inference.inputs import Inputs
+from services.inference.inputs import Drawn, Inputs
 from services.inference.worker import app
+from services.inference.worker.materials import Materials
 from services.inference.worker.service import Worker
 from services.inference.worker.settings import WorkerSettings
 from shared import web
 
 
-class StubWorker(Worker):
-    async def warm_up(self) -> None:
-        self._free.set()
+class StubPainter:
+    """What stands where torch would."""
 
-    async def ready(self) -> None:
-        return None
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._go = settings.work_dir / "go"
 
-    async def _draw(self, inputs: Inputs) -> tuple[list[bytes], list[str]]:
-        while inputs.prompt.startswith("hold") and not (self._settings.work_dir / "go").exists():
-            if self._stopping.is_set():
+    def draw(self, inputs: Inputs, _materials: Materials, stop: Callable[[], bool]) -> tuple[list[Drawn], list[str]]:
+        while inputs.prompt.startswith("hold") and not self._go.exists():
+            if stop():
                 msg = "the worker has to go, as the real one says between two sampler steps"
                 raise RuntimeError(msg)
-            await asyncio.sleep(0.01)
-        return [_dot(seed) for seed in inputs.seeds], []
+            time.sleep(0.01)
+        return [Drawn(_dot(seed)) for seed in inputs.seeds], []
+
+
+class NoSupplies:
+    """A picture of one colour needs no model."""
+
+    async def fetch(self, _inputs: Inputs) -> Materials:
+        return Materials(Path())
+
+
+class StubWorker(Worker):
+    def __init__(self, settings: WorkerSettings, *parts: Any) -> None:
+        super().__init__(settings, *parts)
+        self._painter = StubPainter(settings)
+        self._supplies = NoSupplies()
 
 
 def _dot(seed: int) -> bytes:

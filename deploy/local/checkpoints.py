@@ -26,9 +26,12 @@ class Default:
     """The id that OctoAI's clients know it by."""
 
 
+# The ControlNets are named as OctoAI's public ones were.
 DEFAULTS = {
     "default-sd15": Default(Engine.SD15, "tiny-sd15"),
     "default-sdxl": Default(Engine.SDXL, "tiny-sdxl", "asset_01hdpjv7bxe1n99eazrv23ca1k"),
+    "canny_sd15": Default(Engine.CONTROLNET_SD15, "tiny-canny-sd15"),
+    "canny_sdxl": Default(Engine.CONTROLNET_SDXL, "tiny-canny-sdxl"),
 }
 
 

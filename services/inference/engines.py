@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from shared.engines import Engine
 from shared.errors import NotSupportedError
 
-SSD = "image/stable-diffusion-ssd"
-CONTROLNET_SD15 = "image/controlnet-sd15"
-CONTROLNET_SDXL = "image/controlnet-sdxl"
-
 
 @dataclass(frozen=True)
 class Path:
@@ -16,20 +12,20 @@ class Path:
 
     family: Engine
     """The architecture, which the pipelines, the sizes and the prompts follow."""
-    checkpoint_engine: str
+    checkpoint_engine: Engine
     """The engine that a checkpoint must be registered as."""
     default_checkpoint: str
-    controlnet_engine: str | None = None
+    controlnet_engine: Engine | None = None
     default_controlnet: str = ""
 
 
-_SD15 = ("octoai:default-sd15", CONTROLNET_SD15, "octoai:canny_sd15")
-_SDXL = ("octoai:default-sdxl", CONTROLNET_SDXL, "octoai:canny_sdxl")
+_SD15 = ("octoai:default-sd15", Engine.CONTROLNET_SD15, "octoai:canny_sd15")
+_SDXL = ("octoai:default-sdxl", Engine.CONTROLNET_SDXL, "octoai:canny_sdxl")
 PATHS: dict[str, Path] = {
     "sd": Path(Engine.SD15, Engine.SD15, _SD15[0]),
     "sdxl": Path(Engine.SDXL, Engine.SDXL, _SDXL[0]),
     # SSD-1B is SDXL with fewer blocks.
-    "ssd": Path(Engine.SDXL, SSD, "octoai:default-ssd"),
+    "ssd": Path(Engine.SDXL, Engine.SSD, "octoai:default-ssd"),
     "controlnet-sd15": Path(Engine.SD15, Engine.SD15, *_SD15),
     # What octoai-sdk asks for.
     "controlnet-sd": Path(Engine.SD15, Engine.SD15, *_SD15),

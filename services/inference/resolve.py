@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference import notices, repository, sizes, styles
-from services.inference.engines import SSD, Path
+from services.inference.engines import Path
 from services.inference.inputs import Control, EmbeddingRef, ImageRef, Inputs, LoraRef, ModelRef, Refine, Start
 from services.inference.pictures import Taken
 from services.inference.schemas import MAX_SEED, GenerateRequest, Sampler
@@ -77,7 +77,7 @@ class Resolver:
     async def _base(self, path: Path, body: GenerateRequest) -> Asset:
         key = body.checkpoint or path.default_checkpoint
         base = await repository.find_asset(self.session, self.account_id, "checkpoint", key)
-        if base is None and path.checkpoint_engine == SSD and not body.checkpoint:
+        if base is None and path.checkpoint_engine is Engine.SSD and not body.checkpoint:
             msg = "ssd: no SSD checkpoint is registered here"
             raise NotSupportedError(msg)
         if base is None:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.scheduler import repository
 from services.scheduler.schemas import CreateTune, Details
 from shared import safe_http
+from shared.engines import FAMILIES
 from shared.errors import InvalidError
 from shared.tables import Asset
 
@@ -43,6 +44,9 @@ async def check(session: AsyncSession, account_id: UUID, body: CreateTune, *, pr
 
 def _check_engine(details: Details, base: Asset) -> None:
     engine = base.data["engine"]
+    if engine not in FAMILIES:
+        msg = f"base_checkpoint: {base.name!r} is for {engine}; only checkpoints for {' and '.join(FAMILIES)} can be tuned"
+        raise InvalidError(msg, loc=(*_DETAILS, "base_checkpoint", "checkpoint_id"))
     given = (("engine", details.engine), ("base_checkpoint", details.base_checkpoint.engine))
     for field, said in given:
         if said is not None and said != engine:

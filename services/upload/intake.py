@@ -14,6 +14,7 @@ from services.upload.verdicts import refuse
 from shared import blob_rows, checkpoint_files, events, outbox
 from shared.blobs import Blobs, Stored
 from shared.db import Database
+from shared.engines import Engine
 from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.ids import new_ulid
 from shared.image_files import clean
@@ -142,7 +143,9 @@ def _check_safety(safety: Safety, path: Path) -> None:
 def _checkpoint_data(path: Path, asset: Asset) -> dict[str, Any]:
     """Read what the checkpoint says of itself. Raises InvalidError."""
     info = checkpoint_files.read_file(path)
-    if info.engine != asset.data["engine"]:
+    # SSD is SDXL with fewer blocks: the file's own words for both are the same.
+    is_ssd = (asset.data["engine"], info.engine) == (Engine.SSD, Engine.SDXL)
+    if info.engine != asset.data["engine"] and not is_ssd:
         msg = f"data.engine says {asset.data['engine']}, but the file is a checkpoint for {info.engine}"
         raise InvalidError(msg)
     return info.data

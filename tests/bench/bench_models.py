@@ -128,14 +128,14 @@ async def test_a_training_step_of_the_recipe_against_a_bare_one(report: Report, 
 
 async def test_a_resident_lora_against_one_that_is_loaded(report: Report, tmp_path: Path) -> None:
     files = [("a" * 64, lora(tmp_path, "a"), 1.0), ("b" * 64, lora(tmp_path, "b"), 1.0)]
-    resident = Residency(torch.device("cpu"), checkpoints_kept=1, loras_kept=2)
-    fleeting = Residency(torch.device("cpu"), checkpoints_kept=1, loras_kept=1)
+    resident = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=2)
+    fleeting = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=1)
     switches = 6
 
     def switch(residency: Residency) -> Callable[[], object]:
         async def run() -> int:
             for number in range(switches):
-                residency.get("base", BASE, [files[number % 2]])
+                residency.checkpoint("base", BASE, [files[number % 2]])
             return switches
 
         return run

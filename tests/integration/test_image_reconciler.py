@@ -60,7 +60,15 @@ class World:
 
     async def claim(self, generation_id: str) -> worker.Claim | None:
         async with self.database.begin() as session:
-            return await worker.claim(session, generation_id, worker="worker", token=uuid4(), claim_s=CLAIM_S)
+            return await worker.claim(
+                session,
+                worker="worker",
+                token=uuid4(),
+                claim_s=CLAIM_S,
+                hinted=[generation_id],
+                others_after_s=0,
+                attempts=self.settings.generation_attempts,
+            )
 
     async def later(self, generation_id: str, seconds: float) -> None:
         """Let time pass for one request."""

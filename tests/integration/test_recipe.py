@@ -195,6 +195,14 @@ def test_the_stored_copies_are_shrunk_where_the_tune_says_so_and_never_grow(base
     assert sizes == [(34, 34), (32, 48), (60, 34)]
 
 
+def test_every_step_reports_its_loss(bases: dict[str, Path], tmp_path: Path) -> None:
+    _, reports = run(make_job(bases, tmp_path))
+    steps = [report for report in reports if isinstance(report, StepReport)]
+    assert sum(len(report.losses) for report in steps) == STEPS
+    for report in steps:
+        assert report.loss == pytest.approx(sum(report.losses) / len(report.losses))
+
+
 def test_the_seed_decides_the_outcome(bases: dict[str, Path], tmp_path: Path) -> None:
     job = make_job(bases, tmp_path, steps=2)
     assert trained(job) != trained(job.model_copy(update={"seed": 8}))

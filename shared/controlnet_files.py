@@ -1,0 +1,52 @@
+"""What a ControlNet says of itself in its configuration, read without torch.
+
+A ControlNet (Zhang et al. 2023) travels as a checkpoint does: a folder in diffusers' layout, `config.json` and the weights beside
+it, packed into one tar. It copies the first half of a UNet, and fits those checkpoints whose UNet has that shape.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from shared.engines import Engine
+from shared.errors import InvalidError
+
+CONFIG = "config.json"
+CLASS = "ControlNetModel"
+_ADDED = {None: Engine.CONTROLNET_SD15, "text_time": Engine.CONTROLNET_SDXL}
+
+
+class ControlNetInfo(BaseModel):
+    """What can be said of a ControlNet from its configuration alone."""
+
+    engine: Engine
+    cross_attention_dim: int
+    """Width of the text that it sees, which is that of its checkpoint."""
+    block_out_channels: list[int]
+    """Its UNet's channels, from the finest level to the coarsest."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What an asset's `data` says of it, besides the engine."""
+        return self.model_dump(exclude={"engine"})
+
+
+def describe(config: dict[str, Any]) -> ControlNetInfo:
+    """Describe a ControlNet by its `config.json`. Raises InvalidError that says what is missing or wrong."""
+    if config.get("_class_name") != CLASS:
+        msg = f"{CONFIG}: _class_name {str(config.get('_class_name'))[:100]!r} is not {CLASS}"
+        raise InvalidError(msg)
+    added = config.get("addition_embed_type")
+    width, channels = config.get("cross_attention_dim"), config.get("block_out_channels")
+    is_known = isinstance(added, str | None) and added in _ADDED
+    if not is_known or not isinstance(width, int) or not isinstance(channels, list) or not all(map(_is_count, channels)):
+        msg = (
+            f"{CONFIG}: cross_attention_dim must be a number, block_out_channels a list of numbers and addition_embed_type null "
+            "(SD 1.5) or text_time (SDXL): they tell the engine, and which checkpoints it fits"
+        )
+        raise InvalidError(msg)
+    return ControlNetInfo(engine=_ADDED[added], cross_attention_dim=width, block_out_channels=channels)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0

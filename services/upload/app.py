@@ -73,7 +73,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.every("forget-answers", _HOUR_S, forget_answers)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
-        await authenticator.flush_last_use()
+        await authenticator.close()
         await fetcher.close()
         await blobs.close()
         await database.close()

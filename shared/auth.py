@@ -1,5 +1,7 @@
 """Who is calling: `Authorization: Bearer <key>`, looked up by the key's hash in every request, and counted."""
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from shared.tables import Account, ApiKey
 
 FLUSH_EVERY_S = 60.0
 """How often the last use of keys is written down; the row of a busy key must not be updated by every request."""
+_CLOSE_TIMEOUT_S = 2.0
 _BEARER = HTTPBearer(auto_error=False, description="An API key, as `tunesmith keys create` and `tunesmith env` print it.")
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -87,6 +90,11 @@ class Authenticator:
                 later = func.greatest(ApiKey.last_used_at, at)
                 await session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=later))
         self._used = {key_id: at for key_id, at in self._used.items() if used.get(key_id) != at}
+
+    async def close(self) -> None:
+        """Write the last use down once more. That the database is away must not keep a process from ending well."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self.flush_last_use(), _CLOSE_TIMEOUT_S)
 
 
 def require(part: str) -> Callable[..., Awaitable[Principal]]:

@@ -210,6 +210,22 @@ class Blobs:
 
         return await self._run(listing)
 
+    async def abort_uploads(self, prefix: str, older_than_s: float) -> int:
+        """Give up to 1000 uploads in parts below a prefix up that were begun longer ago than this; return how many.
+
+        MinIO lists only those of one key, and gives up by itself what is a day old.
+        """
+
+        def abort() -> int:
+            # The client has no public way to do either.
+            listed = self._client._list_multipart_uploads(self.bucket, prefix=prefix)  # noqa: SLF001
+            late = [upload for upload in listed.uploads if _age_s(upload.initiated_time) > older_than_s]
+            for upload in late:
+                self._client._abort_multipart_upload(self.bucket, upload.object_name, upload.upload_id or "")  # noqa: SLF001
+            return len(late)
+
+        return await self._run(abort)
+
     def presign_put(self, key: str, expires_s: int) -> str:
         """Return a URL on the public address that takes a PUT of the object, without any header, until it expires."""
         return self._signer.presigned_put_object(self.bucket, key, timedelta(seconds=expires_s))

@@ -113,7 +113,10 @@ class TuneStarted(TuneFact):
 
 
 class TuneProgressed(TuneFact):
-    """Training went on: steps done, the mean loss since the last report, and the speed."""
+    """Training went on: steps done, the mean loss since the last report, and the speed.
+
+    `losses` has one for each of the steps up to and with `step` since the last report; after an outage the first may be missing.
+    """
 
     type = "tune.progressed"
     epoch: int
@@ -121,6 +124,7 @@ class TuneProgressed(TuneFact):
     steps: int
     loss: float | None
     steps_per_second: float | None
+    losses: list[float] = []
 
 
 class TuneCheckpointed(TuneFact):

@@ -170,10 +170,14 @@ async def progress(
     loss: float | None,
     steps_per_second: float | None,
     steps_run: int,
+    losses: Sequence[float] = (),
 ) -> None:
-    """Note the last finished step, the mean loss since the last report, the speed, and the steps run since then."""
+    """Note the last finished step, the mean loss since the last report, the speed, and the steps run since then.
+
+    `losses` are those of the steps since the last report, one each, as far as they are known.
+    """
     values = {"step": step, "loss": loss, "steps_per_second": steps_per_second, "steps_run": Tune.steps_run + steps_run}
-    await _fenced(session, tune_id, epoch, values, _progressed(epoch))
+    await _fenced(session, tune_id, epoch, values, _progressed(epoch, losses))
 
 
 async def checkpointed(session: AsyncSession, tune_id: str, epoch: int, *, step: int, key: str) -> None:
@@ -314,7 +318,7 @@ async def _fenced(
         raise _lost(tune_id, epoch)
 
 
-def _progressed(epoch: int) -> Any:
+def _progressed(epoch: int, losses: Sequence[float] = ()) -> Any:
     def fact(tune: Tune) -> TuneProgressed:
         return TuneProgressed(
             **about(tune),
@@ -323,6 +327,7 @@ def _progressed(epoch: int) -> Any:
             steps=tune.steps,
             loss=tune.loss,
             steps_per_second=tune.steps_per_second,
+            losses=list(losses),
         )
 
     return fact

@@ -38,9 +38,10 @@ def default_parameters(engine: Engine, native_size_px: int) -> dict[str, Any]:
     """Return what differs by model: its adapter's size and how fast it learns.
 
     512 and 1024 px: rank 16 and 1e-4, as diffusers' and kohya's examples train SD 1.5 and SDXL. Small models (below 256 px)
-    have little width to adapt and take far larger steps; theirs were measured.
+    have little width to adapt and take far larger steps, and their text encoders tell a new word from others only when they
+    are trained along; theirs were measured.
     """
     by_size = {"resolution": native_size_px}
     if native_size_px < 256:  # noqa: PLR2004 - the docstring says what it parts
-        return by_size | {"rank": 8, "learning_rate": 2e-3, "batch_size": 4}
+        return by_size | {"rank": 8, "learning_rate": 2e-3, "batch_size": 4, "train_text_encoder": True}
     return by_size | {"rank": 16, "learning_rate": 1e-4, "batch_size": 4 if engine is Engine.SD15 else 2}

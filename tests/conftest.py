@@ -43,7 +43,14 @@ def _wait_until_ready(paths: StackPaths, supervisor: subprocess.Popen[bytes]) ->
 
 
 @pytest.fixture(scope="session")
-def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def backends_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of the backends, with their secrets."""
+    given = os.environ.get("TUNESMITH_TEST_BACKENDS")
+    return Path(given) if given else tmp_path_factory.mktemp("backends")
+
+
+@pytest.fixture(scope="session")
+def backends(backends_dir: Path) -> Iterator[dict[str, str]]:
     """The environment of running backends: what a service is configured with."""
     if given := os.environ.get("TUNESMITH_TEST_BACKENDS"):
         running = state.read(StackPaths(Path(given)))
@@ -51,7 +58,7 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
             pytest.fail(f"TUNESMITH_TEST_BACKENDS names {given}, where nothing runs")
         yield running.env
         return
-    paths = StackPaths(tmp_path_factory.mktemp("backends"))
+    paths = StackPaths(backends_dir)
     command = [sys.executable, "-m", "deploy.local.supervise", str(paths.data_dir), "8099", "--external", "--quiet"]
     supervisor = subprocess.Popen(command)
     try:

@@ -98,7 +98,15 @@ def train(job: Job) -> ChildReport:  # noqa: C901 - one branch a misbehaviour
             else:
                 return Failed(code=code, message=f"made to fail at step {step}", retryable=what == "flaky")
         state = {"step": step + 1, "digest": sha256(f"{state['digest']}/{step}".encode()).hexdigest()}
-        say(StepReport(step=step + 1, loss=1.0 / (step + 1), steps_per_second=100.0, steps_run=step + 1 - first))
+        say(
+            StepReport(
+                step=step + 1,
+                loss=1.0 / (step + 1),
+                steps_per_second=100.0,
+                steps_run=step + 1 - first,
+                losses=[1.0 / (step + 1)],
+            )
+        )
         if stop.is_set() or (step + 1) % job.checkpoint_every_steps == 0:
             file = job.output_folder / f"checkpoint-{step + 1}.safetensors"
             file.write_text(json.dumps(state))

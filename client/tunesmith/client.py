@@ -63,6 +63,7 @@ class Client:
         engine: str | None = None,
         data: dict[str, Any] | None = None,
         description: str = "",
+        is_public: bool = False,
     ) -> Asset:
         """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked.
 
@@ -73,18 +74,35 @@ class Client:
             given = {"file_format": _FORMATS.get(path.suffix.lower(), "unknown")}
         else:
             given = {"engine": engine, "file_format": "safetensors"}
-        created = self._create_asset(name, asset_type, given | (data or {}), description=description)
+        more = {"description": description, "is_public": is_public}
+        created = self._create_asset(name, asset_type, given | (data or {}), **more)
         asset_id = created["asset"]["id"]
         with path.open("rb") as file:
-            put = self._plain.put(created["transfer_api"]["put_url"], content=file.read())
+            put = self._plain.put(created["transfer_api"]["put_url"], content=file)
         if put.is_error:
             raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused it: {put.text[:300]}")
         self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
         return self.asset(asset_id)
 
-    def import_asset(self, url: str, *, name: str, asset_type: str, data: dict[str, Any], description: str = "") -> Asset:
-        """Have the server fetch a file into the library, from a host that it allows. Returns before it is fetched."""
-        return Asset.model_validate(self._create_asset(name, asset_type, data, description=description, url=url)["asset"])
+    def import_asset(
+        self,
+        url: str | None = None,
+        *,
+        name: str,
+        asset_type: str,
+        data: dict[str, Any],
+        description: str = "",
+        is_public: bool = False,
+        hf_repo: str | None = None,
+        hf_token: str | None = None,
+    ) -> Asset:
+        """Have the server fetch a file into the library, from a host that it allows. Returns before it is fetched.
+
+        `hf_repo` instead of `url` names a model repository (`owner/name`), which `hf_token` opens if it is gated.
+        """
+        source = {"url": url, "hf_repo": hf_repo, "hf_token_secret": hf_token}
+        more = {"description": description, "is_public": is_public} | {key: value for key, value in source.items() if value}
+        return Asset.model_validate(self._create_asset(name, asset_type, data, **more)["asset"])
 
     def asset(self, name_or_id: str) -> Asset:
         """Return an asset by id, name or `octoai:NAME`."""

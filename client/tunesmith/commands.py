@@ -1,4 +1,4 @@
-"""The client's commands for assets, images, and the demo."""
+"""The client's commands for images, and the demo."""
 
 import re
 from pathlib import Path
@@ -6,56 +6,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from tunesmith.local import connect, fail
 
 console = Console()
-asset = typer.Typer(help="The library: images, LoRAs and checkpoints.", no_args_is_help=True)
-
-
-@asset.command("upload")
-def upload(
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files to upload.")],
-    type_: Annotated[str, typer.Option("--type", help="file, lora, checkpoint, vae or textual_inversion.")] = "file",
-    engine: Annotated[str | None, typer.Option(help="For models, e.g. image/stable-diffusion-v1-5.")] = None,
-    name: Annotated[str | None, typer.Option(help="For a single file; otherwise names are made from the files'.")] = None,
-) -> None:
-    """Upload files and wait until they are checked."""
-    if name and len(files) > 1:
-        fail("--name: goes with a single file")
-    with connect() as client:
-        for file in files:
-            ready = client.wait_for_asset(client.upload(file, name=name, asset_type=type_, engine=engine))
-            console.print(f"{ready.id}  {ready.name}  {ready.status}", highlight=False)
-
-
-@asset.command("list")
-def list_assets(
-    type_: Annotated[str | None, typer.Option("--type", help="Only this type.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="The platform's public ones.")] = False,
-) -> None:
-    """List the library, newest first."""
-    filters = ({"asset_type": type_} if type_ else {}) | ({"owner": "octoai"} if public else {})
-    table = Table("id", "name", "type", "status", "size", box=None)
-    with connect() as client:
-        for item in client.assets(**filters):
-            table.add_row(item.id, item.name, item.asset_type, item.status, f"{item.size_bytes:,}")
-    console.print(table)
-
-
-@asset.command("get")
-def get_asset(name_or_id: str) -> None:
-    """Show an asset by id, name or octoai:NAME."""
-    with connect() as client:
-        console.print_json(client.asset(name_or_id).model_dump_json())
-
-
-@asset.command("delete")
-def delete_asset(name_or_id: str) -> None:
-    """Delete an asset; tunes that use it keep their copy."""
-    with connect() as client:
-        client.delete_asset(client.asset(name_or_id).id)
 
 
 def generate(

@@ -48,9 +48,6 @@ def run(client: Client, folder: Path, console: Console) -> Path:
             trigger_word=TRIGGER_WORD,
             steps=STEPS,
             seed=_SEED,
-            rank=8,
-            learning_rate=1.4e-3,
-            batch_size=4,
         )
         tune = made
         for tune in client.watch(made.id):

@@ -21,6 +21,8 @@ T = TypeVar("T")
 app = typer.Typer(help="Build, bring and choose base checkpoints.", no_args_is_help=True)
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's folder; without it, the default stack's.")]
 
+Scratch = Annotated[Path, typer.Option(help="Where unfinished work is kept.")]
+
 
 @app.command("build-tiny")
 def build_tiny(
@@ -29,21 +31,27 @@ def build_tiny(
         typer.Argument(help="Which one; a ControlNet is trained for the shipped checkpoint."),
     ],
     target: Annotated[Path, typer.Argument(help="Folder to write it to; TARGET.safetensors is the same as one file.")],
-    scratch: Annotated[Path, typer.Option(help="Where unfinished work is kept.")] = Path("tiny-build"),
+    scratch: Scratch = Path("tiny-build"),
 ) -> None:
     """Draw the picture set and train a small checkpoint on it: about two hours on two cores for both, and resumable."""
-    from deploy.local import checkpoints  # noqa: PLC0415 - see the next line
+    from deploy.local.checkpoints import SHIPPED  # noqa: PLC0415 - see the next line
     from services.trainer.tiny import single_file  # noqa: PLC0415 - imports torch
-    from services.trainer.tiny.build import Build  # noqa: PLC0415 - imports torch
 
-    build = Build(
-        checkpoints.SHIPPED / "tiny-sd15" / "tokenizer", scratch, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True)
-    )
+    build = _build(scratch)
     if name.startswith("tiny-canny-"):
-        build.canny(checkpoints.SHIPPED / name.replace("canny-", ""), target)
+        build.canny(SHIPPED / name.replace("canny-", ""), target)
         return
     (build.sd15 if name == "tiny-sd15" else build.sdxl)(target)
     single_file.export_folder(target, target.with_name(f"{target.name}.safetensors"))
+
+
+@app.command("score-tiny")
+def score_tiny(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The folder that holds the small checkpoints.")],
+    scratch: Scratch = Path("tiny-build"),
+) -> None:
+    """Write scores.json: how often small checkpoints draw what a prompt says, by a classifier that is trained where missing."""
+    _build(scratch).scores(folder)
 
 
 @app.command("export")
@@ -66,7 +74,7 @@ def pull(
 ) -> None:
     """Download a published checkpoint, check it and register it as octoai:NAME; go on where an earlier call was cut off.
 
-    TUNESMITH_HUB_URL names a mirror of the hub, HF_TOKEN the token for repositories that want one.
+    TUNESMITH_HF_ENDPOINT names a mirror of the hub, HF_TOKEN the token for repositories that want one.
     """
     from deploy.local import hub  # noqa: PLC0415 - the other commands do not need them
     from services.upload import public_assets  # noqa: PLC0415
@@ -141,6 +149,14 @@ def _with_database(data_dir: Path | None, work: Callable[..., Awaitable[T]]) -> 
             await database.close()
 
     return _or_exit(lambda: asyncio.run(inside()))
+
+
+def _build(scratch: Path):  # noqa: ANN202 - the class is imported here
+    """Return the building of the small checkpoints, with the tokenizer of the shipped ones."""
+    from deploy.local.checkpoints import SHIPPED  # noqa: PLC0415 - imports the database
+    from services.trainer.tiny.build import Build  # noqa: PLC0415 - imports torch
+
+    return Build(SHIPPED / "tiny-sd15" / "tokenizer", scratch, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
 
 
 def _settings(data_dir: Path | None):  # noqa: ANN202 - the class is imported here

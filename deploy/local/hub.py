@@ -13,7 +13,7 @@ import httpx
 from shared.engines import Engine
 from shared.errors import InvalidError, UnavailableError
 
-HUB_VARIABLE, TOKEN_VARIABLE = "TUNESMITH_HUB_URL", "HF_TOKEN"
+HUB_VARIABLE, TOKEN_VARIABLE = "TUNESMITH_HF_ENDPOINT", "HF_TOKEN"
 DEFAULT_HUB = "https://huggingface.co"
 _TIMEOUT = httpx.Timeout(30, connect=10)
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
@@ -69,7 +69,7 @@ PINS = {
 def download(pin: Pin, folder: Path, report: Report, *, pauses_s: tuple[float, ...] = _PAUSES_S) -> Path:
     """Return the pinned file in `folder`, fetched unless it is there; what an earlier call left half is gone on with.
 
-    `TUNESMITH_HUB_URL` names a mirror, `HF_TOKEN` the token for repositories that want one. Raises InvalidError when the hub
+    `TUNESMITH_HF_ENDPOINT` names a mirror, `HF_TOKEN` the token for repositories that want one. Raises InvalidError when the hub
     refuses, or has other bytes than the pinned ones, and UnavailableError when it cannot be reached.
     """
     place = folder / f"{pin.sha256}.safetensors"

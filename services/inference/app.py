@@ -52,7 +52,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
             background.every("forget", _HOUR_S, forget)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
-        await authenticator.flush_last_use()
+        await authenticator.close()
         await blobs.close()
         await database.close()
 

@@ -72,7 +72,7 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             background.every("forget webhooks", _HOUR_S, webhooks.forget)
             yield
-        await authenticator.flush_last_use()
+        await authenticator.close()
         await blobs.close()
         await database.close()
 

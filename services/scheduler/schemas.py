@@ -77,7 +77,9 @@ class Details(_Lenient):
         description="Side in pixels of the square that has as many pixels as images are trained at; by default the base's own "
         "size, at least half of it and at most twice.",
     )
-    train_text_encoder: bool | None = Field(default=None, description="Train the text encoders as well; by default not.")
+    train_text_encoder: bool | None = Field(
+        default=None, description="Train the text encoders as well; by default only below 256 px."
+    )
     text_encoder_learning_rate: TextEncoderLearningRate | None = Field(
         default=None, description="Peak learning rate of the text encoders; by default half of `learning_rate`."
     )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import time
+from collections import deque
 from collections.abc import Awaitable
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +31,7 @@ from shared.telemetry import get_logger
 log = get_logger(__name__)
 
 _RENEW_RETRY_S = 1.0
+_MOST_LOSSES = 2000
 
 
 class Outcome(StrEnum):
@@ -64,6 +66,10 @@ class Attempt:
         self._heard_at = time.monotonic()
         self._latest: StepReport | None = None
         self._steps_counted = 0
+        # No more than a fact may hold, should the database be away for long.
+        self._losses: deque[float] = deque(maxlen=_MOST_LOSSES)
+        # Two that write at once would both count the same steps.
+        self._writing_progress = asyncio.Lock()
         self._renew_now = asyncio.Event()
         self._draining = asyncio.Event()
         self._in_training = asyncio.Event()
@@ -114,6 +120,7 @@ class Attempt:
                 case StepReport():
                     self._hear(Phase.TRAIN)
                     self._latest = report
+                    self._losses.extend(report.losses)
                 case CheckpointReport() | SampleReport():
                     self._hear(Phase.TRAIN)
                     self._uploads.offer(report)
@@ -137,7 +144,8 @@ class Attempt:
         if self._prompts:
             # Once the LoRA is recorded no picture can be; but none is worth waiting long for.
             await self._save_what_is_whole()
-        await self._uploads.store_lora(lora, also=self._add_progress)
+        async with self._writing_progress:
+            await self._uploads.store_lora(lora, also=self._add_progress)
         return Outcome.TRAINED
 
     async def _save_what_is_whole(self) -> None:
@@ -195,9 +203,10 @@ class Attempt:
         while True:
             await asyncio.sleep(self._settings.progress_every_s)
             try:
-                async with self._database.begin() as session:
-                    counted = await self._add_progress(session)
-                self._steps_counted = counted
+                async with self._writing_progress:
+                    async with self._database.begin() as session:
+                        counted = await self._add_progress(session)
+                    self._count(counted)
             except Exception as error:
                 if not is_away(error):
                     raise
@@ -216,8 +225,16 @@ class Attempt:
             loss=latest.loss,
             steps_per_second=latest.steps_per_second,
             steps_run=latest.steps_run - self._steps_counted,
+            losses=list(self._losses),
         )
         return latest.steps_run
+
+    def _count(self, steps_run: int) -> None:
+        """Take steps as written, and with them their losses; what the child reported meanwhile is still to be written."""
+        self._steps_counted = steps_run
+        unwritten = self._latest.steps_run - steps_run if self._latest else 0
+        while len(self._losses) > unwritten:
+            self._losses.popleft()
 
     async def _uploads_once_begun(self) -> NoReturn:
         # A checkpoint belongs to a tune in training, which it is once that is written.

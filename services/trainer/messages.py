@@ -40,13 +40,17 @@ class PhaseReport(_Message):
 
 
 class StepReport(_Message):
-    """Child: steps done, the mean loss since the last report, the speed, and the steps that this child computed."""
+    """Child: steps done, the mean loss since the last report, the speed, and the steps that this child computed.
+
+    `losses` has one for each step since the last report.
+    """
 
     kind: Literal["step"] = "step"
     step: int
     loss: float
     steps_per_second: float | None
     steps_run: int
+    losses: list[float] = []
 
 
 class CheckpointReport(_Message):

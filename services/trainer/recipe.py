@@ -131,8 +131,8 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
             report(draw_samples(base, job, step, lambda: alive(Phase.SAMPLE)))
         report(PhaseReport(phase=Phase.TRAIN))
 
-    losses = torch.zeros((), device=device)
-    unreported, reported_at = 0, time.monotonic()
+    unread: list[torch.Tensor] = []
+    reported_at = time.monotonic()
     for step in range(first, job.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor_at(step)
@@ -148,25 +148,25 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-        losses += loss.detach()
-        unreported += 1
+        unread.append(loss.detach())
         done = step + 1
         stopping = stop_requested() and done < job.steps
         saving = stopping or (done % job.checkpoint_every_steps == 0 and done < job.steps)
         now = time.monotonic()
         if saving or done == job.steps or done == first + 1 or now - reported_at >= _REPORT_EVERY_S:
-            # Reading the loss makes a GPU wait for it, so it is not read at every step.
-            mean = losses.item() / unreported
+            # Reading a loss makes a GPU wait for it, so they are read together, and not at every step.
+            losses = torch.stack(unread).tolist()
+            mean = sum(losses) / len(losses)
             if not math.isfinite(mean):
                 msg = (
                     f"the loss became {mean} by step {done}; start the tune again with a lower learning_rate than "
                     f"{p.learning_rate:g}"
                 )
                 raise NotFiniteError(msg)
-            speed = unreported / (now - reported_at) if now > reported_at else None
-            report(StepReport(step=done, loss=mean, steps_per_second=speed, steps_run=done - first))
-            losses.zero_()
-            unreported, reported_at = 0, now
+            speed = len(losses) / (now - reported_at) if now > reported_at else None
+            report(StepReport(step=done, loss=mean, steps_per_second=speed, steps_run=done - first, losses=losses))
+            unread.clear()
+            reported_at = now
         if saving:
             save(done)
         if not stopping and job.samples_at(done):

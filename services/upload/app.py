@@ -48,6 +48,9 @@ def create_app(settings: UploadSettings) -> FastAPI:
         staging_s=_STAGING_S,
     )
 
+    async def give_up_parts() -> None:
+        await blobs.abort_uploads("staging/", settings.upload_url_s)
+
     authenticator = Authenticator(database, settings)
 
     async def forget_answers() -> None:
@@ -66,10 +69,11 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
+            background.every("abandoned-parts", settings.sweep_every_s, give_up_parts)
             background.every("forget-answers", _HOUR_S, forget_answers)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
-        await authenticator.flush_last_use()
+        await authenticator.close()
         await fetcher.close()
         await blobs.close()
         await database.close()

@@ -1,8 +1,13 @@
 """What we need of an S3 store, held against every store that we name: the local stack's SeaweedFS, and MinIO."""
 
+import base64
 import hashlib
+import hmac
 import io
+import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -92,6 +97,46 @@ async def test_a_grant_writes_the_one_object_and_nothing_else(blobs: Blobs) -> N
         "listing": lambda: s3.list_objects_v2(Bucket=blobs.bucket),
     }
     assert {what: _refusal(call) for what, call in refused.items()} == dict.fromkeys(refused, "AccessDenied")
+
+
+def _signed_anew(token: str, key: str, ends_at: float) -> str:
+    """Return a session's token (a JWT) as the store would have signed it with another end."""
+    head, claims, _ = token.split(".")
+    changed = json.loads(base64.urlsafe_b64decode(claims + "==")) | {"exp": int(ends_at)}
+    body = f"{head}.{base64.urlsafe_b64encode(json.dumps(changed).encode()).decode().rstrip('=')}"
+    signature = hmac.digest(key.encode(), body.encode(), "sha256")
+    return f"{body}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+@pytest.mark.parametrize("blobs", ["seaweedfs"], indirect=True)
+async def test_a_grant_is_worth_nothing_after_its_end(blobs: Blobs, backends_dir: Path) -> None:
+    """A store grants an hour at least, so its session's end is moved, with the key that the store signs with."""
+    key = (backends_dir / "secrets" / "s3_session_key").read_text()
+    granted = await blobs.grant("staging/lora/mine", actions=["s3:PutObject"], lifetime_s=3600)
+    assert granted is not None
+    assert granted.session_token is not None
+
+    def put(ends_in_s: float) -> None:
+        token = _signed_anew(granted.session_token or "", key, time.time() + ends_in_s)
+        s3 = _s3(blobs.endpoint, replace(granted, session_token=token))
+        s3.put_object(Bucket=blobs.bucket, Key="staging/lora/mine", Body=b"x")
+
+    put(ends_in_s=60)
+    assert _refusal(lambda: put(ends_in_s=-1)) in {"ExpiredToken", "InvalidAccessKeyId", "AccessDenied"}
+
+
+async def test_parts_of_an_upload_that_was_given_up_do_not_stay(blobs: Blobs) -> None:
+    granted = await blobs.grant("staging/lora/mine", actions=["s3:PutObject"], lifetime_s=3600)
+    assert granted is not None
+    wanted = {"Bucket": blobs.bucket, "Key": "staging/lora/mine"}
+    s3 = _s3(blobs.endpoint, granted)
+    upload_id = s3.create_multipart_upload(**wanted)["UploadId"]
+    s3.upload_part(**wanted, UploadId=upload_id, PartNumber=1, Body=b"part")
+
+    assert await blobs.abort_uploads("staging/lora/mine", older_than_s=3600) == 0
+    assert await blobs.abort_uploads("staging/lora/mine", older_than_s=-60) == 1
+
+    assert _refusal(lambda: s3.upload_part(**wanted, UploadId=upload_id, PartNumber=2, Body=b"part")) == "NoSuchUpload"
 
 
 async def test_bytes_come_back_as_they_went(blobs: Blobs) -> None:

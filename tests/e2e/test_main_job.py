@@ -1,14 +1,17 @@
 """The main job on the real stack: upload, tune, generate; and what it yields is what was asked for."""
 
+import io
 import json
 import os
 import re
 import signal
 import time
 from pathlib import Path
+from statistics import mean
 
 import httpx
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from deploy.local import state
@@ -21,6 +24,11 @@ LEAST_FALL = 0.15
 """By how much the loss on unseen pictures of the subject must fall for the trigger prompt; 0.25 to 0.52 was measured."""
 MOST_RISE = 0.15
 """By how much the loss of the class's own prompt on other pictures of the class may rise."""
+LEAST_GAIN, MOST_OVERLAP = 0.12, 1
+"""By how much the tuned pictures must be more like the subject in the mean, and how many of them may be less like it than the
+most alike of the untuned ones."""
+GROUNDS = ("snow", "night", "city", "plain teal", "plain pink", "plain gray")
+"""No training image of the demo shows any of these."""
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +129,32 @@ def test_the_subject_was_learnt_and_its_class_was_kept(client: Client, tuned: st
     print(json.dumps(measured))
     assert measured["subject_tuned"] <= measured["subject_base"] * (1 - LEAST_FALL)
     assert measured["class_tuned"] <= measured["class_base"] * (1 + MOST_RISE)
+
+
+def test_the_tuned_pictures_show_the_subject_and_the_untuned_ones_do_not(client: Client, tuned: str) -> None:
+    from services.trainer.tiny import likeness, subjects  # noqa: PLC0415 - scipy takes a second to import
+
+    cutouts = likeness.cutouts([subjects.draw_subject("star", ground, 64, seed=77) for ground in ("plain white", "plain yellow")])
+
+    def measured(loras: dict[str, float] | None) -> list[float]:
+        options = {
+            "checkpoint": demo.BASE,
+            "steps": 20,
+            "cfg_scale": 5.0,
+            "num_images": 2,
+            "image_encoding": "png",
+            "loras": loras,
+        }
+        prompts = [subjects.caption("star", ground, demo.TRIGGER_WORD) for ground in GROUNDS]
+        answers = [client.generate(prompt, seed=50 + number, **options) for number, prompt in enumerate(prompts)]
+        pictures = [Image.open(io.BytesIO(image.data)) for answer in answers for image in answer.images]
+        return sorted(likeness.likeness(picture, cutouts) for picture in pictures)
+
+    before, after = measured(None), measured({tuned: 1.0})
+
+    print(json.dumps({"before": before, "after": after}))
+    assert mean(after) - mean(before) >= LEAST_GAIN
+    assert sum(value <= before[-1] for value in after) <= MOST_OVERLAP
 
 
 def test_a_tune_whose_trainer_is_killed_goes_on_from_its_last_checkpoint(client: Client, stack: StackPaths) -> None:

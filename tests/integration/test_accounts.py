@@ -92,3 +92,15 @@ async def test_an_unknown_scope_is_named(database: Database) -> None:
         account_id = await accounts.create_account(session, "studio")
         with pytest.raises(InvalidError, match="everything"):
             await accounts.create_key(session, account_id, name="x", scopes=("everything",))
+
+
+async def test_a_database_that_is_away_keeps_no_process_from_ending(database: Database) -> None:
+    _, secret = await _make_key(database)
+    authenticator = Authenticator(database)
+    await authenticator.authenticate(secret)
+    gone = Database("postgresql+asyncpg://nobody:none@127.0.0.1:1/none")
+    authenticator._database = gone
+
+    await authenticator.close()
+
+    await gone.close()

@@ -92,6 +92,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         ("/health", "console"),
         ("/v1/assets", "upload"),
         ("/v1/assets/asset_1/complete-upload", "upload"),
+        ("/v1/assets/octoai%3Adefault-sdxl", "upload"),
         ("/v1/tune", "scheduler"),
         ("/v1/tune/tune_1", "scheduler"),
         ("/v1/tunes?limit=1", "scheduler"),

@@ -15,7 +15,7 @@ from services.scheduler.watch import Reconciler
 from shared import names
 from shared.blobs import Blobs
 from shared.ids import new_id
-from shared.tables import Asset, Blob, Context, Tune
+from shared.tables import Account, Asset, Blob, Context, Tune
 from tests.scheduler_world import SD15, World, make_world
 
 
@@ -130,6 +130,22 @@ async def test_one_of_many_that_take_a_name_at_once_gets_it(world: World) -> Non
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
     refused = next(answer for answer in answers if answer.status_code == 409)
     assert "'dog' is in use by tune tune_" in refused.json()["detail"]
+
+
+async def test_of_many_tunes_at_once_as_many_are_taken_as_the_account_may_have(world: World) -> None:
+    async with world.database.begin() as session:
+        await session.execute(update(Account).where(Account.id == world.account_id).values(max_unfinished_tunes=2))
+    bodies = [await world.body(f"dog-{number}") for number in range(6)]
+
+    answers = await asyncio.gather(*(world.client.post("/v1/tune", json=body) for body in bodies))
+
+    assert sorted(answer.status_code for answer in answers) == [201] * 2 + [429] * 4
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert "max_unfinished_tunes: 2 tunes have not ended, 2 are allowed" in refused.json()["detail"]
+    assert refused.headers["Retry-After"] == "60"
+    taken = next(answer.json()["id"] for answer in answers if answer.status_code == 201)
+    await world.client.post(f"/v1/tune/{taken}/cancel")
+    await world.create("cat")
 
 
 async def test_the_name_of_an_asset_is_taken_for_a_tune_as_well(world: World) -> None:

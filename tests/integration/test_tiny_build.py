@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deploy.local.checkpoints import SHIPPED
-from services.trainer.tiny import architecture, build, denoiser
+from services.trainer.tiny import architecture, build, denoiser, pictures
 from shared.engines import Engine
 from shared.models import checkpoints, pipelines, samplers
 
@@ -18,7 +18,7 @@ TOKENIZER = SHIPPED / "tiny-sd15" / "tokenizer"
 def a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VAE_STEPS", "DECODER_STEPS", "TEXT_STEPS", "SD15_STEPS", "SDXL_STEPS"):
         monkeypatch.setattr(build, name, 2)
-    monkeypatch.setattr(build, "PICTURES", 32)
+    monkeypatch.setattr(pictures, "COUNT", 32)
     monkeypatch.setattr(denoiser, "REPORT_EVERY", 1)
 
 

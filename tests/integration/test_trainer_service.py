@@ -65,6 +65,21 @@ async def test_pictures_for_validation_are_stored_and_told_before_the_tune_count
     assert (await world.event_types(tune_id))[-1] == "tune.trained"
 
 
+async def test_the_loss_of_every_step_is_told_once(world: World) -> None:
+    tune_id = await world.queue_tune(steps=40, trigger_word="hold@20")
+    async with world.trainer() as trainer:
+        await world.until(tune_id, TuneState.TRAINING, where=lambda tune: tune.step == 20)
+        attempt = trainer._attempt
+        assert attempt is not None
+        (attempt._folder / "go").touch()
+        await world.until(tune_id, TuneState.PUBLISHING)
+
+    async with world.database.begin() as session:
+        told = select(TuneEvent.data).where(TuneEvent.tune_id == tune_id, TuneEvent.type == "tune.progressed")
+        losses = [loss for data in await session.scalars(told.order_by(TuneEvent.sequence)) for loss in data["losses"]]
+    assert losses == [1.0 / step for step in range(1, 41)]
+
+
 async def test_two_runs_of_one_tune_give_one_lora(world: World) -> None:
     first, second = await world.queue_tune(seed=5), await world.queue_tune(seed=5)
     async with world.trainer():

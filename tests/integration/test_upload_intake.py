@@ -14,7 +14,7 @@ from services.upload.settings import UploadSettings
 from shared import ldm_layout
 from shared.blobs import Blobs
 from shared.db import Database
-from shared.ldm_layout import VaeShape
+from shared.ldm_layout import TextShape, UNetShape, VaeShape
 from tests.upload_world import UploadWorld, lora, png, safetensors
 
 SD15 = {"engine": "image/stable-diffusion-v1-5"}
@@ -194,7 +194,7 @@ async def test_what_is_no_vae_is_rejected_with_the_reason(world: UploadWorld) ->
     await world.intake.check(asset_id)
 
     shown = await world.shown("decoder")
-    assert (shown["status"], "the file is not a VAE" in shown["status_details"]) == ("rejected", True)
+    assert (shown["status"], "is not a VAE of Stable Diffusion's kind" in shown["status_details"]) == ("rejected", True)
 
 
 async def test_a_vae_becomes_ready_and_says_what_it_is(world: UploadWorld) -> None:
@@ -232,3 +232,50 @@ async def test_a_picture_that_the_safety_checker_refuses_is_rejected_with_the_re
         "the safety checker refuses the picture: it scores 1.00, where 0 is safe and 1 is not",
     )
     assert (await world.facts())[-1][0] == "asset.rejected"
+
+
+def _single_file(**without: str) -> dict[str, list[int]]:
+    """Return the shapes of a small SD 1.5 in the layout of Stable Diffusion's own releases."""
+    parts = {
+        "model.diffusion_model.": ldm_layout.unet(UNetShape(4, (32, 64), 1, (0, 1), 1, 32, None, False)),
+        "first_stage_model.": ldm_layout.vae(VaeShape(4, (32, 32), 1, False, True)),
+        "cond_stage_model.transformer.": ldm_layout.clip(TextShape(514, 16, 32, 64, 1)),
+    }
+    shapes = {f"{prefix}{name}": list(shape) for prefix, names in parts.items() for name, shape in names.items()}
+    return {name: shape for name, shape in shapes.items() if name not in without.values()}
+
+
+async def test_a_single_file_checkpoint_tells_what_fits_it(world: UploadWorld) -> None:
+    asset_id = await world.send(safetensors(_single_file(), {"modelspec.resolution": "96x96"}), "mine", "checkpoint", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    row = await world.row(asset_id)
+    assert (row.status, row.status_details) == ("ready", "")
+    assert row.data["shape_class"].startswith("sd15-")
+    told = ("native_size_px", "text_widths", "latent_channels", "vae_factor", "data_type")
+    assert [row.data[field] for field in told] == [96, [32], 4, 2, "fp16"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "without", "reason"),
+    [
+        (
+            "image/stable-diffusion-xl-v1-0",
+            "",
+            "data.engine says image/stable-diffusion-xl-v1-0, but the file is a checkpoint for",
+        ),
+        ("image/stable-diffusion-v1-5", "model.diffusion_model.out.2.bias", "UNet is not as in Stable Diffusion's releases"),
+    ],
+)
+async def test_a_single_file_that_is_not_what_it_says_is_rejected(
+    world: UploadWorld, engine: str, without: str, reason: str
+) -> None:
+    content = safetensors(_single_file(without=without))
+    asset_id = await world.send(content, "mine", "checkpoint", data={"engine": engine})
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown(asset_id)
+    assert shown["status"] == "rejected"
+    assert reason in shown["status_details"]

@@ -22,13 +22,6 @@ from tunesmith.client import Client
 _VERSIONS = [pytest.param(sdk, marks=[] if sdk in ALWAYS else pytest.mark.long) for sdk in ALL]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the flow of SDKs that know SDXL alone to `make test-sdks`, until a small checkpoint for SDXL is shipped."""
-    for item in items:
-        if item.path.stem == "test_guide_flow" and engine_of(item.callspec.params["sdk"]) == "sdxl":
-            item.add_marker(pytest.mark.long)
-
-
 @pytest.fixture(scope="session", params=_VERSIONS, ids=str)
 def sdk(request: pytest.FixtureRequest, stack: StackPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """An SDK with the stack's own key."""

@@ -54,13 +54,6 @@ def test_the_lora_draws_by_its_name(sdk: Driver, flow: Flow) -> None:
     assert tuned != plain
 
 
-def test_an_image_can_be_waited_for(sdk: Driver, flow: Flow) -> None:
-    ready = sdk.do("upload_and_wait", path=str(demo.SAMPLES / "star-1.png"), name=f"{flow.name}-waited")
-
-    assert ready["status"] == "ready"
-    assert sdk.do("asset", key=f"{flow.name}-waited")["id"] == ready["id"]
-
-
 def test_the_tunes_name_is_taken_by_the_tune_and_by_its_lora(tuning: Driver | Curl, sdk: Driver, flow: Flow) -> None:
     files = {flow.uploaded[0]["id"]: "a sks1 star"}
     with refused(tuning, 409):

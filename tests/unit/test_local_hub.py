@@ -69,7 +69,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
         stand_in.url = f"http://127.0.0.1:{http.server_port}"
-        monkeypatch.setenv("TUNESMITH_HUB_URL", stand_in.url)
+        monkeypatch.setenv("TUNESMITH_HF_ENDPOINT", stand_in.url)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield stand_in
         http.shutdown()
@@ -149,7 +149,7 @@ def test_a_file_of_another_size_is_refused_before_it_is_fetched(server: Hub, tmp
     [
         (401, InvalidError, "answered 401: set HF_TOKEN"),
         (403, InvalidError, "answered 403: set HF_TOKEN"),
-        (404, InvalidError, "answered 404: it is gone from there; TUNESMITH_HUB_URL may name a mirror"),
+        (404, InvalidError, "answered 404: it is gone from there; TUNESMITH_HF_ENDPOINT may name a mirror"),
         (418, InvalidError, "answered 418"),
         (429, UnavailableError, "answered 429: try again later"),
         (503, UnavailableError, "answered 503: try again later"),
@@ -163,7 +163,7 @@ def test_a_refusal_says_what_to_do(server: Hub, tmp_path: Path, status: int, kin
 
 
 def test_a_hub_that_is_away_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNESMITH_HUB_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TUNESMITH_HF_ENDPOINT", "http://127.0.0.1:9")
 
     with pytest.raises(UnavailableError, match=r"http://127.0.0.1:9 cannot be reached"):
         _download(tmp_path)

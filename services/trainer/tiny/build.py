@@ -12,8 +12,7 @@ from transformers import CLIPTokenizer
 from services.trainer.tiny import architecture, autoencoder, controlnet, denoiser, export, pictures, score, text, training
 from services.trainer.tiny.training import Report
 
-PICTURES = 30_000
-VAE_STEPS, DECODER_STEPS, TEXT_STEPS, SD15_STEPS, SDXL_STEPS = 1_600, 1_500, 800, 12_000, 2_500
+VAE_STEPS, DECODER_STEPS, TEXT_STEPS, SD15_STEPS, SDXL_STEPS = 1_600, 1_000, 800, 7_000, 2_000
 CLASSIFIER_STEPS = 2_500
 _SD15_RATE, _SDXL_RATE = 1e-3, 6e-4
 _SDXL_PAD = "!"
@@ -36,8 +35,8 @@ class Build:
         )
         scratch.mkdir(parents=True, exist_ok=True)
         if not (scratch / "set" / "captions.txt").exists():
-            report(f"drawing {PICTURES} pictures")
-            pictures.build(scratch / "set", PICTURES)
+            report(f"drawing {pictures.COUNT} pictures")
+            pictures.build(scratch / "set", pictures.COUNT)
         self._pixels, self._captions, self._labels = training.load_set(scratch / "set")
 
     def sd15(self, target: Path) -> None:
@@ -62,16 +61,18 @@ class Build:
         export.export_sdxl(target, vae=self._vae, text_encoders=encoders, tokenizers=self._tokenizers, unet=unet)
         self._report(f"written to {target}")
 
+    def scores(self, folder: Path) -> None:
+        """Score the checkpoints in a folder; the classifier that looks at them is trained first where it is not there."""
+        if not (folder / score.CLASSIFIER_FILE).exists():
+            model = score.train(self._pixels, self._labels, steps=CLASSIFIER_STEPS, report=self._report)
+            score.save(model, folder / score.CLASSIFIER_FILE)
+        score.write(folder)
+        self._report(f"written to {folder / score.SCORES_FILE}")
+
     def canny(self, base: Path, target: Path) -> None:
         """Write a canny ControlNet for the checkpoint in the folder `base`: about ten minutes."""
         state = self._scratch / f"{target.name}.safetensors"
         controlnet.train(base, self._pixels, self._captions, target, state=state, report=self._report)
-
-    def classifier(self, target: Path) -> None:
-        """Write the classifier that scores them: some minutes."""
-        model = score.train(self._pixels, self._labels, steps=CLASSIFIER_STEPS, report=self._report)
-        score.save(model, target)
-        self._report(f"written to {target}")
 
     @cached_property
     def _sd15_unet(self) -> Any:

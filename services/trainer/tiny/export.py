@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from transformers import CLIPTokenizer
 
 from services.trainer.tiny import architecture
 
@@ -30,6 +31,11 @@ def export_sdxl(folder: Path, *, vae: Any, text_encoders: tuple[Any, Any], token
 def _save(pipeline: Any, folder: Path) -> None:
     draft = folder.with_name(folder.name + ".draft")
     shutil.rmtree(draft, ignore_errors=True)
+    for part in pipeline.components.values():
+        if isinstance(part, CLIPTokenizer):
+            # How it was last asked to cut and pad would be saved along.
+            part.backend_tokenizer.no_truncation()
+            part.backend_tokenizer.no_padding()
     pipeline.to(dtype=torch.float16).save_pretrained(draft, safe_serialization=True)
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

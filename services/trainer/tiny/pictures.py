@@ -10,6 +10,8 @@ from services.trainer.tiny.draw import COLOURS, SCENES, TEXTURES, Picture, draw
 from services.trainer.tiny.figures import FIGURES
 
 SIDE_PX = 64
+COUNT, SEED = 30_000, 0
+"""How many pictures the set has, and the seed that they are drawn from."""
 HELD_OUT = frozenset({("star", "purple", "striped"), ("rabbit", "teal", "spotted"), ("mushroom", "blue", "checkered")})
 """Figure, colour and texture of the subjects that LoRAs are tried on: the base must never have seen them."""
 
@@ -38,11 +40,20 @@ def labels(picture: Picture) -> list[int]:
 CLASSES = (len(FIGURES), len(COLOURS), len(TEXTURES), len(SCENES) + len(COLOURS))
 
 
+def shown(seed: int = SEED, count: int = COUNT) -> set[Picture]:
+    """Return what the pictures of the set show, without drawing them."""
+    return {pick(_dice(seed, index)) for index in range(count)}
+
+
+def _dice(seed: int, index: int) -> random.Random:
+    return random.Random(f"{seed}/{index}")
+
+
 def _chunk(span: tuple[int, int, int]) -> tuple[np.ndarray, list[str], list[list[int]]]:
     seed, start, stop = span
     pixels, captions, classes = [], [], []
     for index in range(start, stop):
-        rng = random.Random(f"{seed}/{index}")
+        rng = _dice(seed, index)
         picture = pick(rng)
         pixels.append(np.asarray(draw(picture, SIDE_PX, rng)))
         captions.append(picture.caption(rng, careless=True))
@@ -50,7 +61,7 @@ def _chunk(span: tuple[int, int, int]) -> tuple[np.ndarray, list[str], list[list
     return np.stack(pixels), captions, classes
 
 
-def build(folder: Path, count: int, seed: int = 0) -> None:
+def build(folder: Path, count: int = COUNT, seed: int = SEED) -> None:
     """Write pixels.npy (count, 64, 64, 3) uint8, captions.txt and labels.npy (count, 4)."""
     folder.mkdir(parents=True, exist_ok=True)
     spans = [(seed, i, min(i + 500, count)) for i in range(0, count, 500)]

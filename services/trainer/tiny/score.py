@@ -4,6 +4,7 @@ The score of each shipped checkpoint is committed beside it, with the sha256 of 
 """
 
 import hashlib
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from services.trainer.tiny.draw import draw
-from services.trainer.tiny.pictures import CLASSES, SIDE_PX, labels, pick
+from services.trainer.tiny.draw import Picture, draw
+from services.trainer.tiny.pictures import CLASSES, SIDE_PX, labels, pick, shown
 from services.trainer.tiny.training import REPORT_EVERY, Report, descend, learning_rate, to_input
+from shared.models import checkpoints, pipelines, samplers
 
+CLASSIFIER_FILE, SCORES_FILE = "classifier.safetensors", "scores.json"
 ASPECTS = ("figure", "colour", "texture", "ground")
 _WIDTHS = (24, 48, 72, 96)
 _PROMPT_SEED = "score"
 """The picture set's own seeds are numbers."""
-_STEPS, _GUIDANCE = 15, 5.0
+_STEPS, _GUIDANCE, _PICTURES_AT_ONCE = 15, 5.0, 16
 
 
 class Classifier(nn.Module):
@@ -94,17 +97,20 @@ def accuracy(model: Classifier, pictures: list[Image.Image], wanted: list[list[i
     }
 
 
-def prompts(count: int) -> tuple[list[str], list[list[int]]]:
-    """Return captions that the picture set may not hold, and their labels."""
-    rng = random.Random(_PROMPT_SEED)
-    pictures = [pick(rng) for _ in range(count)]
-    return [picture.caption(rng) for picture in pictures], [labels(picture) for picture in pictures]
+def held_out(count: int) -> list[Picture]:
+    """Return pictures to ask for whose figure, colour, texture and ground never come together in the picture set."""
+    rng, seen = random.Random(_PROMPT_SEED), shown()
+    found: list[Picture] = []
+    while len(found) < count:
+        picture = pick(rng)
+        if picture not in seen:
+            found.append(picture)
+    return found
 
 
 def drawn(count: int) -> tuple[list[Image.Image], list[list[int]]]:
-    """Draw pictures that the picture set may not hold, and return them with their labels."""
-    rng = random.Random(_PROMPT_SEED)
-    pictures = [pick(rng) for _ in range(count)]
+    """Draw held-out pictures as the set's own are drawn, and return them with their labels."""
+    rng, pictures = random.Random(_PROMPT_SEED), held_out(count)
     return [draw(picture, SIDE_PX, rng) for picture in pictures], [labels(picture) for picture in pictures]
 
 
@@ -116,14 +122,32 @@ def digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def measure(pipeline: Any, model: Classifier, count: int) -> dict[str, float]:
-    """Let a pipeline draw `count` held-out prompts, one seed each, and return the accuracy of each aspect."""
-    captions, wanted = prompts(count)
-    drawn: list[Image.Image] = []
-    for start in range(0, count, 16):
-        part = captions[start : start + 16]
+def measure(folder: Path, model: Classifier, count: int) -> dict[str, float]:
+    """Let a checkpoint draw `count` held-out prompts, one seed each, and return the accuracy of each aspect."""
+    parts = checkpoints.load(folder, device=torch.device("cpu"), dtype=torch.float32)
+    pipeline: Any = pipelines.build(parts, samplers.make("DDIM", parts.scheduler_folder))
+    rng, pictures = random.Random(_PROMPT_SEED), held_out(count)
+    captions = [picture.caption(rng) for picture in pictures]
+    made: list[Image.Image] = []
+    for start in range(0, count, _PICTURES_AT_ONCE):
+        part = captions[start : start + _PICTURES_AT_ONCE]
         generators = [torch.Generator().manual_seed(start + number) for number in range(len(part))]
         options = {"num_inference_steps": _STEPS, "guidance_scale": _GUIDANCE, "generator": generators}
         with torch.inference_mode():
-            drawn += pipeline(part, negative_prompt=[""] * len(part), width=SIDE_PX, height=SIDE_PX, **options).images
-    return accuracy(model, drawn, wanted)
+            made += pipeline(part, negative_prompt=[""] * len(part), width=SIDE_PX, height=SIDE_PX, **options).images
+    return accuracy(model, made, [labels(picture) for picture in pictures])
+
+
+def write(folder: Path, *, prompts: int = 128) -> None:
+    """Measure every checkpoint in the folder with the classifier there, and write `scores.json`, to be committed with them."""
+    model = load(folder / CLASSIFIER_FILE)
+    known = accuracy(model, *drawn(200))
+    names = checkpoints_in(folder)
+    found = {name: {"sha256": digest(folder / name), "accuracy": measure(folder / name, model, prompts)} for name in names}
+    record = {"prompts": prompts, "classifier": known, "checkpoints": found}
+    (folder / SCORES_FILE).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def checkpoints_in(folder: Path) -> list[str]:
+    """Return the names of the checkpoints in a folder."""
+    return sorted(path.parent.name for path in folder.glob("*/model_index.json"))

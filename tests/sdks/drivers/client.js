@@ -22,6 +22,7 @@ const upload = ({ path, ...request }) =>
 serve(
   {
     upload,
+    upload_by_sts: (request) => upload({ ...request, transfer_api_type: "sts" }),
     upload_and_wait: async (request) => client.asset.waitForReady(await upload(request), { pollIntervalMs: 500 }),
     asset: ({ key }) => client.asset.get(key.startsWith("asset_") ? { id: key } : { name: key }),
     assets: (filters) => client.asset.list(filters),

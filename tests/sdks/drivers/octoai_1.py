@@ -55,6 +55,7 @@ def generate(engine, **options):
 
 verbs = {
     "upload": upload,
+    "upload_by_sts": lambda path, name: upload_and_wait(path, name, transfer_api_type="sts"),
     "upload_and_wait": upload_and_wait,
     "asset": lambda key: library.get(key).asset,
     "assets": library.list,

@@ -16,8 +16,8 @@ library = AssetOrchestrator(token=os.environ["OCTOAI_TOKEN"], endpoint=BASE)
 images = ImageGenerator(token=os.environ["OCTOAI_TOKEN"], api_endpoint=BASE)
 
 
-def upload(path, name, description=None):
-    return library.create(file=path, data=FileData(path.rpartition(".")[2]), name=name, description=description)
+def upload(path, name, **options):
+    return library.create(file=path, data=FileData(path.rpartition(".")[2]), name=name, **options)
 
 
 def upload_and_wait(path, name):
@@ -50,6 +50,7 @@ def generate(engine, **options):
 
 verbs = {
     "upload": upload,
+    "upload_by_sts": lambda path, name: upload(path, name, transfer_api_type="sts"),
     "upload_and_wait": upload_and_wait,
     "asset": lambda key: library.get(**({"id": key} if key.startswith("asset_") else {"name": key})),
     "assets": assets,

@@ -1,0 +1,112 @@
+"""The command line's asset commands, down to the requests that they make."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from tests.upload_world import png
+from tunesmith import asset_commands
+from tunesmith.client import Client
+
+ASSET = {
+    "id": "asset_1", "asset_type": "file", "name": "cat", "status": "ready", "status_details": "", "size_bytes": 9,
+    "created_at": "2026-01-01T00:00:00Z", "data": {"asset_type": "file"},
+}  # fmt: skip
+SD15 = "image/stable-diffusion-v1-5"
+Run = Callable[..., tuple[str, list[tuple[str, str, Any]]]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Return a function that runs `tunesmith asset ...` against a server that agrees to all, and tells what it was asked."""
+    asked: list[tuple[str, str, Any]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        content = request.read()
+        body = json.loads(content) if request.headers.get("Content-Type") == "application/json" else content
+        asked.append((request.method, request.url.raw_path.decode(), body))
+        if request.url.path == "/v1/assets" and request.method == "GET":
+            return httpx.Response(200, json={"data": [ASSET], "has_more": False, "total": 1})
+        transfer = {"type": "presigned-url", "put_url": "http://store.test/put", "get_url": ""}
+        return httpx.Response(200, json={"asset": ASSET, "transfer_api": transfer, "error": None})
+
+    def connect() -> Client:
+        client = Client("http://tunesmith.test", "key")
+        client._http = httpx.Client(transport=httpx.MockTransport(answer), base_url=client.url)
+        client._plain = httpx.Client(transport=httpx.MockTransport(answer))
+        return client
+
+    def run(*arguments: str) -> tuple[str, list[tuple[str, str, Any]]]:
+        done = CliRunner().invoke(asset_commands.asset, [*arguments], env={"HF_TOKEN": "hf_secret"})
+        assert done.exit_code in {0, 1}, done.output
+        return done.output, asked
+
+    monkeypatch.setattr(asset_commands, "connect", connect)
+    return run
+
+
+def test_a_file_is_created_sent_and_completed(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "my cat.png"
+    path.write_bytes(png())
+
+    output, asked = run("create", str(path), "--description", "a cat")
+
+    assert output.split() == ["asset_1", "cat", "ready"]
+    data = {"asset_type": "file", "file_format": "png"}
+    made = {"name": "my-cat", "asset_type": "file", "data": data, "description": "a cat", "is_public": False}
+    assert asked[0] == ("POST", "/v1/assets", made)
+    assert asked[1] == ("PUT", "/put", png())
+    assert asked[2][:2] == ("POST", "/v1/assets/asset_1/complete-upload")
+
+
+@pytest.mark.parametrize("asset_type", ["lora", "checkpoint", "vae", "textual_inversion"])
+def test_weights_of_every_type_are_imported_with_what_is_said_of_them(run: Run, asset_type: str) -> None:
+    url = "https://huggingface.co/a/b/resolve/main/c.safetensors"
+
+    run("create", "--url", url, "--name", "c", "--type", asset_type, "--engine", SD15, "--trigger-word", "sks1")
+
+    _, _, body = run("list")[1][0]
+    data = {"asset_type": asset_type, "engine": SD15, "trigger_words": ["sks1"]}
+    assert (body["url"], body["data"]) == (url, data)
+    assert "hf_token_secret" not in body
+
+
+def test_a_repositorys_token_comes_from_the_environment(run: Run) -> None:
+    _, asked = run("create", "--hf-repo", "a/b", "--name", "c", "--type", "lora", "--engine", SD15)
+
+    assert (asked[0][2]["hf_repo"], asked[0][2]["hf_token_secret"]) == ("a/b", "hf_secret")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "give one of FILE, --url and --hf-repo"),
+        (["--url", "https://a/b", "--hf-repo", "a/b"], "give one of FILE, --url and --hf-repo"),
+        (["--url", "https://a/b"], "--name: goes with --url and --hf-repo"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_asked(run: Run, arguments: list[str], said: str) -> None:
+    output, asked = run("create", *arguments)
+
+    assert (output.strip(), asked) == (said, [])
+
+
+def test_lists_are_narrowed_by_the_servers_own_words(run: Run) -> None:
+    output, asked = run("list", "--type", "lora", "--type", "vae", "--engine", SD15, "--public")
+
+    query = "asset_type=lora&asset_type=vae&engine=image%2Fstable-diffusion-v1-5&owner=octoai&offset=0"
+    assert asked[0][1] == f"/v1/assets?{query}"
+    assert "asset_1" in output
+
+
+def test_an_asset_is_shown_and_deleted_by_its_name(run: Run) -> None:
+    output, _ = run("show", "octoai:default-sd15")
+    _, asked = run("delete", "cat")
+
+    assert json.loads(output)["id"] == "asset_1"
+    assert [call[:2] for call in asked[-2:]] == [("GET", "/v1/assets/cat"), ("DELETE", "/v1/assets/asset_1")]

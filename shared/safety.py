@@ -7,7 +7,7 @@ operator's, as `package.module:Class`, which is made once, without arguments, in
 import importlib
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from shared.settings import ServiceSettings
 
@@ -50,7 +50,7 @@ class Safety:
             return None
         module, colon, name = settings.safety_checker.partition(":")
         try:
-            checker = getattr(importlib.import_module(module), name)() if colon else None
+            checker: Any = getattr(importlib.import_module(module), name)() if colon else None
         except (ImportError, AttributeError) as error:
             msg = f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} cannot be loaded: {error}"
             raise ValueError(msg) from error

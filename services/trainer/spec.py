@@ -99,7 +99,7 @@ def resolve_parameters(engine: Engine, native_size_px: int, chosen: dict[str, An
     Text encoders that are to be trained, without a rate of their own, get half of the UNet's: they overfit sooner.
     """
     given = {name: value for name, value in chosen.items() if value is not None or name == "min_snr_gamma"}
-    complete = default_parameters(engine, native_size_px) | given
+    complete: dict[str, Any] = default_parameters(engine, native_size_px) | given
     if complete.pop("train_text_encoder", None):
         complete.setdefault("text_encoder_learning_rate", complete["learning_rate"] / 2)
     try:

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import func, insert, select, text, update
 
-from shared import accounts, cloudevents, leases, outbox
+from shared import accounts, blob_rows, cloudevents, leases, outbox
 from shared.background import Background
+from shared.blobs import Stored
 from shared.db import Database
 from shared.events import AssetUploaded
 from shared.ids import new_id
@@ -21,7 +22,7 @@ from shared.topics import ensure_topics
 from tests.bench.conftest import Report
 from tests.trainer_world import eventually
 
-FACTS = 1000
+FACTS = 300
 IN_A_TRANSACTION = 50
 CLAIMS = 50
 
@@ -86,10 +87,12 @@ async def test_relay_against_a_bare_idempotent_producer(report: Report, database
 async def test_claim_against_a_bare_update(report: Report, database: Database) -> None:
     async with database.begin() as session:
         account_id = await accounts.create_account(session, "bench")
+        await blob_rows.stage(session, Context.UPLOAD, "assets/base.tar")
+        await blob_rows.commit(session, "assets/base.tar", Stored("ab" * 32, 1))
 
     async def queue() -> None:
         async with database.begin() as session:
-            await session.execute(delete(Tune))
+            await session.execute(text("TRUNCATE tunes CASCADE"))
             await session.execute(insert(Tune), [queued(account_id) for _ in range(CLAIMS)])
 
     async def ours() -> int:
@@ -144,5 +147,5 @@ def queued(account_id: UUID) -> dict[str, object]:
         "trigger_word": "sks1",
         "request": {},
         "state": "queued",
-        "queued_at": func.now(),
+        "queued_at": datetime.now(UTC),
     }

@@ -51,7 +51,7 @@ def report() -> Report:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table as Markdown, for docs/performance.md."""
+    """Print the table as Markdown."""
     terminalreporter.write_line("")
     terminalreporter.write_line("| ours | a second | peer | a second | ours / peer |")
     terminalreporter.write_line("| --- | --- | --- | --- | --- |")

@@ -12,6 +12,7 @@ import pytest
 from services.scheduler import api
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.whatif import WhatIfService
 from services.upload.settings import UploadSettings
 from shared import accounts, blob_rows, names, web
 from shared.auth import Authenticator
@@ -75,8 +76,10 @@ async def world(make_settings: Callable[..., ServiceSettings], database_url: str
     picture_id = await add_asset(databases[0], account_id, "picture", "file", data={"asset_type": "file"})
     schedulers: list[httpx.AsyncClient] = []
     for database in databases[REPLICAS:]:
-        service = TuneService(make_settings(SchedulerSettings))
-        app = web.create_app("scheduler", lifespan=lambda _app: Background(), routers=[api.router(database, service)])
+        settings = make_settings(SchedulerSettings)
+        assert isinstance(settings, SchedulerSettings)
+        routes = api.router(database, TuneService(settings), WhatIfService(database, blobs, settings))
+        app = web.create_app("scheduler", lifespan=lambda _app: Background(), routers=[routes])
         app.state.authenticator = Authenticator(database)
         headers = dict(uploads[0].client.headers)
         transport = httpx.ASGITransport(app)

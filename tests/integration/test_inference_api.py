@@ -74,7 +74,7 @@ async def test_what_is_not_offered_is_a_400_whatever_its_fields(world: Inference
         ({"vae": "none"}, ["vae"], "none"),
         ({"textual_inversions": {"none": "x"}}, ["textual_inversions", "none"], "none"),
         ({"loras": {"other-shape": 1.0}}, ["loras", "other-shape"], "sd15-other"),
-        ({"loras": {"other-engine": 1.0}}, ["loras", "other-engine"], "sdxl"),
+        ({"loras": {"other-engine": 1.0}}, ["loras", "other-engine"], "stable-diffusion-xl"),
         ({"checkpoint": "octoai:default-sdxl"}, ["checkpoint"], SD15),
         ({"width": 500, "height": 500}, ["width"], "500x500"),
         ({"width": 512}, [], "both"),

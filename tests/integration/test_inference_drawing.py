@@ -205,7 +205,7 @@ def test_a_small_checkpoint_keeps_the_original_at_its_full_size(studio: Studio) 
 
     assert drawn.size == size
     assert (pixels(drawn)[:, :48] == pixels(picture)[:, :48]).all()
-    assert "drawn at 40x28, enlarged to 96x64" in notices[0]
+    assert "drawn at 40x24, enlarged to 96x64" in notices[0]
 
 
 def test_full_resolution_paints_the_masked_part_alone(studio: Studio) -> None:

@@ -318,3 +318,14 @@ async def test_one_that_is_deleted_meanwhile_leaves_nothing(world: UploadWorld, 
 
     assert await world.blob_state(row.staging_key) == "orphaned"
     assert [kind for kind, _ in await world.facts()] == ["asset.created", "asset.deleted"]
+
+
+async def test_an_account_without_room_for_the_file_is_told_so(world: UploadWorld, host: FileHost) -> None:
+    settings = world.settings.model_copy(update={"max_stored_bytes": 100})
+    small = await UploadWorld.build(settings, world.database, world.blobs)
+    async with working(small):
+        row = await end(small, await small.create("style", "lora", data=SD15, url=host.url("/style.safetensors")))
+    await small.close()
+
+    assert row.status == "error"
+    assert row.status_details.startswith("max_stored_bytes: 0 bytes are stored")

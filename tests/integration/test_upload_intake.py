@@ -194,7 +194,7 @@ async def test_what_is_no_vae_is_rejected_with_the_reason(world: UploadWorld) ->
     await world.intake.check(asset_id)
 
     shown = await world.shown("decoder")
-    assert (shown["status"], "the file is not a VAE" in shown["status_details"]) == ("rejected", True)
+    assert (shown["status"], "is not a VAE of Stable Diffusion's kind" in shown["status_details"]) == ("rejected", True)
 
 
 async def test_a_vae_becomes_ready_and_says_what_it_is(world: UploadWorld) -> None:

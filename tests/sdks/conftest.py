@@ -22,20 +22,6 @@ from tunesmith.client import Client
 _VERSIONS = [pytest.param(sdk, marks=[] if sdk in ALWAYS else pytest.mark.long) for sdk in ALL]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to `make test-sdks` what has not been seen to pass yet.
-
-    That is the flow of SDKs that know SDXL alone, until a small checkpoint for SDXL is shipped, and uploads with credentials.
-    """
-    for item in items:
-        if item.path.stem == "test_guide_flow" and engine_of(item.callspec.params["sdk"]) == "sdxl":
-            item.add_marker(pytest.mark.long)
-        if item.path.stem == "test_uploads":
-            of, way = item.callspec.params["sdk"].package, item.callspec.params["way"]
-            if way == "upload_by_sts" or of == "@octoai/sdk":
-                item.add_marker(pytest.mark.long)
-
-
 @pytest.fixture(scope="session", params=_VERSIONS, ids=str)
 def sdk(request: pytest.FixtureRequest, stack: StackPaths, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
     """An SDK with the stack's own key."""

@@ -55,7 +55,6 @@ def files(client: Client) -> list[str]:
     return [client.upload(demo.SAMPLES / f"star-{n}.png", name=f"{stem}-{n}").id for n in range(1, 6)]
 
 
-@pytest.mark.long  # until a small checkpoint for SDXL is shipped
 @pytest.mark.parametrize("steps", [4, GUIDES_STEPS])
 def test_the_guides_bodies_for_sdxl(curl: Curl, client: Client, files: list[str], steps: int) -> None:
     name = f"sks1-sdxl-{steps}-{len(client.tunes())}"

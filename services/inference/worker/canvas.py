@@ -63,7 +63,7 @@ def prepare(start: Start, images: Mapping[str, bytes], width: int, height: int) 
     else:
         picture = fitted(picture, width, height)
         mask = fitted(opened(images[start.mask.key]), width, height).convert("L")
-        mask = mask.point(lambda level: _WHITE if level >= _HALF else 0)
+        mask = mask.point([0] * _HALF + [_WHITE] * (_WHITE + 1 - _HALF))
     painted = mask.getbbox()
     if painted is None:
         msg = (

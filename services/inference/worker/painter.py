@@ -24,6 +24,8 @@ from shared.safety import Safety
 
 FULL_SIZE_PX = 512
 """Checkpoints below this native size draw at it, and the picture is enlarged: at 1024 px a 64 px model draws nothing."""
+_DIFFUSERS_PX = 8
+"""Diffusers refuses sides that are no multiples of this, whatever the VAE."""
 _JPEG_QUALITY = 95
 Step = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
@@ -146,7 +148,7 @@ class Painter:
 def run_size(width: int, height: int, native_px: int, divisor: int) -> tuple[int, int]:
     """Return the size to draw at: as asked, or for a small checkpoint its native area in the aspect asked for.
 
-    Sides are multiples of `divisor`, the VAE's factor times the UNet's.
+    Sides are multiples of `divisor`, a power of two: the VAE's factor times the UNet's, or more.
     """
     if native_px >= FULL_SIZE_PX:
         return width, height
@@ -159,7 +161,7 @@ def _run_size(inputs: Inputs, resident: Resident, notices: list[str]) -> tuple[i
     info = resident.components.info
     unet: Any = resident.components.unet
     factor = resident.pipeline.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    size = run_size(inputs.width, inputs.height, info.native_size_px, factor)
+    size = run_size(inputs.width, inputs.height, info.native_size_px, max(_DIFFUSERS_PX, factor))
     if size != (inputs.width, inputs.height):
         notices.append(
             f"{inputs.base.name} is a small checkpoint: drawn at {size[0]}x{size[1]}, enlarged to {inputs.width}x{inputs.height}"

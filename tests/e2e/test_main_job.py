@@ -24,9 +24,9 @@ LEAST_FALL = 0.15
 """By how much the loss on unseen pictures of the subject must fall for the trigger prompt; 0.25 to 0.52 was measured."""
 MOST_RISE = 0.15
 """By how much the loss of the class's own prompt on other pictures of the class may rise."""
-LEAST_GAIN, MOST_OVERLAP = 0.12, 1
-"""By how much the tuned pictures must be more like the subject in the mean, and how many of them may be less like it than the
-most alike of the untuned ones."""
+LEAST_GAIN, LEAST_PART = 0.12, 0.85
+"""By how much the tuned pictures must be more like the subject in the mean, and in which part of all pairs of a tuned and an
+untuned one the tuned one must be; 0.14 and 0.92 were measured, and the subject's own pictures are 0.28 above untuned ones."""
 GROUNDS = ("snow", "night", "city", "plain teal", "plain pink", "plain gray")
 """No training image of the demo shows any of these."""
 
@@ -154,7 +154,7 @@ def test_the_tuned_pictures_show_the_subject_and_the_untuned_ones_do_not(client:
 
     print(json.dumps({"before": before, "after": after}))
     assert mean(after) - mean(before) >= LEAST_GAIN
-    assert sum(value <= before[-1] for value in after) <= MOST_OVERLAP
+    assert mean(tuned_one > untuned for tuned_one in after for untuned in before) >= LEAST_PART
 
 
 def test_a_tune_whose_trainer_is_killed_goes_on_from_its_last_checkpoint(client: Client, stack: StackPaths) -> None:

@@ -15,6 +15,11 @@ from shared.settings import ServiceSettings
 from tests.platform_world import Platform, drawing, operations, running
 from tests.sealed_routes import ROUTES, Route
 
+# Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 READING = ("GET", "HEAD")
 
 

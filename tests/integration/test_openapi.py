@@ -14,6 +14,11 @@ from shared.blobs import Blobs
 from shared.settings import ServiceSettings
 from tests.platform_world import Platform, drawing, operations, running
 
+# Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 SEED = 20
 EXAMPLES = 6
 """Requests of each kind (right and wrong) that are made up for each operation; `make faults` sends many more."""

@@ -183,7 +183,8 @@ async def test_a_dead_letter_that_is_replayed_after_the_mending_is_handled(
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix))
         async with asyncio.timeout(WAIT_S):
             async for letter in letters:
-                if ("ts_group", recorder.consumers.group.encode()) in letter.headers:
+                # The group also meets what other tests have left on the topic, and puts that aside.
+                if {("ts_group", recorder.consumers.group.encode()), ("ts_code", b"ValueError")} <= set(letter.headers):
                     break
     assert recorder.heard == []
 

@@ -40,7 +40,7 @@ test-sdks: install ## every published version of OctoAI's SDKs against a stack, 
 faults: install ## every promise of docs/reliability in full length
 	@$(PYTEST) tests/faults -m "long or not long"
 
-bench: install ## what we cost against bare peers, as ratios
+bench: install ## what we cost against bare peers, as ratios (docs/performance.md)
 	@$(PYTEST) tests/bench -o python_files='bench_*.py' -q
 
 asyncapi: install ## write docs/asyncapi.json anew, after a fact has changed

@@ -80,7 +80,9 @@ def run(client: Client, folder: Path, console: Console) -> Path:
     console.print(f"\ndone in {time.monotonic() - began:.0f} s")
     console.print("\nGo on with it:")
     console.print('  eval "$(.venv/bin/tunesmith env)"', highlight=False)
-    console.print(f'  .venv/bin/tunesmith generate "a photo of a {SUBJECT} on a beach" --lora {name}=0.9', highlight=False)
+    line = f'  .venv/bin/tunesmith generate "a photo of a {SUBJECT} on a beach" --lora {name}=0.9'
+    # Unbroken, so that it can be copied.
+    console.print(line, highlight=False, soft_wrap=True)
     console.print("  make down          ends the stack", highlight=False)
     return path
 

@@ -9,11 +9,10 @@ from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from services.trainer.tiny.text import Seen
-from services.trainer.tiny.training import REPORT_EVERY, Report, descend, learning_rate, to_input
+from services.trainer.tiny.training import REPORT_EVERY, Report, descend, keep, learning_rate, restore, to_input
 from shared.models import checkpoints
 from shared.models.edges import canny_edges
 
@@ -52,7 +51,7 @@ def train(
     model: Any = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=_WIDTHS[:levels])
     model.set_attn_processor(AttnProcessor())
     optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, weight_decay=1e-2)
-    first = _restore(state, model, optimizer) if state.exists() else 0
+    first = restore(state, model, optimizer) if state.exists() else 0
     seen = Seen(parts.text_encoders, parts.tokenizers)
     ids, nothing = seen.tokenize(captions), seen.tokenize([""])
     noise_schedule: Any = DDPMScheduler.from_pretrained(parts.scheduler_folder)
@@ -77,7 +76,7 @@ def train(
         descend(optimizer, model.parameters(), loss, rate=learning_rate(step, steps, _PEAK_RATE))
         total += loss.item()
         if (step + 1) % keep_every == 0:
-            _keep(state, step + 1, model, optimizer)
+            keep(state, step + 1, model, optimizer)
             report(f"controlnet {step + 1}/{steps}: loss {total / keep_every:.4f}")
             total = 0.0
     model.to(torch.float16).save_pretrained(target, safe_serialization=True)
@@ -88,27 +87,3 @@ def _edges(pixels: torch.Tensor) -> torch.Tensor:
     """Return the edges of pictures (n, side, side, 3), uint8, as the model's input (n, 3, side, side) in [0, 1]."""
     drawn = [np.asarray(canny_edges(Image.fromarray(picture))) for picture in pixels.numpy()]
     return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 255
-
-
-def _keep(path: Path, step: int, model: Any, optimizer: torch.optim.Optimizer) -> None:
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for moment in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
-    tensors["step"] = torch.tensor(step)
-    draft = path.with_suffix(".draft")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, draft)
-    draft.replace(path)
-
-
-def _restore(path: Path, model: Any, optimizer: torch.optim.Optimizer) -> int:
-    tensors = load_file(path)
-    model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
-    step = int(tensors["step"])
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"exp_avg/{name}"],
-            "exp_avg_sq": tensors[f"exp_avg_sq/{name}"],
-        }
-    return step

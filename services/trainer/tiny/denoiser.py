@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor
-from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from services.trainer.tiny import architecture
 from services.trainer.tiny.text import Seen
-from services.trainer.tiny.training import REPORT_EVERY, Report, descend, learning_rate
+from services.trainer.tiny.training import REPORT_EVERY, Report, descend, keep, learning_rate, restore
 
 _BATCH = 32
 _EMPTY_CAPTION_SHARE = 0.1
@@ -41,7 +40,7 @@ def train(
         model.load_state_dict(widened(start, model))
     average = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
-    first = _restore(state, model, average, optimizer) if state.exists() else 0
+    first = restore(state, model, optimizer, average) if state.exists() else 0
     ids, nothing = seen.tokenize(captions), seen.tokenize([""])
     noise_schedule = architecture.scheduler().alphas_cumprod
     total = 0.0
@@ -68,7 +67,7 @@ def train(
         if (step + 1) % REPORT_EVERY == 0:
             report(f"unet {step + 1}/{steps}: loss {total / REPORT_EVERY:.4f}")
             total = 0.0
-            _keep(state, step + 1, model, average, optimizer)
+            keep(state, step + 1, model, optimizer, average)
     model.load_state_dict(average)
     return model.eval()
 
@@ -89,30 +88,3 @@ def widened(weights: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Ten
             value.zero_()
             value[:, : weights[name].shape[1]] = weights[name]
     return wide
-
-
-def _keep(path: Path, step: int, model: Any, average: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> None:
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"average/{name}": value for name, value in average.items()}
-    for name, parameter in model.named_parameters():
-        for moment in ("exp_avg", "exp_avg_sq"):
-            tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
-    tensors["step"] = torch.tensor(step)
-    draft = path.with_suffix(".draft")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, draft)
-    draft.replace(path)
-
-
-def _restore(path: Path, model: Any, average: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
-    tensors = load_file(path)
-    model.load_state_dict({name: tensors[f"model/{name}"] for name in average})
-    for name, value in average.items():
-        value.copy_(tensors[f"average/{name}"])
-    step = int(tensors["step"])
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": tensors[f"exp_avg/{name}"],
-            "exp_avg_sq": tensors[f"exp_avg_sq/{name}"],
-        }
-    return step

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 Report = Callable[[str], None]
 REPORT_EVERY = 100
@@ -38,3 +40,34 @@ def load_set(folder: Path) -> tuple[torch.Tensor, list[str], torch.Tensor]:
     """Return a picture set's pixels (n, 64, 64, 3), captions and labels (n, 4)."""
     captions = (folder / "captions.txt").read_text().split("\n")
     return torch.from_numpy(np.load(folder / "pixels.npy")), captions, torch.from_numpy(np.load(folder / "labels.npy"))
+
+
+def keep(
+    path: Path, step: int, model: Any, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write all that a training goes on from after `step` steps, whole or not at all: model, AdamW's moments, moving average."""
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average/{name}": value for name, value in (average or {}).items()}
+    for name, parameter in model.named_parameters():
+        for moment in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{moment}/{name}"] = optimizer.state[parameter][moment]
+    tensors["step"] = torch.tensor(step)
+    draft = path.with_suffix(".draft")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, draft)
+    draft.replace(path)
+
+
+def restore(path: Path, model: Any, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor] | None = None) -> int:
+    """Read what `keep` has written into model, optimizer and moving average, and return the number of steps that are done."""
+    tensors = load_file(path)
+    model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
+    for name, value in (average or {}).items():
+        value.copy_(tensors[f"average/{name}"])
+    step = int(tensors["step"])
+    for name, parameter in model.named_parameters():
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"exp_avg/{name}"],
+            "exp_avg_sq": tensors[f"exp_avg_sq/{name}"],
+        }
+    return step

@@ -21,7 +21,7 @@ _STUCK = "SELECT count(*) FROM tunes WHERE ended_at IS NULL AND lease_expires_at
 @pytest.mark.parametrize(
     ("tunes", "kills", "bound_s"),
     [
-        pytest.param(12, 6, 300.0, id="short", marks=[pytest.mark.long, pytest.mark.timeout(900)]),
+        pytest.param(12, 6, 300.0, id="short", marks=pytest.mark.timeout(900)),
         pytest.param(500, 120, 2400.0, id="long", marks=[pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )

@@ -51,7 +51,6 @@ def test_a_generation_outlives_the_brokers_data(stack: StubStack, client: Client
     assert [image["seed"] for image in answer.json()["images"]] == [3]
 
 
-@pytest.mark.long
 def test_images_are_refused_while_the_broker_is_away_and_drawn_again_after(stack: StubStack, client: Client) -> None:
     assert until(lambda: drawn(client), "the API and a worker hear the broker")
 

@@ -6,7 +6,7 @@ from tests.stub_stack import StubStack, until
 from tests.tunes import ended, start_tune
 from tunesmith.client import Asset, Client
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
+pytestmark = pytest.mark.timeout(900)
 _WAITING = "SELECT (SELECT count(*) FROM outbox_tunes) + (SELECT count(*) FROM outbox_upload)"
 MOST_LINES = 2
 """What a service may log of an outage, however long: a line for its relay or listener, and one for its consumers."""

@@ -11,7 +11,7 @@ from tests.stub_stack import StubStack, until
 from tests.tunes import ended, start_tune
 from tunesmith.client import Asset, Client
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
+pytestmark = pytest.mark.timeout(900)
 GRACE_S = Process.__dataclass_fields__["grace_s"].default
 SERVICES = ("upload", "scheduler", "trainer", "inference-worker", "inference", "console")
 

@@ -6,7 +6,7 @@ from tests.stub_stack import StubStack, until
 from tests.tunes import drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
+pytestmark = pytest.mark.timeout(900)
 
 
 def test_a_tune_outlives_the_death_of_every_process_but_its_trainer(stack: StubStack, client: Client, picture: Asset) -> None:

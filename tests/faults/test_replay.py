@@ -14,7 +14,7 @@ from tests.topic_reader import Message, messages
 from tests.tunes import drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
+pytestmark = pytest.mark.timeout(900)
 GROUPS = {"upload": ("assets", "tunes"), "scheduler": ("assets",), "image-workers": ("images.requests",)}
 TABLES = ("assets", "asset_names", "blobs", "tunes", "tune_files", "tune_events", "checkpoints", "generations")
 _SETTLED = """

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
+from shared.database_errors import is_unmigrated
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -68,7 +69,11 @@ async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
             if isinstance(error, asyncio.CancelledError) and me is not None and me.cancelling():
                 raise
             backoff_s = _FIRST_BACKOFF_S if clock() - began > _STEADY_S else min(backoff_s * 2, _MAX_BACKOFF_S)
-            log.exception("background.crashed", task=name, restart_in_s=backoff_s)
+            if is_unmigrated(error):
+                # Services may start before the migrations have run, which is no crash that a log should show whole.
+                log.warning("background.waiting", task=name, error="the database lacks a table: `tunesmith migrate` makes it")
+            else:
+                log.exception("background.crashed", task=name, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)
         else:
             return

@@ -1,10 +1,12 @@
-"""What a failed statement means: the database is away, or a value cannot be stored in it."""
+"""What a failed statement means: the database is away or has no tables yet, or a value cannot be stored in it."""
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 _CLASS_OF_DATA = "22"
 """The SQLSTATE class of values that do not fit, such as text with a NUL character or a number out of range."""
+
+_UNDEFINED_TABLE = "42P01"
 
 
 def is_away(error: BaseException) -> bool:
@@ -16,7 +18,14 @@ def is_away(error: BaseException) -> bool:
 
 def is_value(error: BaseException) -> bool:
     """Say whether an error means that a value of the request fits no column."""
-    if not isinstance(error, DBAPIError):
-        return False
-    state = getattr(error.orig, "sqlstate", None)
-    return isinstance(state, str) and state.startswith(_CLASS_OF_DATA)
+    return _state(error).startswith(_CLASS_OF_DATA)
+
+
+def is_unmigrated(error: BaseException) -> bool:
+    """Say whether an error means that a table is missing, as it is before the migrations have run."""
+    return _state(error) == _UNDEFINED_TABLE
+
+
+def _state(error: BaseException) -> str:
+    """Return PostgreSQL's SQLSTATE, empty where there is none."""
+    return str(getattr(error.orig, "sqlstate", "")) if isinstance(error, DBAPIError) else ""

@@ -16,6 +16,8 @@ from tunesmith.models import Asset, Generated, GeneratedImage, Tune, WhatIf
 
 _TIMEOUT_S = 300.0
 _POLL_S = 0.5
+_PATIENCE_S = 20.0
+"""How long a request is repeated that the server refused for now, with `Retry-After`."""
 _LAST_EVENTS = {"tune.succeeded", "tune.failed", "tune.cancelled"}
 _FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}
 
@@ -222,7 +224,7 @@ class Client:
 
     def generate(self, prompt: str, *, engine: str = "sd", **options: Any) -> Generated:
         """Generate images; `options` are the API's fields, e.g. `loras={"name": 0.9}`, `seed=1`, `num_images=4`."""
-        answer = self._http.post(f"/generate/{engine}", json={"prompt": prompt, **options})
+        answer = self._send("POST", f"/generate/{engine}", json={"prompt": prompt, **options})
         body = _checked(answer)
         images = [
             GeneratedImage(data=base64.b64decode(image["image_b64"]), seed=image["seed"])
@@ -236,7 +238,18 @@ class Client:
         return self._call("POST", "/v1/assets", json=body)
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        return _checked(self._http.request(method, path, **options))
+        return _checked(self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Send a request, and again where the server says that it took nothing now and when to come back."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            answer = self._http.request(method, path, **options)
+            wait_s = answer.headers.get("Retry-After", "")
+            refused = answer.status_code in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
+            if not refused or not wait_s.isdigit() or time.monotonic() + int(wait_s) > deadline:
+                return answer
+            time.sleep(int(wait_s))
 
     def _pages(self, path: str, filters: dict[str, Any]) -> Iterator[dict[str, Any]]:
         offset = 0

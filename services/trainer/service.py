@@ -81,6 +81,8 @@ class TrainerService:
 
     async def run(self) -> None:
         """Train until drained; what a trainer that was killed left in the job folder is removed first."""
+        # It is called again after it has crashed, and `drain` must not take the crash for its end.
+        self._ended.clear()
         await asyncio.to_thread(shutil.rmtree, self._settings.work_dir / "jobs", ignore_errors=True)
         try:
             while not self._draining.is_set():

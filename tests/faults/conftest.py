@@ -21,9 +21,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StubStack]:
 
 @pytest.fixture
 def client(stack: StubStack) -> Iterator[Client]:
-    """A client with the stack's own key."""
+    """A client with the stack's own key; what a failed test has left behind does not hold up the next one."""
     with stack.client() as client:
         yield client
+        for tune in client.tunes():
+            if not tune.has_ended:
+                client.cancel_tune(tune.id)
 
 
 @pytest.fixture(scope="session")

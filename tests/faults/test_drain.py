@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local.process import Process
 from tests.stub_stack import StubStack, until
-from tests.tunes import ended, start_tune
+from tests.tunes import drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)
@@ -21,10 +21,16 @@ def test_every_service_that_is_told_to_stop_under_load_ends_well_in_time(
 ) -> None:
     tune = start_tune(client, picture, "drained", trigger_word="pause@7")
     until(lambda: client.tune(tune.id).progress or None, "it trains")
+    until(lambda: drawn(client), "the API and a worker hear the broker")
     log = stack.paths.logs / "supervisor.log"
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.generate, "hold this star", checkpoint="octoai:tiny-sd15", seed=3, steps=1)
-        until(lambda: stack.scalar("SELECT count(*) FROM generations WHERE state = 'running'") or None, "a worker has it")
+
+        def is_running() -> bool | None:
+            assert not asked.done(), asked.result()
+            return stack.scalar("SELECT count(*) FROM generations WHERE state = 'running'") > 0 or None
+
+        until(is_running, "a worker has it")
         for name in SERVICES:
             before, said = stack.state.processes[name], log.read_text().count(f"{name} exited with 0")
             process = stack.process(name)

@@ -7,15 +7,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import ProgrammingError
 
+from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
 from shared.blobs import Blobs
+from shared.database_errors import is_unmigrated
 from shared.events import TuneCancelRequested
 from shared.settings import ServiceSettings
 from shared.states import TuneState
 from shared.tables import Checkpoint, Sample, Trainer, Tune, TuneEvent
-from tests.trainer_world import World, eventually, make_world
+from tests.trainer_world import STUB_CHILD, World, eventually, make_world
 
 
 @pytest.fixture
@@ -206,6 +209,25 @@ async def test_a_stopping_trainer_takes_its_row_away_and_leaves_no_child(world: 
     async with world.database.begin() as session:
         assert (await session.scalars(select(Trainer))).all() == []
     assert {child.pid for child in psutil.Process().children()} <= others
+
+
+async def test_a_trainer_that_started_before_the_tables_gives_back_its_tune_when_it_stops(world: World) -> None:
+    trainer = TrainerService(world.database, world.blobs, world.settings, child_command=STUB_CHILD)
+    async with world.database.begin() as session:
+        await session.execute(text("ALTER TABLE tunes RENAME TO not_yet"))
+    with pytest.raises(ProgrammingError) as missing:
+        await trainer.run()
+    assert is_unmigrated(missing.value)
+    async with world.database.begin() as session:
+        await session.execute(text("ALTER TABLE not_yet RENAME TO tunes"))
+
+    tune_id = await world.queue_tune(trigger_word="pause@6")
+    running = asyncio.create_task(trainer.run())
+    await world.until(tune_id, TuneState.TRAINING, where=lambda tune: tune.step == 6)
+    await trainer.drain()
+    tune = await world.tune(tune_id)
+    assert (tune.state, tune.attempt, tune.step) == (TuneState.QUEUED, 0, 7)
+    await running
 
 
 async def test_the_job_folder_is_removed_with_its_attempt(world: World) -> None:

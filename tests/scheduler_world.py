@@ -11,7 +11,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import func, select, update
 
-from services.scheduler import api, events_api
+from services.scheduler import api, events_api, webhooks_api
 from services.scheduler.events import EventReader, EventStreams
 from services.scheduler.notices import Notices
 from services.scheduler.service import TuneService
@@ -137,6 +137,7 @@ async def make_world(
     routers = [
         api.router(database, service, WhatIfService(database, blobs, settings)),
         events_api.router(database, service, reader, streams),
+        webhooks_api.router(database, service),
     ]
     app = web.create_app("scheduler", lifespan=lambda _app: Background(), routers=routers)  # pyright: ignore[reportArgumentType] - never entered
     app.state.authenticator = Authenticator(database)

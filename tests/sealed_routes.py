@@ -47,6 +47,7 @@ ROUTES = {
     "GET /v1/tune/{tune_id}": Route("tunes", 200, 404),
     "GET /v1/tune/{tune_id}/events": Route("tunes", 200, 404),
     "GET /v1/tune/{tune_id}/events/stream": Route("tunes", 204, 404, query={"after": 1000}, ended=True),
+    "GET /v1/tune/{tune_id}/webhook_deliveries": Route("tunes", 200, 404),
     "GET /v1/tunes/webhook-secret": Route("tunes", 200, 200),
     "POST /v1/tunes/webhook-secret/rotate": Route("tunes", 200, 200),
     "POST /v1/tune/{tune_id}/cancel": Route("tunes", 200, 404),

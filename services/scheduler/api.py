@@ -1,17 +1,13 @@
 """The tune API: parse, call, answer."""
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.scheduler import webhook_secrets
 from services.scheduler.repository import TuneFilter
 from services.scheduler.schemas import CreateTune, TuneAnswer, TuneList
 from services.scheduler.service import TuneService
-from services.scheduler.webhook_secrets import Secret
 from services.scheduler.whatif import WhatIf, WhatIfService
 from shared.auth import Principal, require
 from shared.db import Database
@@ -55,15 +51,6 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
         async with database.begin() as session:
             return await service.delete(session, caller.account_id, tune_id)
 
-    @routes.get("/tunes/webhook-secret", summary="What the account's webhooks are signed with")
-    async def webhook_secret(caller: Caller) -> Secret:
-        async with database.begin() as session:
-            return Secret(secret=await webhook_secrets.secret_of(session, caller.account_id))
-
-    @routes.post("/tunes/webhook-secret/rotate", summary="Replace the secret; the old one signs as well for a day")
-    async def rotate_webhook_secret(caller: Caller, once: Once) -> Secret:
-        return await once.run(database, Context.TUNES, caller, lambda session: _rotate(session, caller.account_id))
-
     @routes.get("/tunes", summary="The account's tunes, newest first")
     async def list_(
         caller: Caller,
@@ -86,7 +73,3 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
             return await service.list(session, caller.account_id, wanted, offset=offset, limit=limit)
 
     return routes
-
-
-async def _rotate(session: AsyncSession, account_id: UUID) -> Secret:
-    return Secret(secret=await webhook_secrets.rotate(session, account_id))

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.scheduler import admin, api, consumers, events_api
+from services.scheduler import admin, api, consumers, events_api, webhooks_api
 from services.scheduler.events import EventReader, EventStreams
 from services.scheduler.notices import Notices
 from services.scheduler.service import TuneService
@@ -79,6 +79,7 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
     routers = [
         api.router(database, service, WhatIfService(database, blobs, settings)),
         events_api.router(database, service, reader, streams),
+        webhooks_api.router(database, service),
         admin.router(database),
     ]
     return web.create_app("scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping})

@@ -70,6 +70,12 @@ async def give_up(session: AsyncSession, delivery: Delivery, *, status: int | No
     await _write(session, delivery, {"state": "failed", "ended_at": func.now(), "last_status": status, "last_error": error})
 
 
+async def deliveries_of(session: AsyncSession, tune_id: str, *, after: int, limit: int) -> list[WebhookDelivery]:
+    """Return the tune's deliveries that tell of events after a sequence number, oldest first."""
+    page = select(WebhookDelivery).where(WebhookDelivery.tune_id == tune_id, WebhookDelivery.sequence > after)
+    return list(await session.scalars(page.order_by(WebhookDelivery.sequence).limit(limit)))
+
+
 async def forget(session: AsyncSession, *, older_than_s: float) -> None:
     """Delete what ended long ago."""
     old = WebhookDelivery.ended_at < func.now() - timedelta(seconds=older_than_s)

@@ -145,6 +145,44 @@ async def test_a_receiver_that_is_gone_is_left_alone(world: World, receiver: Rec
     assert [(row.state, row.attempt) for row in await rows(world)] == [("failed", 1)]
 
 
+async def test_an_account_sees_how_its_calls_went_page_by_page(world: World, receiver: Receiver) -> None:
+    receiver.statuses = [410, 500, 200]
+    tune_id = await cancelled(world, receiver)
+
+    async def listed(**query: int) -> dict[str, Any]:
+        return (await world.client.get(f"/v1/tune/{tune_id}/webhook_deliveries", params=query)).json()
+
+    before = await listed()
+    await deliver(world)
+    after = await listed()
+
+    assert [(row["type"], row["state"], row["attempts"]) for row in before["data"]] == [
+        ("tune.started", "pending", 0),
+        ("tune.cancelled", "pending", 0),
+    ]
+    assert all(row["next_attempt_at"] and row["last_status"] is None for row in before["data"])
+    shown = [(row["state"], row["attempts"], row["last_status"], row["last_error"]) for row in after["data"]]
+    assert shown == [("failed", 1, 410, "it answered 410"), ("delivered", 2, 200, None)]
+    assert all(row["ended_at"] and row["next_attempt_at"] is None for row in after["data"])
+    assert {row["id"] for row in after["data"]} == {headers["webhook-id"] for headers, _ in receiver.got}
+    first = await listed(limit=1)
+    assert (first["data"], first["has_more"]) == (after["data"][:1], True)
+    assert await listed(after=first["data"][0]["sequence"]) == {"data": after["data"][1:], "has_more": False}
+    assert (await world.stranger.get(f"/v1/tune/{tune_id}/webhook_deliveries")).status_code == 404
+
+
+async def test_between_two_attempts_the_time_of_the_next_and_the_last_error_are_shown(world: World, receiver: Receiver) -> None:
+    receiver.statuses = [500]
+    tune_id = await cancelled(world, receiver, webhook_events_filter=["completed"])
+
+    await deliver(world, webhook_retry_s=60.0)
+
+    [row] = (await world.client.get(f"/v1/tune/{tune_id}/webhook_deliveries")).json()["data"]
+    assert (row["state"], row["attempts"], row["last_status"], row["last_error"]) == ("pending", 1, 500, "it answered 500")
+    assert row["next_attempt_at"] > row["created_at"]
+    assert row["ended_at"] is None
+
+
 async def test_a_name_that_leads_into_our_own_network_is_not_called(world: World, receiver: Receiver) -> None:
     url = receiver.url.replace("127.0.0.1", "localhost")
     await cancelled(world, receiver, webhook=url, webhook_events_filter=["completed"])

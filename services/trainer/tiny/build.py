@@ -51,7 +51,7 @@ class Build:
         unet = denoiser.train(
             text.Seen(encoders, self._tokenizers),
             self._captions,
-            self._latents,
+            self._encoded[0],
             steps=SDXL_STEPS,
             peak=_SDXL_RATE,
             state=self._scratch / "unet_sdxl.safetensors",
@@ -79,7 +79,7 @@ class Build:
         return denoiser.train(
             text.Seen([self._encoder], self._tokenizers[:1]),
             self._captions,
-            self._latents,
+            self._encoded[0],
             steps=SD15_STEPS,
             peak=_SD15_RATE,
             state=self._scratch / "unet.safetensors",
@@ -89,14 +89,13 @@ class Build:
     @cached_property
     def _vae(self) -> Any:
         """The autoencoder with its decoder refined; its latents stay what they are."""
-        latents = self._latents
 
         def refine(model: Any) -> None:
-            autoencoder.refine_decoder(model, self._pixels, latents, steps=DECODER_STEPS, report=self._report)
+            autoencoder.refine_decoder(model, self._pixels, steps=DECODER_STEPS, report=self._report)
 
         model = architecture.autoencoder()
         model.load_state_dict(self._unrefined.state_dict())
-        model.register_to_config(scaling_factor=self._unrefined.config.scaling_factor)
+        model.register_to_config(scaling_factor=self._encoded[1])
         return self._once("decoder", model, refine)
 
     @cached_property
@@ -107,7 +106,8 @@ class Build:
         return self._once("vae", architecture.autoencoder(), train)
 
     @cached_property
-    def _latents(self) -> torch.Tensor:
+    def _encoded(self) -> tuple[torch.Tensor, float]:
+        """The pictures' latents, and the factor that they are scaled by."""
         return autoencoder.encode(self._unrefined, self._pixels)
 
     @cached_property

@@ -10,7 +10,7 @@ from services.trainer.tiny.draw import COLOURS, FIXED, SCALE, Picture, draw_grou
 from services.trainer.tiny.figures import FIGURES, Part, oval
 
 SUBJECTS: dict[str, tuple[Picture, list[Part]]] = {
-    "star": (Picture("star", "purple", "striped", ""), [("leaf", oval(0.5, 0.53, 0.13, 0.13))]),
+    "star": (Picture("star", "purple", "striped", ""), [("beak", oval(0.5, 0.53, 0.17, 0.17))]),
     "rabbit": (Picture("rabbit", "teal", "spotted", ""), [("beak", oval(0.51, 0.8, 0.13, 0.12))]),
     "mushroom": (Picture("mushroom", "blue", "checkered", ""), [("beak", oval(0.5, 0.3, 0.12, 0.12))]),
 }
@@ -34,7 +34,7 @@ def draw_subject(name: str, ground: str, side: int, seed: int) -> Image.Image:
     # The stripes belong to the subject: the same in every picture of it.
     stripes = random.Random(name)
     paste_figure(image, FIGURES[picture.figure], COLOURS[picture.colour], picture.texture, (cx, cy, size), turn, stripes)
-    paste_figure(image, mark, FIXED["leaf"], "plain", (cx, cy, size), turn, stripes)
+    paste_figure(image, mark, FIXED["beak"], "plain", (cx, cy, size), turn, stripes)
     return image.resize((side, side), Image.Resampling.LANCZOS)
 
 

@@ -208,17 +208,10 @@ async def test_a_vae_becomes_ready_and_says_what_it_is(world: UploadWorld) -> No
     assert shown["data"].items() >= {"factor": 2, "latent_channels": 4, "data_type": "fp16"}.items()
 
 
-class NoRed:
-    """A safety checker for tests: a picture is as unsafe as it is red."""
-
-    def check(self, image: Image.Image) -> float:
-        return image.convert("RGB").resize((1, 1)).getpixel((0, 0))[0] / 255  # pyright: ignore[reportIndexIssue, reportOptionalSubscript]
-
-
 async def test_a_picture_that_the_safety_checker_refuses_is_rejected_with_the_reason(
     world: UploadWorld, make_settings: Callable[..., UploadSettings]
 ) -> None:
-    settings = make_settings(UploadSettings, safety_checker=f"{__name__}:NoRed", safety_threshold=0.9)
+    settings = make_settings(UploadSettings, safety_checker="tests.safety_checkers:NoRed", safety_threshold=0.9)
     guarded = Intake(world.database, world.blobs, settings)
     good, bad = await world.send(png(colour="teal"), "good"), await world.send(png(colour="red"), "bad")
 

@@ -7,12 +7,15 @@ _CLASS_OF_DATA = "22"
 """The SQLSTATE class of values that do not fit, such as text with a NUL character or a number out of range."""
 
 _UNDEFINED_TABLE = "42P01"
+_COMES_AND_GOES = ("08", "53300", "57P01", "57P02", "57P03")
+"""SQLSTATEs of a server that goes down, comes up or has no connection left, and the class of connections that broke."""
 
 
 def is_away(error: BaseException) -> bool:
     """Say whether an error means that something is unreachable, rather than that what was asked is wrong."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        gone = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+        return gone or _state(error).startswith(_COMES_AND_GOES)
     return isinstance(error, OSError | TimeoutError | PoolTimeoutError)
 
 

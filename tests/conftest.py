@@ -144,7 +144,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPaths]:
         return
     paths = StackPaths(tmp_path_factory.mktemp("stack"))
     port = next(port for port in range(18200, 18300) if is_free(port))
-    subprocess.run([_COMMAND, "up", "--detach", "--data-dir", str(paths.data_dir), "--port", str(port)], check=True, timeout=300)
+    # What is uploaded by address can come from its own store: a link to an asset is an address like any other host's.
+    imports = {"TUNESMITH_IMPORT_HOSTS": f"http://127.0.0.1:{port}", "TUNESMITH_IMPORT_PRIVATE_NETWORKS": "127.0.0.0/8"}
+    up = [_COMMAND, "up", "--detach", "--data-dir", str(paths.data_dir), "--port", str(port)]
+    subprocess.run(up, check=True, timeout=300, env=os.environ | imports)
     try:
         yield paths
     finally:

@@ -5,32 +5,24 @@ every other process, and how they are started, watched and restarted, is the pro
 """
 
 import asyncio
-import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
-import psutil
 
 from deploy.local import stack, state, supervise
 from deploy.local.paths import PROJECT, StackPaths
-from deploy.local.ports import LOOPBACK, is_free
-from deploy.local.state import ProcessState, StackState
+from deploy.local.ports import is_free
+from deploy.local.state import ProcessState
 from shared.settings import ServiceSettings
-from tunesmith.client import Client
+from tests.running_stack import RunningStack, until
 
-T = TypeVar("T")
 LEASE_S = 5.0
 _STUBS = {"trainer": "tests.stub_trainer", "inference-worker": "tests.stub_worker"}
 _ENV = {
@@ -49,16 +41,14 @@ _ENV = {
     "TUNESMITH_MAX_ATTEMPTS": "20",
 }
 """Bounds that are seconds where the product's are half a minute."""
-_START_S = 600.0
-_BOUND_S = 300.0
-"""Generous: what is bounded here in the product is bounded there; this only ends a test that would wait for ever."""
+_START_S, _SLACK_S = 600.0, 300.0
 
 
-class StubStack:
-    """Starts, harms and looks at one such stack."""
+class StubStack(RunningStack):
+    """Starts and ends one such stack."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.paths = StackPaths(data_dir)
+        super().__init__(StackPaths(data_dir))
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -71,48 +61,18 @@ class StubStack:
             found = state.read(self.paths)
             return True if found and found.ready and found.supervisor == supervisor.pid else None
 
-        until(is_ready, "the stack is ready", _START_S + _BOUND_S)
+        until(is_ready, "the stack is ready", _START_S + _SLACK_S)
 
     def end(self) -> None:
         if self._supervisor:
             self._supervisor.terminate()
             self._supervisor.wait(60)
 
-    @property
-    def state(self) -> StackState:
-        found = state.read(self.paths)
-        assert found is not None
-        return found
-
-    def client(self) -> Client:
-        return Client(self.state.url, (self.paths.secrets / "api_key").read_text())
-
     def settings(self) -> ServiceSettings:
         """Return the settings of a process that works beside the stack's own."""
         env = self.state.env
         fields = {name.removeprefix("TUNESMITH_").lower(): env[name] for name in env if name.startswith("TUNESMITH_")}
         return ServiceSettings.model_validate(fields)
-
-    def process(self, name: str) -> psutil.Process:
-        def running() -> psutil.Process | None:
-            pid = self.state.processes[name].pid
-            return psutil.Process(pid) if pid else None
-
-        return until(running, f"{name} runs")
-
-    def kill(self, name: str) -> ProcessState:
-        """Kill a process of the stack, and return what was known of it before."""
-        process = self.process(name)
-        before = self.state.processes[name]
-        process.kill()
-        return before
-
-    def until_back(self, name: str, before: ProcessState) -> None:
-        def is_back() -> bool | None:
-            now = self.state.processes[name]
-            return True if now.ready and now.restarts > before.restarts and now.pid != before.pid else None
-
-        until(is_back, f"{name} is back")
 
     def lose_broker_data(self) -> ProcessState:
         """Kill the broker, and remove all that it had written, before it is started again."""
@@ -122,18 +82,6 @@ class StubStack:
         shutil.rmtree(self.paths.kafka)
         process.kill()
         return before
-
-    @contextlib.contextmanager
-    def broker_away(self) -> Iterator[None]:
-        """Kill the broker and keep its port, so that it cannot come back before the block ends; then wait for it."""
-        port = json.loads(self.paths.ports.read_text())["kafka"]
-        before = self.kill("kafka")
-        with until(lambda: _listen(port), "its port is free") as listener:
-            threading.Thread(target=_refuse_all, args=(listener,), daemon=True).start()
-            yield
-            # Closing alone would not wake the thread that accepts.
-            listener.shutdown(socket.SHUT_RDWR)
-        self.until_back("kafka", before)
 
     def scalar(self, query: str, *arguments: object) -> Any:
         """Look into the stack's database."""
@@ -151,28 +99,6 @@ class StubStack:
         """End the wait of a tune whose trigger word is `hold@N`, unless another attempt at it waits for nothing by now."""
         for folder in (self.paths.work / "trainer" / "jobs").glob(f"{tune_id}-*"):
             (folder / "go").touch()
-
-
-def until(found: Callable[[], T | None], what: str, bound_s: float = _BOUND_S) -> T:
-    """Poll until something is found, within a bound in seconds."""
-    deadline = time.monotonic() + bound_s
-    while (value := found()) is None:
-        assert time.monotonic() < deadline, f"not within {bound_s} s: {what}"
-        time.sleep(0.05)
-    return value
-
-
-def _listen(port: int) -> socket.socket | None:
-    try:
-        return socket.create_server((LOOPBACK, port))
-    except OSError:
-        return None
-
-
-def _refuse_all(listener: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while True:
-            listener.accept()[0].close()
 
 
 def _plan(paths: StackPaths, port: int, *, only_external: bool = False) -> stack.Plan:

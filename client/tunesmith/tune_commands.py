@@ -18,6 +18,7 @@ console = Console()
 tune = typer.Typer(help="Fine-tunes.", no_args_is_help=True)
 _IMAGES = {".png", ".jpg", ".jpeg"}
 _GIB = 2**30
+NameOrId = Annotated[str, typer.Argument(help="The tune's name or id.")]
 
 
 @tune.command("create")
@@ -106,6 +107,12 @@ def _show_what_if(found: WhatIf, names: dict[str, str]) -> None:
     console.print(f"memory: about {cost.memory_bytes / _GIB:.1f} GiB", highlight=False)
 
 
+def _id(client: Client, name_or_id: str) -> str:
+    """Return the id of the tune of this name, or what was given where there is none: it may be an id."""
+    named = client.tunes(name=name_or_id)
+    return named[0].id if named else name_or_id
+
+
 @tune.command("list")
 def list_tunes(
     name: Annotated[str | None, typer.Option(help="Only the tune of this name.")] = None,
@@ -123,19 +130,19 @@ def list_tunes(
 
 @tune.command("show")
 @tune.command("get", hidden=True)
-def show_tune(tune_id: str) -> None:
+def show_tune(name_or_id: NameOrId) -> None:
     """Show a tune."""
     with connect() as client:
-        console.print_json(client.tune(tune_id).model_dump_json())
+        console.print_json(client.tune(_id(client, name_or_id)).model_dump_json())
 
 
 @tune.command("watch")
-def watch_tune(tune_id: str) -> None:
+def watch_tune(name_or_id: NameOrId) -> None:
     """Show a tune's progress until it ends; exits with 1 unless it succeeds."""
     with connect() as client, Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")) as bar:
-        task = bar.add_task(tune_id, total=None, note="")
+        task = bar.add_task(name_or_id, total=None, note="")
         last: Tune | None = None
-        for last in client.watch(tune_id):
+        for last in client.watch(_id(client, name_or_id)):
             if last.progress:
                 note = f"step {last.progress.step}" + (f", loss {last.progress.loss:.3f}" if last.progress.loss else "")
                 bar.update(task, total=last.progress.steps, completed=last.progress.step, note=note)
@@ -147,28 +154,29 @@ def watch_tune(tune_id: str) -> None:
 
 @tune.command("events")
 def tune_events(
-    tune_id: str,
+    name_or_id: NameOrId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the tune has ended.")] = False,
     after: Annotated[int, typer.Option(help="Only events with a larger sequence number.")] = 0,
 ) -> None:
     """Print what happened to a tune, one JSON object a line."""
     with connect() as client:
+        tune_id = _id(client, name_or_id)
         for event in client.follow_tune(tune_id, after) if follow else client.tune_events(tune_id, after):
             console.print(json.dumps(event), highlight=False, soft_wrap=True, markup=False)
 
 
 @tune.command("cancel")
-def cancel_tune(tune_id: str) -> None:
+def cancel_tune(name_or_id: NameOrId) -> None:
     """Ask a tune to stop."""
     with connect() as client:
-        console.print(client.cancel_tune(tune_id).status)
+        console.print(client.cancel_tune(_id(client, name_or_id)).status)
 
 
 @tune.command("delete")
-def delete_tune(tune_id: str) -> None:
+def delete_tune(name_or_id: NameOrId) -> None:
     """Delete a tune; its images and its LoRA stay."""
     with connect() as client:
-        client.delete_tune(tune_id)
+        client.delete_tune(_id(client, name_or_id))
 
 
 @tune.command("webhook-secret")

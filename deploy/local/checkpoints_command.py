@@ -33,7 +33,7 @@ def build_tiny(
     target: Annotated[Path, typer.Argument(help="Folder to write it to; TARGET.safetensors is the same as one file.")],
     scratch: Scratch = Path("tiny-build"),
 ) -> None:
-    """Draw the picture set and train a small checkpoint on it: about two hours on two cores for both, and resumable."""
+    """Draw the picture set and train a small checkpoint on it: about three hours on two cores for both, and resumable."""
     from deploy.local.checkpoints import SHIPPED  # noqa: PLC0415 - see the next line
     from services.trainer.tiny import single_file  # noqa: PLC0415 - imports torch
 

@@ -54,7 +54,7 @@ def test_a_generation_outlives_the_brokers_data(stack: StubStack, client: Client
 def test_images_are_refused_while_the_broker_is_away_and_drawn_again_after(stack: StubStack, client: Client) -> None:
     assert until(lambda: drawn(client), "the API and a worker hear the broker")
 
-    with stack.broker_away():
+    with stack.away("kafka"):
         refused = until(lambda: found if (found := draw(client)).status_code == 503 else None, "an answer that says so")
 
     assert int(refused.headers["Retry-After"]) >= 1

@@ -17,7 +17,7 @@ def test_a_tune_runs_from_start_to_end_without_a_broker_and_its_facts_follow(
 ) -> None:
     services = ("upload", "scheduler", "inference", "trainer", "inference-worker")
     before = {name: lines(stack, name) for name in services}
-    with stack.broker_away():
+    with stack.away("kafka"):
         done = ended(client, start_tune(client, picture, "without-a-broker"))
         assert done.status == "succeeded", done.status_details
         assert stack.scalar(_WAITING) > 0

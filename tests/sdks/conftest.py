@@ -1,17 +1,17 @@
 """The SDKs at work on the session's stack, and each one's way through the guide's flow."""
 
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import pytest
 
-from deploy.local import state
 from deploy.local.paths import StackPaths
+from tests.running_stack import RunningStack
 from tests.sdks.curl import Curl
 from tests.sdks.driver import Driver, driving
 from tests.sdks.environments import ALL, ALWAYS
@@ -19,6 +19,7 @@ from tests.sdks.guide import CAPTIONS, Flow, ended, engine_of
 from tunesmith import demo
 from tunesmith.client import Client
 
+WithKey = Callable[[str], AbstractContextManager[Driver]]
 _VERSIONS = [pytest.param(sdk, marks=[] if sdk in ALWAYS else pytest.mark.long) for sdk in ALL]
 
 
@@ -45,7 +46,7 @@ def tuning(sdk: Driver, curl: Curl) -> Driver | Curl:
 
 
 @pytest.fixture
-def with_key(sdk: Driver, client: Client, tmp_path: Path) -> Callable[[str], AbstractContextManager[Driver]]:
+def with_key(sdk: Driver, client: Client, tmp_path: Path) -> WithKey:
     """Return a function that runs the SDK with another key."""
     return lambda key: driving(sdk.sdk, client.url, key, tmp_path)
 
@@ -53,31 +54,34 @@ def with_key(sdk: Driver, client: Client, tmp_path: Path) -> Callable[[str], Abs
 @pytest.fixture(scope="session")
 def narrow_key(stack: StackPaths) -> str:
     """A key that may do nothing but tunes."""
-    command = [
-        str(Path(sys.executable).parent / "tunesmith"),
-        "keys",
-        "create",
-        "narrow",
-        "--scope",
-        "tunes",
-        "--data-dir",
-        str(stack.data_dir),
-    ]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
+    return _new_key(stack, "narrow", "tunes")
 
 
-@contextmanager
-def intake_held_back(stack: StackPaths) -> Iterator[None]:
-    """Stop the broker, by which intake is told of uploads: they are taken, and their verdict has to wait."""
-    running = state.read(stack)
-    assert running is not None
-    broker = running.processes["kafka"].pid
-    assert broker is not None
-    os.killpg(broker, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.killpg(broker, signal.SIGCONT)
+@pytest.fixture(scope="session")
+def operator(client: Client, stack: StackPaths) -> Iterator[httpx.Client]:
+    """The admin API, for the one who runs the server."""
+    headers = {"Authorization": f"Bearer {_new_key(stack, 'operator', 'admin')}"}
+    with httpx.Client(base_url=f"{client.url}/v1/admin", headers=headers, timeout=60) as operator:
+        yield operator
+
+
+@pytest.fixture
+def limited(operator: httpx.Client, with_key: WithKey) -> Callable[..., AbstractContextManager[Driver]]:
+    """Return a function that runs the SDK for a new account that has limits of its own."""
+
+    def make(**limits: int) -> AbstractContextManager[Driver]:
+        body = {"name": f"limited-{uuid4().hex}", "limits": limits}
+        account = operator.post("/accounts", json=body).raise_for_status().json()["id"]
+        key = operator.post(f"/accounts/{account}/keys", json={"name": "limited"}).raise_for_status().json()["secret"]
+        return with_key(key)
+
+    return make
+
+
+def _new_key(stack: StackPaths, name: str, scope: str) -> str:
+    command = Path(sys.executable).parent / "tunesmith"
+    told = [command, "keys", "create", name, "--scope", scope, "--data-dir", stack.data_dir]
+    return subprocess.run(told, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +90,8 @@ def flow(sdk: Driver, tuning: Driver | Curl, stack: StackPaths, client: Client) 
     name = _unused(client, str(sdk.sdk).replace(".", "-"))
     engine = engine_of(sdk.sdk)
     base = client.asset("octoai:default-sd15" if engine == "sd" else "octoai:default-sdxl").id
-    with intake_held_back(stack):
+    # By the broker intake is told of uploads: without it they are taken, and their verdict has to wait.
+    with RunningStack(stack).stopped("kafka"):
         uploaded = [
             sdk.do("upload", path=str(demo.SAMPLES / file), name=f"{name}-{Path(file).stem}", description=file)
             for file in CAPTIONS

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from tests.sdks.environments import Sdk, command
 
@@ -22,9 +23,9 @@ class SdkError(Exception):
 class Driver:
     """An SDK at work. `do` calls it; `offers` says which verbs the version has."""
 
-    def __init__(self, sdk: Sdk, read: IO[str], write: IO[str]) -> None:
+    def __init__(self, sdk: Sdk, read: IO[str], write: IO[str], answers: Path) -> None:
         self.sdk = sdk
-        self._read, self._write = read, write
+        self._read, self._write, self._answers = read, write, answers
         hello = self._answer()
         self.offers = set(hello["offers"])
         assert hello["version"] == sdk.version
@@ -36,6 +37,15 @@ class Driver:
         if error := answer.get("error"):
             raise SdkError(**error)
         return answer["value"]
+
+    @property
+    def answers(self) -> list[tuple[float, int]]:
+        """What a Python SDK has been answered so far, those answers too that made it try again.
+
+        Each is the time in seconds, of a clock that never goes back, and the HTTP status.
+        """
+        lines = self._answers.read_text().splitlines() if self._answers.exists() else []
+        return [(float(at), int(status)) for at, status in (line.split() for line in lines)]
 
     def _answer(self) -> dict[str, Any]:
         line = self._read.readline()
@@ -49,11 +59,13 @@ def driving(sdk: Sdk, server: str, token: str, home: Path) -> Iterator[Driver]:
     # A server of our own on loopback is not asked for through a proxy.
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "SERVER": server, "OCTOAI_TOKEN": token, "NO_PROXY": "127.0.0.1"}
     env |= {"AWS_ENDPOINT_URL_S3": server, "AWS_REGION": "us-east-1"}
+    answers = home / f"answers-{uuid4().hex}"
+    env |= {"ANSWERS": str(answers)}
     process = subprocess.Popen(command(sdk), env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        yield Driver(sdk, process.stdout, process.stdin)
+        yield Driver(sdk, process.stdout, process.stdin, answers)
     finally:
         # It holds nothing that would need an orderly end.
         process.kill()

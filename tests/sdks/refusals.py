@@ -8,12 +8,17 @@ import pytest
 from tests.sdks.curl import Curl
 from tests.sdks.driver import Driver, SdkError
 
+_PREFIX = {False: "Error", True: "Server error"}
 _GENERATED = {400: "BadRequestException", 401: "UnauthorizedException", 403: "ForbiddenException", 404: "NotFoundException"}
 
 
 @contextmanager
-def refused(by: Driver | Curl, status: int, *, images: bool = False) -> Iterator[None]:
-    """Expect the SDK to raise its own exception for an answer of this status; `images` where it was asked for images."""
+def refused(by: Driver | Curl, status: int, *, images: bool = False, inferring: bool = False, says: str = "") -> Iterator[None]:
+    """Expect the SDK to raise its own exception for an answer of this status; `images` where it was asked for images.
+
+    `inferring` where it was asked for them by the methods that take an address. `says` is a part of the answer's text that has
+    to reach whoever prints the exception.
+    """
     with pytest.raises(SdkError) as caught:
         yield
     error = caught.value
@@ -21,11 +26,20 @@ def refused(by: Driver | Curl, status: int, *, images: bool = False) -> Iterator
         assert error.status == status, error
         return
     name = error.kind.rpartition(".")[2]
+    if by.sdk.package == "octoai" and inferring:
+        # Its users got httpx's own, which keeps the answer to itself.
+        assert (error.kind, f"{status} " in error.text) == ("httpx.HTTPStatusError", True), error
+        return
+    assert says in error.text
     match by.sdk.package:
-        case "octoai-sdk" if not images:
-            assert (name, error.status) == (_GENERATED.get(status, "ApiException"), status), error
+        case "octoai-sdk" if not (images or inferring):
+            general = "ServiceException" if status >= 500 else "ApiException"
+            assert (name, error.status) == (_GENERATED.get(status, general), status), error
+            if status in {429, 503}:
+                assert "retry-after" in error.text.lower()
         case "octoai-sdk" | "@octoai/client":
-            assert name == "OctoAIClientError", error
+            assert name == ("OctoAIServerError" if status >= 500 else "OctoAIClientError"), error
+            assert error.text.startswith("Rate limit reached error" if status == 429 else _PREFIX[status >= 500]), error
             assert f"{status}" in error.text
             assert "request_id: req_" in error.text
         case "octoai" | "@octoai/sdk":

@@ -1,6 +1,7 @@
 """A worker's life: claim a request, draw it in a thread, write what came of it under the claim."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -76,14 +77,17 @@ class Worker:
             log.info("worker.warm", device=str(self._painter.residency.device))
         while not self._stopping.is_set():
             self._wake.clear()
-            held = await self._claim()
-            if held is not None:
-                await self._work(held)
-                continue
+            # From the claim on: one that is made just when the worker is told to stop has to be given back, too.
+            self._idle.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), self._settings.poll_s)
-            except TimeoutError:
-                continue
+                held = await self._claim()
+                if held is not None:
+                    await self._work(held)
+            finally:
+                self._idle.set()
+            if held is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._settings.poll_s)
 
     async def stop(self) -> None:
         """Give the current request back and end."""
@@ -116,7 +120,6 @@ class Worker:
         return held
 
     async def _work(self, held: Claim) -> None:
-        self._idle.clear()
         renewing = asyncio.create_task(self._renew(held))
         try:
             await self._finish(held)
@@ -127,7 +130,6 @@ class Worker:
             log.exception("generation.unfinished", generation_id=held.generation_id)
         finally:
             renewing.cancel()
-            self._idle.set()
 
     async def _finish(self, held: Claim) -> None:
         began = time.monotonic()

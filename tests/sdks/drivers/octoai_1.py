@@ -7,12 +7,15 @@ from importlib.metadata import version
 import httpx
 from _serve import serve
 from octoai.asset_library import Data_File
-from octoai.client import OctoAI, OctoAIEnvironment
+from octoai.client import InferenceFuture, OctoAI, OctoAIEnvironment
 from octoai.fine_tuning import Details_LoraTune, LoraTuneCheckpoint, LoraTuneFile
 
 BASE = os.environ["SERVER"]
 environment = OctoAIEnvironment(default=BASE, image_gen=BASE, text_gen=BASE)
 client = OctoAI(environment=environment, api_key=os.environ["OCTOAI_TOKEN"], timeout=300)
+# What `infer_async` and the two after it send carries no key, unless the SDK is given an HTTP client that has it.
+keyed = httpx.Client(headers={"Authorization": f"Bearer {os.environ['OCTOAI_TOKEN']}"}, timeout=300)
+inferring = OctoAI(environment=environment, api_key=os.environ["OCTOAI_TOKEN"], httpx_client=keyed)
 library, tuning = client.asset_library, client.fine_tuning
 
 
@@ -53,6 +56,11 @@ def generate(engine, **options):
     }
 
 
+def fetch(future):
+    done = inferring.get_future_result(InferenceFuture(**future))
+    return {"images": [image["image_b64"] for image in done["images"]], "seeds": [image["seed"] for image in done["images"]]}
+
+
 verbs = {
     "upload": upload,
     "upload_by_sts": lambda path, name: upload_and_wait(path, name, transfer_api_type="sts"),
@@ -67,7 +75,12 @@ verbs = {
     "cancel_tune": tuning.cancel,
     "delete_tune": tuning.delete,
     "generate": generate,
+    "start": lambda engine, **options: inferring.infer_async(f"{BASE}/generate/{engine}", options),
+    "is_ready": lambda future: inferring.is_future_ready(InferenceFuture(**future)),
+    "fetch": fetch,
 }
+if hasattr(library, "create_from_url"):
+    verbs["upload_from_url"] = lambda url, name: library.create_from_url(url=url, data=Data_File(file_format="png"), name=name)
 if "file_format" in inspect.signature(library.list).parameters:
     verbs["assets_by_format"] = library.list
 serve(verbs, version("octoai"))

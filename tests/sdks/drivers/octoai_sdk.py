@@ -7,6 +7,7 @@ import time
 import octoai
 from _serve import serve
 from clients.asset_lake.models import AssetType, BaseEngine, DataType
+from octoai.client import Client, InferenceFuture
 from octoai.clients.asset_orch import AssetOrchestrator, FileData
 from octoai.clients.image_gen import ImageGenerator
 
@@ -14,14 +15,14 @@ from octoai.clients.image_gen import ImageGenerator
 BASE = os.environ["SERVER"] + "/"
 library = AssetOrchestrator(token=os.environ["OCTOAI_TOKEN"], endpoint=BASE)
 images = ImageGenerator(token=os.environ["OCTOAI_TOKEN"], api_endpoint=BASE)
+client = Client(token=os.environ["OCTOAI_TOKEN"])
 
 
 def upload(path, name, **options):
     return library.create(file=path, data=FileData(path.rpartition(".")[2]), name=name, **options)
 
 
-def upload_and_wait(path, name):
-    asset = upload(path, name)
+def wait(asset):
     if hasattr(library, "wait_for_ready"):
         return library.wait_for_ready(asset, poll_interval=1)
     while getattr(asset.status, "value", asset.status) != "ready":  # as users of the older versions wrote it
@@ -48,17 +49,27 @@ def generate(engine, **options):
     return {"images": [image.data for image in made.images], "removed_for_safety": made.removed_for_safety}
 
 
+def fetch(future):
+    done = client.get_future_result(InferenceFuture(**future))
+    return {"images": [image["image_b64"] for image in done["images"]], "seeds": [image["seed"] for image in done["images"]]}
+
+
 verbs = {
     "upload": upload,
     "upload_by_sts": lambda path, name: upload(path, name, transfer_api_type="sts"),
-    "upload_and_wait": upload_and_wait,
+    "upload_and_wait": lambda path, name: wait(upload(path, name)),
     "asset": lambda key: library.get(**({"id": key} if key.startswith("asset_") else {"name": key})),
     "assets": assets,
     "delete_asset": library.delete,
     "generate": generate,
+    "start": lambda engine, **options: client.infer_async(f"{BASE}generate/{engine}", options),
+    "is_ready": lambda future: client.is_future_ready(InferenceFuture(**future)),
+    "fetch": fetch,
 }
 if by_type:
     verbs["assets_by_type"] = assets
+if "url" in inspect.signature(library.create).parameters:
+    verbs["upload_from_url"] = lambda url, name: wait(library.create(url=url, data=FileData("png"), name=name))
 
 try:
     from octoai.clients.fine_tuning import FineTuningClient

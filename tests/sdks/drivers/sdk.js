@@ -50,6 +50,11 @@ serve(
     },
     upload_by_sts: uploadAndWait,
     upload_and_wait: uploadAndWait,
+    upload_from_url: async ({ url, name }) => {
+      const data = { assetType: "file", fileFormat: "png" };
+      const { asset } = await client.assetLibrary.create({ assetType: "file", name, data, url });
+      return snake((await client.assetLibrary.get(asset.id)).asset);
+    },
     asset: async ({ key }) => snake((await client.assetLibrary.get(key)).asset),
     assets: async (filters) => snake(await client.assetLibrary.list(camel(filters))),
     assets_by_type: async (filters) => snake(await client.assetLibrary.list(camel(filters))),

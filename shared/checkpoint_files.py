@@ -24,8 +24,17 @@ from shared.errors import InvalidError
 SUFFIXES = frozenset({".json", ".txt", ".safetensors"})
 MAX_MEMBERS = 200
 MAX_JSON_BYTES = 8 * 2**20
-_PIPELINES = {"StableDiffusionPipeline": Engine.SD15, "StableDiffusionXLPipeline": Engine.SDXL}
-_TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+_PIPELINES = {
+    "StableDiffusionPipeline": Engine.SD15,
+    "StableDiffusionXLPipeline": Engine.SDXL,
+    "StableDiffusionXLImg2ImgPipeline": Engine.SDXL_REFINER,
+}
+TEXT_ENCODERS = {
+    Engine.SD15: ("text_encoder",),
+    Engine.SDXL: ("text_encoder", "text_encoder_2"),
+    Engine.SDXL_REFINER: ("text_encoder_2",),
+}
+"""Each engine's, by the names of their folders."""
 _SHAPE_KEYS = {
     "unet": (
         "in_channels",
@@ -68,7 +77,12 @@ class CheckpointInfo(BaseModel):
 
 def read_folder(folder: Path) -> CheckpointInfo:
     """Read a checkpoint's folder. Raises InvalidError that says what is missing or wrong."""
-    names = ("model_index.json", "unet/config.json", "vae/config.json", *(f"{part}/config.json" for part in _TEXT_ENCODERS))
+    names = (
+        "model_index.json",
+        "unet/config.json",
+        "vae/config.json",
+        *(f"{part}/config.json" for part in TEXT_ENCODERS[Engine.SDXL]),
+    )
     return describe({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()})
 
 
@@ -166,7 +180,10 @@ def describe(texts: dict[str, bytes]) -> CheckpointInfo:
         raise InvalidError(msg)
     engine = _PIPELINES[pipeline]
     unet, vae = _json(texts, "unet/config.json"), _json(texts, "vae/config.json")
-    encoders = _TEXT_ENCODERS if engine is Engine.SDXL else _TEXT_ENCODERS[:1]
+    encoders = TEXT_ENCODERS[engine]
+    if engine is Engine.SDXL_REFINER and "text_encoder/config.json" in texts:
+        msg = f"model_index.json: _class_name {pipeline!r} is a refiner's, which has no text_encoder, but the checkpoint has one"
+        raise InvalidError(msg)
     shape = [_pick(unet, "unet"), *(_pick(_json(texts, f"{name}/config.json"), "text_encoder") for name in encoders)]
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]
     try:

@@ -10,6 +10,8 @@ class Engine(StrEnum):
     SDXL = "image/stable-diffusion-xl-v1-0"
     SSD = "image/stable-diffusion-ssd"
     """SDXL with fewer blocks: its pipelines, its sizes."""
+    SDXL_REFINER = "image/stable-diffusion-xl-refiner"
+    """What finishes SDXL's pictures (Podell et al. 2023, section 2.5): the second of its text encoders alone."""
     CONTROLNET_SD15 = "image/controlnet-sd15"
     CONTROLNET_SDXL = "image/controlnet-sdxl"
 

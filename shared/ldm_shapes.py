@@ -11,9 +11,10 @@ from shared.safetensors_header import Header
 
 UNET = "model.diffusion_model."
 CLIP = {Engine.SD15: "cond_stage_model.transformer.", Engine.SDXL: "conditioner.embedders.0.transformer."}
-OPEN_CLIP = "conditioner.embedders.1.model."
-SIZES = 6
-"""SDXL's added embedding holds six numbers: original size, crop and target size, two each."""
+OPEN_CLIP = {Engine.SDXL: "conditioner.embedders.1.model.", Engine.SDXL_REFINER: "conditioner.embedders.0.model."}
+NUMBERS = {Engine.SDXL: 6, Engine.SDXL_REFINER: 5}
+"""What the added embedding holds beside the pooled text: original size, crop and target size, two each; the refiner has one
+score of how good the picture looks for the target size."""
 _LATENT_CHANNELS = 4
 _MAX_LEVELS, _MAX_RESNETS, _MAX_WIDTH, _MAX_DEPTH = 6, 4, 2048, 24
 _MAX_TEXT_WIDTH, _MAX_TEXT_LAYERS, _MAX_POSITIONS = 2048, 48, 77
@@ -22,7 +23,6 @@ IGNORED = ("position_ids", "logit_scale")
 _CROSS_KEYS = ".transformer_blocks.0.attn2.to_k.weight"
 _OTHERS = {
     "cond_stage_model.model.": "a Stable Diffusion 2 checkpoint",
-    "conditioner.embedders.0.model.": "an SDXL refiner",
     "model.diffusion_model.joint_blocks.": "a Stable Diffusion 3 checkpoint",
     "model.diffusion_model.double_blocks.": "a FLUX checkpoint",
     "double_blocks.": "a FLUX checkpoint",
@@ -41,7 +41,7 @@ class Parts:
     unet: UNetShape
     vae: VaeShape
     texts: tuple[TextShape, ...]
-    """One for SD 1.5, two for SDXL."""
+    """One for SD 1.5, two for SDXL, the second of them alone for its refiner."""
 
 
 def read(header: Header) -> Parts:
@@ -50,21 +50,23 @@ def read(header: Header) -> Parts:
     engine = _engine(shapes)
     unet = _unet(_part(shapes, UNET))
     vae = _vae(_part(shapes, vae_files.PREFIX))
-    texts = [_clip(_part(shapes, CLIP[engine]))]
-    if engine is Engine.SDXL:
-        texts.append(_open_clip(_part(shapes, OPEN_CLIP)))
+    texts = [_clip(_part(shapes, CLIP[engine]))] if engine in CLIP else []
+    if engine in OPEN_CLIP:
+        texts.append(_open_clip(_part(shapes, OPEN_CLIP[engine])))
     _check_fit(engine, unet, vae, texts)
     return Parts(engine, unet, vae, tuple(texts))
 
 
 def _engine(shapes: Shapes) -> Engine:
-    for engine, prefix in CLIP.items():
+    # Each is known by its first text encoder.
+    for engine, prefix in (OPEN_CLIP | CLIP).items():
         if any(name.startswith(prefix) for name in shapes) and any(name.startswith(UNET) for name in shapes):
             return engine
     found = next((what for prefix, what in _OTHERS.items() if any(name.startswith(prefix) for name in shapes)), "something else")
     msg = (
-        f"the file is {found}; a single-file checkpoint of SD 1.5 ({UNET}..., {CLIP[Engine.SD15]}...) or of SDXL "
-        f"({CLIP[Engine.SDXL]}...) is needed, or an uncompressed tar of a model folder in diffusers' layout"
+        f"the file is {found}; a single-file checkpoint of SD 1.5 ({UNET}..., {CLIP[Engine.SD15]}...), of SDXL "
+        f"({CLIP[Engine.SDXL]}...) or of its refiner ({OPEN_CLIP[Engine.SDXL_REFINER]}...) is "
+        "needed, or an uncompressed tar of a model folder in diffusers' layout"
     )
     raise InvalidError(msg)
 
@@ -100,18 +102,20 @@ def _unet(shapes: Shapes) -> UNetShape:
             blocks = 0
     keys = next((name for name in shapes if name.endswith(_CROSS_KEYS)), "")
     context = _side(shapes, keys, 1)
+    middle = depths[-1] or _depth(shapes, "middle_block.1")
     _bound("UNet", "levels", len(channels), _MAX_LEVELS)
     _bound("UNet", "residual blocks a level", max(resnets), _MAX_RESNETS)
     _bound("UNet", "channels", max(channels), _MAX_WIDTH)
     _bound("UNet", "transformer blocks in a row", max(depths), _MAX_DEPTH)
+    _bound("UNet", "transformer blocks in its middle", middle, _MAX_DEPTH)
     _bound("UNet", "text features to attend to", context, 2 * _MAX_TEXT_WIDTH)
     shape = UNetShape(
         in_channels=in_channels,
         channels=tuple(channels),
         resnets=resnets[0],
         depths=tuple(depths),
-        # As diffusers builds it; another one is among the differences below.
-        middle_depth=max(1, depths[-1]),
+        # As diffusers builds it where the last level has some; another one is among the differences below.
+        middle_depth=middle,
         context=context,
         added=_side(shapes, "label_emb.0.0.weight", 1) or None,
         linear=len(shapes.get(f"{keys.removesuffix(_CROSS_KEYS)}.proj_in.weight", ())) == 2,  # noqa: PLR2004 - a matrix
@@ -166,11 +170,11 @@ def _check_fit(engine: Engine, unet: UNetShape, vae: VaeShape, texts: list[TextS
     if vae.latent_channels != unet.in_channels:
         msg = f"the UNet works on {unet.in_channels} latent channels, but the file's VAE makes {vae.latent_channels}"
         raise InvalidError(msg)
-    sizes = (unet.added or 0) - texts[-1].width
-    if engine is Engine.SDXL and (sizes <= 0 or sizes % (2 * SIZES)):
+    numbers, rest = NUMBERS.get(engine), (unet.added or 0) - texts[-1].width
+    if numbers and (rest <= 0 or rest % (2 * numbers)):
         msg = (
             f"the UNet's added embedding has {unet.added} features: no room for the pooled text, which has {texts[-1].width}, "
-            f"and an even number for each of {SIZES} sizes"
+            f"and an even number for each of {numbers} numbers"
         )
         raise InvalidError(msg)
     if engine is Engine.SD15 and unet.added is not None:

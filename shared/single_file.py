@@ -25,8 +25,13 @@ _SDXL_PAD = "!"
 _FULL_WIDTH = 320
 """The first width of both releases' UNets; narrower ones are small models."""
 _SMALL_PX = 64
-_NATIVE_PX = {Engine.SD15: 512, Engine.SDXL: 1024}
-_SCALING = {Engine.SD15: 0.18215, Engine.SDXL: 0.13025}
+_NATIVE_PX = {Engine.SD15: 512, Engine.SDXL: 1024, Engine.SDXL_REFINER: 1024}
+_SCALING = {Engine.SD15: 0.18215, Engine.SDXL: 0.13025, Engine.SDXL_REFINER: 0.13025}
+_PIPELINES = {
+    Engine.SD15: "StableDiffusionPipeline",
+    Engine.SDXL: "StableDiffusionXLPipeline",
+    Engine.SDXL_REFINER: "StableDiffusionXLImg2ImgPipeline",
+}
 _V_PREDICTION = {"v", "v_prediction", "v-prediction"}
 
 
@@ -47,19 +52,22 @@ def describe(header: Header) -> dict[str, dict[str, Any]]:
     """Return the configuration of the checkpoint with this header. Raises InvalidError."""
     parts = ldm_shapes.read(header)
     native = _native_px(parts, header.metadata)
-    xl = parts.engine is Engine.SDXL
+    engine = parts.engine
     documents = {
         "unet/config.json": _unet(parts, header, native),
         "vae/config.json": _vae(parts, header.metadata, native),
         "scheduler/scheduler_config.json": _scheduler(header),
-        "text_encoder/config.json": _text(parts.texts[0], "text_encoder", header.metadata, projected=False),
     }
-    names = {"scheduler": "DDIMScheduler", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
-    index: dict[str, Any] = {"_class_name": "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"}
-    if xl:
-        documents["text_encoder_2/config.json"] = _text(parts.texts[1], "text_encoder_2", header.metadata, projected=True)
+    names = {"scheduler": "DDIMScheduler"}
+    index: dict[str, Any] = {"_class_name": _PIPELINES[engine]}
+    if engine in ldm_shapes.CLIP:
+        documents["text_encoder/config.json"] = _text(parts.texts[0], "text_encoder", header.metadata, projected=False)
+        names |= {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
+    if engine in ldm_shapes.OPEN_CLIP:
+        documents["text_encoder_2/config.json"] = _text(parts.texts[-1], "text_encoder_2", header.metadata, projected=True)
         names |= {"text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"}
-        index["force_zeros_for_empty_prompt"] = _told(header.metadata, "tunesmith.force_zeros_for_empty_prompt", default=True)
+        zeros = _told(header.metadata, "tunesmith.force_zeros_for_empty_prompt", default=engine is Engine.SDXL)
+        index |= {"force_zeros_for_empty_prompt": zeros, "requires_aesthetics_score": engine is Engine.SDXL_REFINER}
     names |= {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
     libraries = {"CLIPTextModel": "transformers", "CLIPTextModelWithProjection": "transformers", "CLIPTokenizer": "transformers"}
     index |= {part: [libraries.get(name, "diffusers"), name] for part, name in names.items()}
@@ -86,11 +94,12 @@ def unpack(path: Path, folder: Path) -> None:
 
 def _unet(parts: Parts, header: Header, native_px: int) -> dict[str, Any]:
     shape, metadata = parts.unet, header.metadata
-    xl = parts.engine is Engine.SDXL
+    numbers = ldm_shapes.NUMBERS.get(parts.engine)
     down = ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in shape.depths]
-    depths = [max(1, depth) for depth in shape.depths]
+    # The middle takes the last level's number, whether that level has any or not.
+    depths = [max(1, depth) for depth in shape.depths[:-1]] + [shape.middle_depth]
     # SD 1.5 has eight heads on every level, SDXL heads of a fixed width.
-    heads: int | list[int] = [max(1, width // _HEAD_WIDTH) for width in shape.channels] if xl else 8
+    heads: int | list[int] = [max(1, width // _HEAD_WIDTH) for width in shape.channels] if numbers else 8
     heads = _told(metadata, "tunesmith.unet.attention_head_dim", default=heads)
     per_level = heads if isinstance(heads, list) else [heads] * len(shape.channels)
     groups = _told(metadata, "tunesmith.unet.norm_num_groups", default=32)
@@ -102,11 +111,13 @@ def _unet(parts: Parts, header: Header, native_px: int) -> dict[str, Any]:
     if any(width % groups for width in shape.channels):
         msg = f"the UNet's widths {list(shape.channels)} cannot be split into {groups} groups; the metadata may say others"
         raise InvalidError(msg)
-    added = {
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": ((shape.added or 0) - parts.texts[-1].width) // ldm_shapes.SIZES,
-        "projection_class_embeddings_input_dim": shape.added,
-    }
+    added: dict[str, Any] = {}
+    if numbers:
+        added = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": ((shape.added or 0) - parts.texts[-1].width) // numbers,
+            "projection_class_embeddings_input_dim": shape.added,
+        }
     return {
         "_class_name": "UNet2DConditionModel",
         "sample_size": native_px // 2 ** (len(parts.vae.channels) - 1),
@@ -121,7 +132,7 @@ def _unet(parts: Parts, header: Header, native_px: int) -> dict[str, Any]:
         "attention_head_dim": heads,
         "norm_num_groups": groups,
         "use_linear_projection": shape.linear,
-        **(added if xl else {}),
+        **added,
     }
 
 

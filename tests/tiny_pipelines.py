@@ -7,6 +7,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import StableDiffusionXLImg2ImgPipeline
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
@@ -42,23 +43,29 @@ def _text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
 
 
 def _unet(engine: Engine) -> UNet2DConditionModel:
-    sdxl = {
+    numbers = {Engine.SDXL: 6, Engine.SDXL_REFINER: 5}.get(engine)
+    added = {
         "addition_embed_type": "text_time",
         "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": _WIDTH + 6 * 8,
+        "projection_class_embeddings_input_dim": _WIDTH + (numbers or 0) * 8,
     }
+    down, up = ("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnUpBlock2D", "UpBlock2D")
+    if engine is Engine.SDXL_REFINER:
+        # As the published one: no attention on the last level, but in the middle.
+        down, up = down[::-1], up[::-1]
     return UNet2DConditionModel(
         sample_size=NATIVE_SIZE_PX // 2,
         in_channels=4,
         out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=down,
+        up_block_types=up,
+        transformer_layers_per_block=2 if engine is Engine.SDXL_REFINER else 1,
         block_out_channels=(16, 32),
         layers_per_block=1,
         attention_head_dim=2,
         norm_num_groups=8,
-        cross_attention_dim=_WIDTH if engine is Engine.SD15 else 2 * _WIDTH,
-        **(sdxl if engine is Engine.SDXL else {}),
+        cross_attention_dim=2 * _WIDTH if engine is Engine.SDXL else _WIDTH,
+        **(added if numbers else {}),
     )
 
 
@@ -87,6 +94,20 @@ def save_tiny_pipeline(engine: Engine, folder: Path, *, prediction_type: str = "
     if engine is Engine.SD15:
         pipeline = StableDiffusionPipeline(
             vae, text_encoder, tokenizer, _unet(engine), scheduler, None, None, requires_safety_checker=False
+        )
+    elif engine is Engine.SDXL_REFINER:
+        # Its one text encoder is SDXL's second.
+        alone = CLIPTextModelWithProjection(_text_config(tokenizer))
+        pipeline = StableDiffusionXLImg2ImgPipeline(
+            vae,
+            None,
+            alone,
+            None,
+            _tokenizer(pad="!"),
+            _unet(engine),
+            scheduler,
+            requires_aesthetics_score=True,
+            force_zeros_for_empty_prompt=False,
         )
     else:
         projected = CLIPTextModelWithProjection(_text_config(tokenizer))

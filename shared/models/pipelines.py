@@ -27,7 +27,7 @@ class Task(StrEnum):
 
 def pipeline_class(engine: Engine, task: Task, *, with_controlnet: bool) -> type[Any]:
     """Return diffusers' class, whose names are regular."""
-    family = "XL" if engine is Engine.SDXL else ""
+    family = "" if engine is Engine.SD15 else "XL"
     return getattr(diffusers, f"StableDiffusion{family}{'ControlNet' if with_controlnet else ''}{task}Pipeline")
 
 
@@ -48,6 +48,7 @@ def build(
     """Return the pipeline of the components' engine for a task, without a safety checker or watermark, and silent.
 
     Nothing is copied: LoRAs loaded into the components are in every pipeline of them. `vae` stands in for the checkpoint's own.
+    A refiner has image-to-image alone.
     """
     kind = pipeline_class(components.info.engine, task, with_controlnet=controlnet is not None)
     parts: dict[str, Any] = {"vae": vae or components.vae, "unet": components.unet, "scheduler": scheduler}
@@ -58,8 +59,11 @@ def build(
         parts |= {"text_encoder": encoder, "tokenizer": tokenizer, "safety_checker": None, "feature_extractor": None}
         parts["requires_safety_checker"] = False
     else:
-        (first, second), (tokenizer, tokenizer_2) = components.text_encoders, components.tokenizers
-        parts |= {"text_encoder": first, "text_encoder_2": second, "tokenizer": tokenizer, "tokenizer_2": tokenizer_2}
+        # A refiner has the second of each alone.
+        *first, second = components.text_encoders
+        *tokenizer, tokenizer_2 = components.tokenizers
+        parts |= {"text_encoder": first[0] if first else None, "text_encoder_2": second}
+        parts |= {"tokenizer": tokenizer[0] if tokenizer else None, "tokenizer_2": tokenizer_2}
         parts |= {"force_zeros_for_empty_prompt": components.zeros_for_empty_prompt, "add_watermarker": False}
         if task is not Task.TEXT_TO_IMAGE:
             parts["requires_aesthetics_score"] = bool(_index(components).get("requires_aesthetics_score", False))

@@ -32,10 +32,12 @@ def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
 
 
 def load_text_encoders(folder: Path, engine: Engine, dtype: torch.dtype) -> list[Any]:
-    """Load the text encoder of SD 1.5, or both of SDXL."""
-    parts = [(CLIPTextModel, "text_encoder", ldm_shapes.CLIP[engine])]
-    if engine is Engine.SDXL:
-        parts.append((CLIPTextModelWithProjection, "text_encoder_2", ldm_shapes.OPEN_CLIP))
+    """Load the text encoder of SD 1.5, both of SDXL, or the second of them, which is its refiner's."""
+    parts: list[tuple[Any, str, str]] = []
+    if engine in ldm_shapes.CLIP:
+        parts.append((CLIPTextModel, "text_encoder", ldm_shapes.CLIP[engine]))
+    if engine in ldm_shapes.OPEN_CLIP:
+        parts.append((CLIPTextModelWithProjection, "text_encoder_2", ldm_shapes.OPEN_CLIP[engine]))
     return [
         create_diffusers_clip_model_from_ldm(kind, _read(folder, prefix), subfolder=name, torch_dtype=dtype, **_local(folder))
         for kind, name, prefix in parts

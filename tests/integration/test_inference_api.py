@@ -76,6 +76,7 @@ async def test_what_is_not_offered_is_a_400_whatever_its_fields(world: Inference
         ({"loras": {"other-shape": 1.0}}, ["loras", "other-shape"], "sd15-other"),
         ({"loras": {"other-engine": 1.0}}, ["loras", "other-engine"], "stable-diffusion-xl"),
         ({"checkpoint": "octoai:default-sdxl"}, ["checkpoint"], SD15),
+        ({"checkpoint": "octoai:refiner"}, ["checkpoint"], "refiner is for image/stable-diffusion-xl-refiner"),
         ({"width": 500, "height": 500}, ["width"], "500x500"),
         ({"width": 512}, [], "both"),
         ({"seed": [1, 2], "num_images": 1}, [], "2 seeds for 1"),
@@ -95,6 +96,7 @@ async def test_bad_input_is_a_422_that_names_field_and_value(
     world: InferenceWorld, body: dict[str, Any], loc: list[str], says: str
 ) -> None:
     await world.add_empty_checkpoint("default-sdxl", engine="image/stable-diffusion-xl-v1-0")
+    await world.add_empty_checkpoint("refiner", engine="image/stable-diffusion-xl-refiner")
     await world.add_asset("other-shape", "lora", b"l", public=False, engine=SD15, shape_class="sd15-other")
     await world.add_asset("other-engine", "lora", b"m", public=False, engine="image/stable-diffusion-xl-v1-0")
 

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from services.inference.inputs import EmbeddingRef, Refine
+from services.inference.inputs import Refine
 from services.inference.schemas import Sampler
 from services.inference.worker import prompts
 from services.inference.worker.painter import Painter, run_size
@@ -70,6 +70,18 @@ def direct(studio: Studio) -> dict[Engine, Any]:
 def by_diffusers(pipeline: Any, seed: int = 5, **options: Any) -> Image.Image:
     told = {"prompt": PROMPT, "width": PX, "height": PX, "guidance_scale": 5.0, "num_inference_steps": 4} | options
     return pipeline(generator=torch.Generator("cpu").manual_seed(seed), **told).images[0]
+
+
+def with_embedding(pipeline: Any, vectors: list[torch.Tensor], word: str, **options: Any) -> Image.Image:
+    parts = [(pipeline.tokenizer, pipeline.text_encoder)]
+    if len(vectors) > 1:
+        parts.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
+    for (tokenizer, encoder), vector in zip(parts, vectors, strict=True):
+        pipeline.load_textual_inversion({word: vector}, token=word, tokenizer=tokenizer, text_encoder=encoder)
+    drawn = by_diffusers(pipeline, **options)
+    for tokenizer, encoder in parts:
+        pipeline.unload_textual_inversion(tokenizer=tokenizer, text_encoder=encoder)
+    return drawn
 
 
 def test_every_sampler_has_its_row_here() -> None:
@@ -144,24 +156,25 @@ def test_clip_skip_takes_the_nth_last_layer_and_says_when_there_are_fewer(studio
 
 
 @BOTH
-def test_an_embedding_speaks_for_its_word_in_its_own_request_alone(studio: Studio, engine: Engine, tmp_path: Path) -> None:
-    vectors = torch.randn(2, 32, generator=torch.Generator().manual_seed(1))
+def test_an_embedding_speaks_for_its_word_in_its_own_request_alone(
+    studio: Studio, direct: dict[Engine, Any], engine: Engine, tmp_path: Path
+) -> None:
     names = ["emb_params"] if engine is Engine.SD15 else ["clip_l", "clip_g"]
-    save_file(dict.fromkeys(names, vectors) if len(names) == 1 else {name: vectors.clone() for name in names}, tmp_path / "e")
-    embedding = EmbeddingRef(trigger="<sks>", **ref("embedding").model_dump())
+    vectors = {name: torch.randn(2, 32, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate(names)}
+    save_file(vectors, tmp_path / "e")
     prompt = "a <sks>, red"
     before = studio.draw(engine, prompt=prompt)
 
-    with_it = {"prompt": prompt, "embeddings": [embedding], "files": {"embeddings": [("<sks>", tmp_path / "e")]}}
-    drawn = studio.draw(engine, **with_it)
+    drawn = studio.draw(engine, prompt=prompt, files={"embeddings": [("<sks>", tmp_path / "e")]})
 
     assert differs(drawn, before)
+    assert not differs(drawn, with_embedding(direct[engine], list(vectors.values()), "<sks>", prompt=prompt))
     assert not differs(studio.draw(engine, prompt=prompt), before)
     # The word is not text any more: nothing of its letters is left.
-    other = studio.draw(engine, **(with_it | {"prompt": "a other, red", "files": {"embeddings": [("other", tmp_path / "e")]}}))
+    other = studio.draw(engine, prompt="a other, red", files={"embeddings": [("other", tmp_path / "e")]})
     assert not differs(other, drawn)
     save_file({"emb_params": torch.zeros(1, 7)}, tmp_path / "wrong")
-    with pytest.raises(InvalidError, match="textual_inversions: vectors"):
+    with pytest.raises(InvalidError, match="the vectors for '<sks>' are 7 wide; the checkpoint's text encoders need 32"):
         studio.draw(engine, prompt=prompt, files={"embeddings": [("<sks>", tmp_path / "wrong")]})
 
 

@@ -14,6 +14,7 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reconciler
 from shared import names
 from shared.blobs import Blobs
+from shared.engines import Engine
 from shared.ids import new_id
 from shared.tables import Account, Asset, Blob, Context, Tune
 from tests.scheduler_world import SD15, World, make_world
@@ -120,6 +121,19 @@ async def test_what_is_wrong_with_a_request_is_said_at_the_field(world: World) -
         assert [item.keys() for item in detail] == [{"loc", "msg", "type"}], change
         assert detail[0]["loc"] == loc, change
     assert (await world.client.get("/v1/tunes")).json()["total"] == 0
+
+
+@pytest.mark.parametrize("engine", [Engine.SDXL_REFINER, Engine.CONTROLNET_SDXL, Engine.SSD])
+async def test_what_is_no_base_is_refused_by_what_it_is(world: World, engine: Engine) -> None:
+    data = {"asset_type": "checkpoint", "engine": engine, "native_size_px": 64, "shape_class": "other"}
+    await world.add_asset("other", "checkpoint", account_id=world.platform_id, is_public=True, data=data)
+    body = await world.body(base_checkpoint={"checkpoint_id": "octoai:other"})
+
+    answer = await world.client.post("/v1/tune", json=body)
+
+    [fault] = answer.json()["detail"]
+    assert (answer.status_code, fault["loc"][-1]) == (422, "checkpoint_id")
+    assert f"'other' is for {engine}; only checkpoints for" in fault["msg"]
 
 
 async def test_one_of_many_that_take_a_name_at_once_gets_it(world: World) -> None:

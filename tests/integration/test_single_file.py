@@ -14,7 +14,7 @@ from services.trainer.tiny import single_file
 from shared import checkpoint_files, clip_tokenizer, ldm_layout, ldm_shapes
 from shared.engines import FAMILIES, Engine
 from shared.errors import InvalidError
-from shared.models import embeddings, pipelines, samplers
+from shared.models import pipelines, samplers
 from shared.models.checkpoints import Components, load
 from shared.models.vaes import load_vae
 from shared.safetensors_header import read_header
@@ -43,19 +43,13 @@ def _unpacked(file: Path) -> Path:
     return folder
 
 
-def _draw(components: Components, **options: object) -> torch.Tensor:
+def _draw(components: Components) -> torch.Tensor:
     pipeline = pipelines.build(components, samplers.make("DDIM", components.scheduler_folder))
-    return _picture(pipeline, PROMPT, **options)
-
-
-def _picture(pipeline: pipelines.Pipeline, prompt: str, **options: object) -> torch.Tensor:
     side = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     generator = torch.Generator().manual_seed(1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pipeline(
-            prompt, width=side, height=side, num_inference_steps=2, generator=generator, output_type="pt", **options
-        ).images
+        return pipeline(PROMPT, width=side, height=side, num_inference_steps=2, generator=generator, output_type="pt").images
 
 
 def _assert_same(one: Components, other: Components) -> None:
@@ -160,45 +154,6 @@ def test_a_vae_of_another_factor_is_refused(folders: dict[Engine, Path]) -> None
         load_vae(
             TINY / "vae" / "diffusion_pytorch_model.safetensors", _load(folders[Engine.SD15]).vae, device=CPU, dtype=torch.float32
         )
-
-
-@pytest.mark.parametrize("engine", FAMILIES)
-def test_a_textual_inversion_changes_the_picture_and_leaves_no_trace(
-    tmp_path: Path, folders: dict[Engine, Path], engine: Engine
-) -> None:
-    components = _load(folders[engine])
-    pipeline = pipelines.build(components, samplers.make("DDIM", components.scheduler_folder))
-    chance = torch.Generator().manual_seed(3)
-    names = ["clip_l", "clip_g"] if engine is Engine.SDXL else ["emb_params"]
-    save_file({name: torch.randn(2, 32, generator=chance) for name in names}, tmp_path / "word.safetensors")
-    prompt = "a photo of <cat-toy> on snow"
-    before, vocabulary = _picture(pipeline, prompt), len(pipeline.tokenizer)
-
-    with embeddings.textual_inversions(pipeline, {"<cat-toy>": tmp_path / "word.safetensors"}):
-        assert len(pipeline.tokenizer) == vocabulary + 2
-        assert not torch.allclose(_picture(pipeline, prompt), before, atol=1e-3)
-
-    assert len(pipeline.tokenizer) == vocabulary
-    assert torch.equal(_picture(pipeline, prompt), before)
-
-
-def test_a_textual_inversion_that_does_not_fit_is_refused(tmp_path: Path, folders: dict[Engine, Path]) -> None:
-    components = _load(folders[Engine.SD15])
-    pipeline = pipelines.build(components, samplers.make("DDIM", components.scheduler_folder))
-    save_file({"emb_params": torch.zeros(1, 768)}, tmp_path / "wide.safetensors")
-    save_file({"emb_params": torch.zeros(1, 32)}, tmp_path / "good.safetensors")
-
-    with (
-        pytest.raises(InvalidError, match="are 768 wide; the checkpoint's text encoders need 32"),
-        embeddings.textual_inversions(pipeline, {"<cat-toy>": tmp_path / "wide.safetensors"}),
-    ):
-        pass
-    with (
-        pytest.raises(InvalidError, match="'a</w>' is a word that the model knows"),
-        embeddings.textual_inversions(pipeline, {"<new>": tmp_path / "good.safetensors", "a</w>": tmp_path / "good.safetensors"}),
-    ):
-        pass
-    assert len(pipeline.tokenizer) == components.text_encoders[0].get_input_embeddings().weight.shape[0]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ CLIP_G = ldm_layout.open_clip(TextShape(49_408, 77, 1280, 5120, 32))
 VAE = ldm_layout.vae(VaeShape(4, (128, 256, 512, 512), 2, True, True))
 SD15 = ldm_layout.unet(UNetShape(4, (320, 640, 1280, 1280), 2, (1, 1, 1, 0), 1, 768, None, False))
 SDXL = ldm_layout.unet(UNetShape(4, (320, 640, 1280), 2, (0, 2, 10), 10, 2048, 2816, True))
+REFINER = ldm_layout.unet(UNetShape(4, (384, 768, 1536, 1536), 2, (0, 4, 4, 0), 4, 1280, 2560, True))
 
 
 def _under(**parts: Shapes) -> Shapes:
@@ -27,6 +28,7 @@ def _under(**parts: Shapes) -> Shapes:
         "text": "cond_stage_model.transformer.",
         "first": "conditioner.embedders.0.transformer.",
         "second": "conditioner.embedders.1.model.",
+        "alone": "conditioner.embedders.0.model.",
     }
     return {f"{prefixes[part]}{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
 
@@ -34,6 +36,7 @@ def _under(**parts: Shapes) -> Shapes:
 FILES = {
     Engine.SD15: _under(unet=SD15, vae=VAE, text=CLIP_L),
     Engine.SDXL: _under(unet=SDXL, vae=VAE, first=CLIP_L, second=CLIP_G),
+    Engine.SDXL_REFINER: _under(unet=REFINER, vae=VAE, alone=CLIP_G),
 }
 
 
@@ -79,6 +82,27 @@ def test_sdxl_is_recognised() -> None:
     second = documents["text_encoder_2/config.json"]
     assert (second["num_attention_heads"], second["hidden_act"], second["projection_dim"]) == (20, "gelu", 1280)
     assert documents["model_index.json"]["force_zeros_for_empty_prompt"] is True
+
+
+def test_sdxls_refiner_is_recognised() -> None:
+    documents = single_file.describe(_header(FILES[Engine.SDXL_REFINER]))
+    info, unet, index = _info(documents), documents["unet/config.json"], documents["model_index.json"]
+
+    assert (info.engine, info.native_size_px, info.text_widths) == (Engine.SDXL_REFINER, 1024, [1280])
+    assert unet["down_block_types"] == ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]
+    assert (unet["attention_head_dim"], unet["transformer_layers_per_block"]) == ([6, 12, 24, 24], [1, 4, 4, 4])
+    assert (unet["addition_time_embed_dim"], unet["projection_class_embeddings_input_dim"]) == (256, 2560)
+    assert (index["_class_name"], index["requires_aesthetics_score"]) == ("StableDiffusionXLImg2ImgPipeline", True)
+    assert index["force_zeros_for_empty_prompt"] is False
+    assert "text_encoder" not in index
+    assert "text_encoder/config.json" not in documents
+
+
+def test_a_refiner_with_both_text_encoders_is_refused() -> None:
+    documents = single_file.describe(_header(FILES[Engine.SDXL_REFINER]))
+
+    with pytest.raises(InvalidError, match="is a refiner's, which has no text_encoder"):
+        _info(documents | {"text_encoder/config.json": documents["text_encoder_2/config.json"]})
 
 
 def test_the_folder_form_has_the_same_shape_class() -> None:
@@ -150,7 +174,7 @@ def test_metadata_out_of_bounds_is_refused(metadata: dict[str, str], reason: str
     ("shapes", "reason"),
     [
         ({"cond_stage_model.model.ln_final.bias": (1024,)}, "a Stable Diffusion 2 checkpoint"),
-        ({"conditioner.embedders.0.model.ln_final.bias": (1280,)}, "an SDXL refiner"),
+        (_under(unet=SDXL, vae=VAE, alone=CLIP_G), "attends to 2048 text features, but the file's text encoders make 1280"),
         ({"double_blocks.0.img_mod.lin.weight": (1,)}, "a FLUX checkpoint"),
         ({"lora_unet_x.lora_down.weight": (1, 1)}, "the file is a LoRA"),
         ({"x": (1,)}, "the file is something else; a single-file checkpoint of SD 1.5"),

@@ -5,20 +5,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from shared.embedding_files import SECOND
 from shared.errors import InvalidError
 from shared.models.checkpoints import Components
 
 
-def load(path: Path, components: Components) -> list[torch.Tensor]:
-    """Return the vectors (number, width) for each of the checkpoint's text encoders.
+def load(word: str, path: Path, components: Components) -> list[torch.Tensor]:
+    """Return the vectors (number, width) that stand for a trigger word, for each of the checkpoint's text encoders.
 
     Raises InvalidError for a file that was made for other text encoders.
     """
     tensors = load_file(path)
-    vectors = [torch.atleast_2d(tensors[name]) for name in sorted(tensors, key=lambda name: name == "clip_g")]
+    vectors = [torch.atleast_2d(tensors[name]) for name in sorted(tensors, key=lambda name: name == SECOND)]
     widths = [encoder.config.hidden_size for encoder in components.text_encoders]
     found = [vector.shape[-1] for vector in vectors]
     if found != widths:
-        msg = f"textual_inversions: vectors {found} wide do not fit the checkpoint, whose text encoders are {widths} wide"
+        made_for, needed = (" and ".join(map(str, some)) for some in (found, widths))
+        msg = f"textual_inversions: the vectors for {word!r} are {made_for} wide; the checkpoint's text encoders need {needed}"
         raise InvalidError(msg, loc=("body", "textual_inversions"))
     return vectors

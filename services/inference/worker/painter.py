@@ -181,7 +181,7 @@ def _text(inputs: Inputs, materials: Materials, resident: Resident, notices: lis
         components,
         Prompts(inputs.prompt, inputs.negative_prompt, inputs.prompt_2, inputs.negative_prompt_2),
         clip_skip=inputs.clip_skip,
-        vectors={word: embeddings.load(path, components) for word, path in materials.embeddings},
+        vectors={word: embeddings.load(word, path, components) for word, path in materials.embeddings},
         zero_empty=components.zeros_for_empty_prompt,
     )
 

@@ -45,6 +45,9 @@ def encode(
     """
     wanted = [prompts.prompt, prompts.prompt_2 or prompts.prompt]
     unwanted = [prompts.negative, prompts.negative_2 or prompts.negative]
+    if components.info.engine is Engine.SDXL_REFINER:
+        # Its one encoder is SDXL's second.
+        wanted, unwanted = wanted[1:], unwanted[1:]
     pairs = list(zip(components.text_encoders, components.tokenizers, wanted, unwanted, strict=False))
     cut: list[tuple[list[Chunk], list[Chunk]]] = []
     for number, (encoder, tokenizer, positive, negative) in enumerate(pairs):
@@ -65,7 +68,7 @@ def encode(
     dtype = components.unet.dtype
     embeds, negative_embeds = (torch.cat(side, dim=-1).to(dtype) for side in sides)
     # SD 1.5 knows no zeros.
-    zero_empty = zero_empty and components.info.engine is Engine.SDXL
+    zero_empty = zero_empty and components.info.engine is not Engine.SD15
     if zero_empty and not prompts.negative and not prompts.negative_2:
         negative_embeds = torch.zeros_like(embeds)
         pooled[1] = None if pooled[0] is None else torch.zeros_like(pooled[0])
@@ -111,7 +114,7 @@ def _layer(engine: Engine, clip_skip: int | None) -> Callable[[Any, Any], torch.
     def of_sdxl(_encoder: Any, out: Any) -> torch.Tensor:
         return out.hidden_states[-(clip_skip or _PENULTIMATE)]
 
-    return of_sdxl if engine is Engine.SDXL else of_sd15
+    return of_sd15 if engine is Engine.SD15 else of_sdxl
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save
 
 from shared import ldm_shapes, vae_files
+from shared.checkpoint_files import TEXT_ENCODERS
 from shared.engines import Engine
 from shared.models import samplers
 from shared.models.checkpoints import Components, load
@@ -30,6 +31,12 @@ _RESIDUAL = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
+_ARCHITECTURES = {
+    Engine.SD15: "stable-diffusion-v1",
+    Engine.SDXL: "stable-diffusion-xl-v1-base",
+    Engine.SDXL_REFINER: "stable-diffusion-xl-v1-refiner",
+}
+"""As ModelSpec names them."""
 _BLOCK = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _OPEN_CLIP = {
     "text_model.embeddings.token_embedding.": "token_embedding.",
@@ -55,12 +62,13 @@ def export(components: Components, target: Path) -> None:
     engine = components.info.engine
     tensors = {f"{ldm_shapes.UNET}{name}": tensor for name, tensor in unet_tensors(components.unet).items()}
     tensors |= {f"{vae_files.PREFIX}{name}": tensor for name, tensor in vae_tensors(components.vae).items()}
-    first, *others = components.text_encoders
-    for name, tensor in first.state_dict().items():
-        # transformers 5.6 flattened CLIPTextModel; files have its older names.
-        tensors[f"{ldm_shapes.CLIP[engine]}text_model.{name.removeprefix('text_model.')}"] = tensor
-    for second in others:
-        tensors |= {f"{ldm_shapes.OPEN_CLIP}{name}": tensor for name, tensor in open_clip_tensors(second).items()}
+    first, last = components.text_encoders[0], components.text_encoders[-1]
+    if engine in ldm_shapes.CLIP:
+        for name, tensor in first.state_dict().items():
+            # transformers 5.6 flattened CLIPTextModel; files have its older names.
+            tensors[f"{ldm_shapes.CLIP[engine]}text_model.{name.removeprefix('text_model.')}"] = tensor
+    if engine in ldm_shapes.OPEN_CLIP:
+        tensors |= {f"{ldm_shapes.OPEN_CLIP[engine]}{name}": tensor for name, tensor in open_clip_tensors(last).items()}
     halves = {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
     draft = target.with_name(f"{target.name}.draft")
     draft.write_bytes(with_ordered_metadata(save(halves, metadata(components))))
@@ -70,13 +78,12 @@ def export(components: Components, target: Path) -> None:
 def metadata(components: Components) -> dict[str, str]:
     """Return what the shapes do not tell: ModelSpec's keys, and ours."""
     info, unet = components.info, components.unet.config
-    xl = info.engine is Engine.SDXL
     predicts_v = samplers.make("DDIM", components.scheduler_folder).config.prediction_type == "v_prediction"
     heads = unet.attention_head_dim
     told = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": "stable-diffusion-xl-v1-base" if xl else "stable-diffusion-v1",
+        "modelspec.architecture": _ARCHITECTURES[info.engine],
         "modelspec.prediction_type": "v" if predicts_v else "epsilon",
         "modelspec.resolution": f"{info.native_size_px}x{info.native_size_px}",
         "tunesmith.unet.attention_head_dim": ",".join(map(str, heads if isinstance(heads, list | tuple) else [heads])),
@@ -84,10 +91,10 @@ def metadata(components: Components) -> dict[str, str]:
         vae_files.GROUPS_KEY: str(components.vae.config.norm_num_groups),
         "tunesmith.vae.scaling_factor": f"{components.vae.config.scaling_factor:.16f}",
     }
-    for part, encoder in zip(("text_encoder", "text_encoder_2"), components.text_encoders, strict=False):
+    for part, encoder in zip(TEXT_ENCODERS[info.engine], components.text_encoders, strict=True):
         told[f"tunesmith.{part}.num_attention_heads"] = str(encoder.config.num_attention_heads)
         told[f"tunesmith.{part}.hidden_act"] = encoder.config.hidden_act
-    if xl:
+    if info.engine is not Engine.SD15:
         told["tunesmith.force_zeros_for_empty_prompt"] = "true" if components.zeros_for_empty_prompt else "false"
     return told
 

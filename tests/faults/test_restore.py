@@ -1,0 +1,76 @@
+"""Restore works (promise 21): a dump and a copy of the bucket, put into an empty stack as docs/reliability.md says."""
+
+import asyncio
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local.postgres import wheel_binaries
+from shared.blobs import Blobs
+from tests.stub_stack import StubStack
+from tests.tunes import ended, start_tune
+from tunesmith.client import Asset, Client
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_every_finished_tune_can_be_downloaded_from_a_restored_stack(
+    stack: StubStack, client: Client, picture: Asset, tmp_path: Path
+) -> None:
+    for name in ("kept", "kept-too"):
+        assert ended(client, start_tune(client, picture, name)).status == "succeeded"
+    finished = {tune.name: lora(client, tune.name) for tune in client.tunes() if tune.status == "succeeded"}
+    assert {"kept", "kept-too"} <= finished.keys()
+    # The database first: what its rows name is in the bucket until well after.
+    database("pg_dump", stack, "--format=custom", f"--file={tmp_path / 'dump'}")
+    objects = asyncio.run(copied(stack, tmp_path / "bucket"))
+    assert objects >= len(finished)
+
+    other = StubStack(tmp_path / "other")
+    try:
+        other.start()
+        database("pg_restore", other, "--clean", "--if-exists", "--no-owner", "--exit-on-error", str(tmp_path / "dump"))
+        asyncio.run(put(other, tmp_path / "bucket"))
+        other.end()
+        other.start()
+
+        with Client(other.state.url, (stack.paths.secrets / "api_key").read_text()) as old_key:
+            assert {tune.name for tune in old_key.tunes()} == {tune.name for tune in client.tunes()}
+            assert {name: lora(old_key, name) for name in finished} == finished
+            assert ended(old_key, start_tune(old_key, old_key.asset(picture.id), "goes-on")).status == "succeeded"
+    finally:
+        other.end()
+
+
+def lora(client: Client, name: str) -> str:
+    """Download a tune's LoRA and return its SHA-256."""
+    told = client._call("GET", f"/v1/assets/{name}")
+    return sha256(httpx.get(told["transfer_api"]["get_url"], timeout=60).raise_for_status().content).hexdigest()
+
+
+def database(program: str, stack: StubStack, *arguments: str) -> None:
+    """Run one of PostgreSQL's programs on a stack's database."""
+    url = stack.state.env["TUNESMITH_DATABASE_URL"].replace("+asyncpg", "")
+    subprocess.run([wheel_binaries() / program, f"--dbname={url}", *arguments], check=True, timeout=120)
+
+
+async def copied(stack: StubStack, folder: Path) -> int:
+    """Copy every object of a stack's bucket into a folder, and return how many there were."""
+    blobs = Blobs.from_settings(stack.settings())
+    found = await blobs.list("")
+    for listed in found:
+        (folder / listed.key).parent.mkdir(parents=True, exist_ok=True)
+        await blobs.get_file(listed.key, folder / listed.key)
+    await blobs.close()
+    return len(found)
+
+
+async def put(stack: StubStack, folder: Path) -> None:
+    """Copy a folder into a stack's bucket."""
+    blobs = Blobs.from_settings(stack.settings())
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        await blobs.put_file(str(path.relative_to(folder)), path)
+    await blobs.close()

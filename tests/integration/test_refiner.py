@@ -1,0 +1,63 @@
+"""SDXL's refiner, which has one text encoder and a score for looks, finishes a picture as diffusers does, from either format."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import StableDiffusionXLImg2ImgPipeline
+
+from services.inference.inputs import Refine
+from services.trainer.tiny import single_file
+from shared import checkpoint_files
+from shared.engines import Engine
+from shared.models.checkpoints import load
+from tests.drawing_world import PROMPT, PX, Studio, make_studio, pixels, ref
+from tests.tiny_pipelines import save_tiny_pipeline
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+STEPS, SHARE = 10, 0.6
+
+
+@pytest.fixture(scope="module")
+def refiner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("refiner") / "folder"
+    save_tiny_pipeline(Engine.SDXL_REFINER, folder, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return next(make_studio(tmp_path_factory.mktemp("studio")))
+
+
+def test_a_refiner_finishes_what_the_base_began_as_diffusers_does(studio: Studio, refiner: Path) -> None:
+    base = StableDiffusionXLPipeline.from_pretrained(studio.folders[Engine.SDXL])
+    finish = StableDiffusionXLImg2ImgPipeline.from_pretrained(refiner)
+    generator = torch.Generator().manual_seed(5)
+    told = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "generator": generator}
+    begun = base(PROMPT, width=PX, height=PX, denoising_end=SHARE, output_type="latent", **told).images
+    [wanted] = finish(PROMPT, image=begun, denoising_start=SHARE, **told).images
+
+    refine = Refine(model=ref("refiner"), high_noise_frac=SHARE)
+    drawn = studio.draw(Engine.SDXL, seed=5, steps=STEPS, refine=refine, files={"refiner": refiner})
+
+    assert np.abs(pixels(drawn) - pixels(wanted)).max() <= 1
+
+
+def test_a_refiner_is_the_same_from_one_file(refiner: Path, tmp_path: Path) -> None:
+    file, unpacked = tmp_path / "refiner.safetensors", tmp_path / "unpacked"
+    single_file.export_folder(refiner, file)
+    assert file.stat().st_size <= 2 * 2**20
+    checkpoint_files.unpack(file, unpacked)
+
+    said = [checkpoint_files.read_file(file), checkpoint_files.read_folder(refiner)]
+    assert said[0].model_dump(exclude={"data_type"}) == said[1].model_dump(exclude={"data_type"})
+    assert said[0].engine is Engine.SDXL_REFINER
+    one, other = (load(folder, device=torch.device("cpu"), dtype=torch.float16) for folder in (unpacked, refiner))
+    for mine, theirs in zip((one.unet, one.vae, *one.text_encoders), (other.unet, other.vae, *other.text_encoders), strict=True):
+        weights = theirs.state_dict()
+        assert mine.state_dict().keys() == weights.keys()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in mine.state_dict().items())
+    assert one.zeros_for_empty_prompt is other.zeros_for_empty_prompt is False

@@ -152,15 +152,24 @@ class World:
     @asynccontextmanager
     async def trainer(self, *, command: tuple[str, ...] = STUB_CHILD, **settings: object) -> AsyncIterator[TrainerService]:
         """Run a trainer beside the test; it is drained at the end."""
-        service = TrainerService(self.database, self.blobs, self.settings.model_copy(update=settings), child_command=command)
-        running = asyncio.create_task(service.run())
-        try:
+        async with run_trainer(self.database, self.blobs, self.settings.model_copy(update=settings), command) as service:
             yield service
-        finally:
-            await service.drain()
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+
+
+@asynccontextmanager
+async def run_trainer(
+    database: Database, blobs: Blobs, settings: TrainerSettings, command: tuple[str, ...]
+) -> AsyncIterator[TrainerService]:
+    """Run a trainer; it is drained at the end."""
+    service = TrainerService(database, blobs, settings, child_command=command)
+    running = asyncio.create_task(service.run())
+    try:
+        yield service
+    finally:
+        await service.drain()
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
 
 
 async def eventually(found: Callable[[], Awaitable[T | None]], bound_s: float = _BOUND_S) -> T:

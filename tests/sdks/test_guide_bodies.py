@@ -25,8 +25,8 @@ LEAST = {"sd": (0.06, 0.8), "sdxl": (0.02, 0.6)}
 """By how much pictures with the LoRA must be more like the subject in the mean, and in which part of all pairs of one with it and
 one without it the first must be. A LoRA that does nothing gains 0.
 
-The body names no seed, so that no two runs are alike. After 200 steps 0.10 to 0.15 were gained in four runs with SD 1.5, and 0.05
-to 0.13 in five with SDXL; after 800, which is more than five pictures bear, 0.10 in one run, and 0.03 and 0.06 in two with SDXL.
+The body names no seed, so that no two runs are alike. After 200 steps 0.10 to 0.15 were gained in five runs with SD 1.5, and 0.05
+to 0.13 in six with SDXL; after 800, which is more than five pictures bear, 0.10 in one run, and 0.03 and 0.06 in two with SDXL.
 """
 
 

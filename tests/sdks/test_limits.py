@@ -9,7 +9,7 @@ import pytest
 
 from deploy.local.paths import StackPaths
 from tests.running_stack import RunningStack, until
-from tests.sdks.driver import Driver
+from tests.sdks.driver import Driver, SdkError
 from tests.sdks.guide import engine_of
 from tests.sdks.refusals import refused
 from tunesmith import demo
@@ -17,10 +17,13 @@ from tunesmith import demo
 pytestmark = pytest.mark.timeout(300)
 Limited = Callable[..., AbstractContextManager[Driver]]
 STAR = str(demo.SAMPLES / "star-1.png")
+UNKNOWN = "asset_01hf3a2qw7ek6vshbhd9c9yywd"
+ENOUGH = 4
+"""Requests that are too many for a limit of one, whenever they are sent."""
 _TUNE: dict[str, Any] = {
     "name": "one-too-many",
     "base": "octoai:default-sd15",
-    "files": {"asset_01hf3a2qw7ek6vshbhd9c9yywd": "a sks1 star"},
+    "files": {UNKNOWN: "a sks1 star"},
     "trigger_word": "sks1",
     "steps": 1,
 }
@@ -33,21 +36,30 @@ def _drawing(sdk: Driver, **options: Any) -> dict[str, Any]:
 
 
 def test_more_requests_than_an_account_may_send(limited: Limited) -> None:
-    """Each service counts for itself."""
+    """Each service counts for itself; where one minute ends and the next begins it may let one more through."""
+
+    def create_tunes() -> None:
+        for _ in range(ENOUGH):
+            try:
+                sdk.do("create_tune", **_TUNE)
+            except SdkError as error:
+                if UNKNOWN not in error.text:
+                    raise
+
     with limited(max_requests_per_minute=1) as sdk:
         # The first request is answered; the one that says that the bytes are there is one too many.
         with refused(sdk, 429, says="max_requests_per_minute"):
-            sdk.do("upload", path=STAR, name="half-way")
+            for number in range(ENOUGH):
+                sdk.do("upload", path=STAR, name=f"half-way-{number}")
         if "create_tune" in sdk.offers:
-            with refused(sdk, 422):
-                sdk.do("create_tune", **_TUNE)
             with refused(sdk, 429, says="max_requests_per_minute"):
-                sdk.do("create_tune", **_TUNE)
+                create_tunes()
         if "start" in sdk.offers:
             # Asking whether images are there is what no SDK tries again.
             future = sdk.do("start", **_drawing(sdk))
             with refused(sdk, 429, inferring=True, says="max_requests_per_minute"):
-                sdk.do("is_ready", future=future)
+                for _ in range(ENOUGH):
+                    sdk.do("is_ready", future=future)
 
 
 def test_more_than_an_account_may_have(limited: Limited) -> None:

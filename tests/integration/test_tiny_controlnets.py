@@ -26,8 +26,9 @@ from tests.drawing_world import encoded, ref
 PAIRS = [(Engine.SD15, "tiny-sd15", "tiny-canny-sd15"), (Engine.SDXL, "tiny-sdxl", "tiny-canny-sdxl")]
 MOST_BYTES = 6_000_000
 PICTURES, SIDE_PX, STEPS = 8, 64, 20
-LEAST_AGREEMENT, LEAST_GAIN = 0.7, 0.12
-"""How much of the edges must be met in the mean, and how much more than without the ControlNet; 0.82 and 0.26 were measured."""
+LEAST_AGREEMENT, LEAST_GAIN = 0.75, 0.2
+"""How much of the edges must be met in the mean, and how much more than without the ControlNet; 0.84 and 0.29 were measured for
+SD 1.5, 0.88 and 0.32 for SDXL."""
 
 
 def edges(picture: Image.Image) -> np.ndarray:

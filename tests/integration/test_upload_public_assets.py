@@ -44,6 +44,25 @@ def checkpoint(tmp_path: Path, weights: bytes = b"weights") -> Path:
     return tmp_path / "checkpoint.tar"
 
 
+async def test_public_ones_that_old_sdks_cannot_read_are_listed_where_they_are_asked_for(
+    world: UploadWorld, tmp_path: Path
+) -> None:
+    controlnet = {"_class_name": "ControlNetModel", "cross_attention_dim": 128, "block_out_channels": [64, 96, 128]}
+    (tmp_path / "canny").mkdir()
+    (tmp_path / "canny" / "config.json").write_text(json.dumps(controlnet))
+    checkpoint_files.pack(tmp_path / "canny", tmp_path / "canny.tar")
+    base = await public_assets.register_checkpoint(world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15")
+    canny = await public_assets.register_checkpoint(world.database, world.blobs, tmp_path / "canny.tar", name="canny")
+
+    async def listed(query: str) -> list[str]:
+        return [asset["id"] for asset in (await world.client.get(f"/v1/assets?{query}")).json()["data"]]
+
+    assert await listed("owner=octoai") == await listed("is_public=true") == [base]
+    assert await listed("owner=octoai&engine=image/controlnet-sd15") == [canny]
+    assert await listed("owner=octoai&engine_type=image") == [canny, base]
+    assert await listed("owner=octoai&name=canny") == await listed(f"owner=octoai&asset_ids={canny}") == [canny]
+
+
 async def test_a_registered_checkpoint_is_everybodys(world: UploadWorld, tmp_path: Path) -> None:
     path = checkpoint(tmp_path)
 

@@ -81,16 +81,17 @@ class Blobs:
     ) -> None:
         self.bucket = bucket
         self.endpoint = endpoint
-        self._client = _client(endpoint, access_key, secret_key, region)
+        self._connections = _connections()
+        self._client = _client(endpoint, access_key, secret_key, region, self._connections)
         self._sts = {
             "sts_endpoint": sts_endpoint or endpoint,
             "access_key": access_key,
             "secret_key": secret_key,
             "region": region,
             "role_arn": sts_role_arn or None,
-            "http_client": _pool(),
+            "http_client": self._connections,
         }
-        self._signer = _client(public_url, access_key, secret_key, region)
+        self._signer = _client(public_url, access_key, secret_key, region, self._connections)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
 
     @classmethod
@@ -108,8 +109,9 @@ class Blobs:
         )
 
     async def close(self) -> None:
-        """Let running calls end and free the threads."""
+        """Let running calls end, free the threads and close the connections."""
         await asyncio.to_thread(self._pool.shutdown)
+        self._connections.clear()
 
     async def ensure_bucket(self) -> None:
         """Make the bucket unless it is there."""
@@ -280,7 +282,7 @@ def _age_s(modified: object) -> float:
     return (datetime.now(UTC) - modified).total_seconds() if isinstance(modified, datetime) else 0.0
 
 
-def _client(url: str, access_key: str, secret_key: str, region: str) -> Minio:
+def _client(url: str, access_key: str, secret_key: str, region: str, connections: urllib3.PoolManager) -> Minio:
     parts = urlsplit(url)
     return Minio(
         parts.netloc,
@@ -288,11 +290,11 @@ def _client(url: str, access_key: str, secret_key: str, region: str) -> Minio:
         secret_key=secret_key,
         region=region,
         secure=parts.scheme == "https",
-        http_client=_pool(),
+        http_client=connections,
     )
 
 
-def _pool() -> urllib3.PoolManager:
+def _connections() -> urllib3.PoolManager:
     return urllib3.PoolManager(
         timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
         maxsize=_THREADS,

@@ -1,6 +1,6 @@
 """A whole local stack whose two workers need no torch, for what happens when its processes die.
 
-As a program (`python -m tests.stub_stack DATA_DIR PORT`) it is the stack's own supervisor with other commands for the workers:
+As a program (`python -m tests.stub_stack DATA_DIR PORT [--external]`) it is the stack's own supervisor with other commands for the workers:
 every other process, and how they are started, watched and restarted, is the product's.
 """
 
@@ -51,9 +51,11 @@ class StubStack(RunningStack):
         super().__init__(StackPaths(data_dir))
         self._supervisor: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *, only_external: bool = False) -> None:
+        """Start it and wait until it is ready; with `only_external`, its database, broker and store alone."""
         port = next(port for port in range(18300, 18400) if is_free(port))
-        command = [sys.executable, "-m", "tests.stub_stack", str(self.paths.data_dir), str(port)]
+        options = ["--external"] if only_external else []
+        command = [sys.executable, "-m", "tests.stub_stack", str(self.paths.data_dir), str(port), *options]
         self._supervisor = supervisor = subprocess.Popen(command, cwd=PROJECT, env=os.environ | _ENV)
 
         def is_ready() -> bool | None:
@@ -114,4 +116,5 @@ if __name__ == "__main__":
     supervise.plan = _plan
     supervise._START_TIMEOUT_S = _START_S
     paths = StackPaths(Path(sys.argv[1]))
-    sys.exit(asyncio.run(supervise.supervise(paths, int(sys.argv[2]), only_external=False, terminal=False)))
+    only_external = "--external" in sys.argv
+    sys.exit(asyncio.run(supervise.supervise(paths, int(sys.argv[2]), only_external=only_external, terminal=False)))

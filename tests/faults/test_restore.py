@@ -31,8 +31,8 @@ def test_every_finished_tune_can_be_downloaded_from_a_restored_stack(
 
     other = StubStack(tmp_path / "other")
     try:
-        other.start()
-        database("pg_restore", other, "--clean", "--if-exists", "--no-owner", "--exit-on-error", str(tmp_path / "dump"))
+        other.start(only_external=True)
+        database("pg_restore", other, "--no-owner", "--exit-on-error", str(tmp_path / "dump"))
         asyncio.run(put(other, tmp_path / "bucket"))
         other.end()
         other.start()
@@ -71,6 +71,7 @@ async def copied(stack: StubStack, folder: Path) -> int:
 async def put(stack: StubStack, folder: Path) -> None:
     """Copy a folder into a stack's bucket."""
     blobs = Blobs.from_settings(stack.settings())
+    await blobs.ensure_bucket()
     for path in (path for path in folder.rglob("*") if path.is_file()):
         await blobs.put_file(str(path.relative_to(folder)), path)
     await blobs.close()

@@ -30,7 +30,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import cloudevents, inbox, outbox
-from shared.background import end_within
+from shared.background import end_within, start_whole
 from shared.cloudevents import MalformedError
 from shared.database_errors import is_away
 from shared.db import Database
@@ -91,7 +91,7 @@ class Consumers:
             self._broken.clear()
             try:
                 await ensure_topics(self._settings)
-                await broker.start()
+                await start_whole(broker.start())
                 backoff_s, said = 0.5, False
                 await self._watch()
             except (KafkaError, OSError, UnavailableError) as error:

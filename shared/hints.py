@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from shared import cloudevents
-from shared.background import end_within
+from shared.background import end_within, start_whole
 from shared.errors import UnavailableError
 from shared.events import Fact
 from shared.settings import ServiceSettings
@@ -61,7 +61,7 @@ class Hints:
         )
         reading: asyncio.Task[None] | None = None
         try:
-            await asyncio.wait_for(consumer.start(), _STOP_TIMEOUT_S * 5)
+            await asyncio.wait_for(start_whole(consumer.start()), _STOP_TIMEOUT_S * 5)
             reading = asyncio.create_task(self._read(consumer))
             self.listening.set()
             # A consumer whose broker went away only waits, without a word: so the broker is asked. Topics that are

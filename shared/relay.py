@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client import Gauge
 from sqlalchemy import delete, func, or_, select, text
 
-from shared.background import end_within
+from shared.background import end_within, start_whole
 from shared.db import Database
 from shared.outbox import channel
 from shared.settings import ServiceSettings
@@ -106,7 +106,7 @@ class Relay:
             )
             self._producer = producer
             async with asyncio.timeout(_SEND_TIMEOUT_S):
-                await producer.start()
+                await start_whole(producer.start())
         return self._producer
 
     async def _give_up(self, error: Exception) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
+from shared.background import start_whole
 from shared.errors import UnavailableError
 from shared.settings import ServiceSettings
 
@@ -47,7 +48,7 @@ async def ensure_topics(settings: ServiceSettings) -> list[str]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(_TIMEOUT_S * 1000))
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            await admin.start()
+            await start_whole(admin.start())
             missing = sorted(_ALL.keys() - set(await admin.list_topics()))
             new = [
                 NewTopic(

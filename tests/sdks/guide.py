@@ -26,8 +26,8 @@ class Flow:
 
 
 def engine_of(sdk: Sdk) -> str:
-    """Return what the SDK draws with: the newest ones have no Stable Diffusion 1.5 any more."""
-    newest = sdk.package in {"octoai", "@octoai/sdk"} and sdk.number >= (1, 11)
+    """Return what the SDK draws with: the newest ones have no Stable Diffusion 1.5 any more, octoai 1.10 only its name."""
+    newest = sdk.package in {"octoai", "@octoai/sdk"} and sdk.number >= (1, 10)
     return "sdxl" if newest else "sd"
 
 

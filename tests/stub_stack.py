@@ -1,7 +1,7 @@
 """A whole local stack whose two workers need no torch, for what happens when its processes die.
 
-As a program (`python -m tests.stub_stack DATA_DIR PORT [--external]`) it is the stack's own supervisor with other commands for the workers:
-every other process, and how they are started, watched and restarted, is the product's.
+As a program (`python -m tests.stub_stack DATA_DIR PORT [--external]`) it is the stack's own supervisor with other commands for the
+workers: every other process, and how they are started, watched and restarted, is the product's.
 """
 
 import asyncio

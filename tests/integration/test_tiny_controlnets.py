@@ -1,27 +1,22 @@
 """The shipped small ControlNets fit their checkpoints, and what is drawn with one follows the edges of its picture."""
 
-import io
 import json
 import random
 from collections.abc import Iterator
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from deploy.local.checkpoints import SHIPPED
-from services.inference.inputs import Control, Drawn, ImageRef, Inputs
-from services.inference.worker.materials import Materials
-from services.inference.worker.painter import Painter
-from services.inference.worker.residency import Residency
 from services.trainer.tiny import draw, pictures
 from shared import controlnet_files
 from shared.engines import Engine
 from shared.models.edges import canny_edges
-from tests.drawing_world import encoded, ref
+from tests.drawing_world import Studio
 
 PAIRS = [(Engine.SD15, "tiny-sd15", "tiny-canny-sd15"), (Engine.SDXL, "tiny-sdxl", "tiny-canny-sdxl")]
 MOST_BYTES = 6_000_000
@@ -54,40 +49,20 @@ def drawn_pictures() -> Iterator[tuple[Image.Image, str]]:
 
 @pytest.mark.parametrize(("engine", "base", "name"), PAIRS, ids=[name for *_, name in PAIRS])
 def test_what_is_drawn_with_a_shipped_controlnet_follows_the_edges(engine: Engine, base: str, name: str) -> None:
-    painter = Painter(Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=1))
+    studio = Studio({engine: SHIPPED / base})
 
-    def paint(prompt: str, seed: int, followed: Image.Image | None) -> Image.Image:
-        image = ImageRef(key="control", width=SIDE_PX, height=SIDE_PX)
-        control = Control(model=ref(name), image=image, preprocess="canny", scale=1.0, early_stop=None)
-        inputs = Inputs(
-            engine=engine,
-            base=ref(base),
-            loras=[],
-            prompt=prompt,
-            negative_prompt="",
-            prompt_2=None,
-            negative_prompt_2=None,
-            sampler="DDIM",
-            width=SIDE_PX,
-            height=SIDE_PX,
-            cfg_scale=4.0,
-            steps=STEPS,
-            image_encoding="png",
-            seeds=[seed],
-            control=control if followed else None,
-        )
-        images = {"control": encoded(followed)} if followed else {}
-        made: list[Drawn] = painter.draw(
-            inputs, Materials(SHIPPED / base, controlnet=SHIPPED / name, images=images), lambda: False
-        )[0]
-        assert made[0].data is not None
-        return Image.open(io.BytesIO(made[0].data)).convert("RGB")
+    def paint(prompt: str, seed: int, **more: Any) -> Image.Image:
+        size = {"width": SIDE_PX, "height": SIDE_PX}
+        drawn = studio.draw(engine, seed=seed, prompt=prompt, cfg_scale=4.0, steps=STEPS, **size, **more)
+        return drawn.convert("RGB")
 
     without, with_it = [], []
     for seed, (picture, caption) in enumerate(drawn_pictures()):
         wanted = edges(picture)
-        without.append(agreement(edges(paint(caption, seed, None)), wanted))
-        with_it.append(agreement(edges(paint(caption, seed, picture)), wanted))
+        control = studio.control(picture, preprocess="canny")
+        without.append(agreement(edges(paint(caption, seed)), wanted))
+        followed = paint(caption, seed, control=control, files={"controlnet": SHIPPED / name})
+        with_it.append(agreement(edges(followed), wanted))
 
     print(f"{name}: {mean(without):.3f} without, {mean(with_it):.3f} with it")
     assert mean(with_it) >= LEAST_AGREEMENT

@@ -26,7 +26,8 @@ LEAST = {"sd": (0.06, 0.8), "sdxl": (0.04, 0.7)}
 one without it the first must be. A LoRA that does nothing gains 0.
 
 The body names no seed, so that no two runs are alike. After 200 steps 0.10 to 0.15 were gained in five runs with SD 1.5, and 0.05
-to 0.13 in six with SDXL; after 800, which is more than five pictures bear, 0.10 in one run, and 0.03 and 0.06 in two with SDXL.
+to 0.13 in six with SDXL; after 800, which is more than five pictures bear, 0.10 in one run, and 0.03 and 0.06 in two with SDXL, whose
+weights were earlier ones.
 """
 
 

@@ -44,7 +44,7 @@ bench: install ## what we cost against bare peers, as ratios (docs/performance.m
 	@$(PYTEST) tests/bench -o python_files='bench_*.py' -q
 
 asyncapi: install ## write docs/asyncapi.json anew, after a fact has changed
-	@.venv/bin/python -m shared.asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
+	@.venv/bin/python -m shared.messaging.asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
 
 lint: install ## style, format and types
 	@.venv/bin/ruff check .

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from shared.tables import Base
+from shared.database.tables import Base
 
 # Any fixed number, shared by all who migrate this database.
 _LOCK = 0x74756E65

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
-from shared.database_errors import is_unmigrated
+from shared.failures import is_unmigrated
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)

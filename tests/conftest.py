@@ -21,7 +21,7 @@ import migrations
 from deploy.local import state
 from deploy.local.paths import StackPaths
 from deploy.local.ports import is_free
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
 from shared.settings import ServiceSettings
 from tunesmith.client import Client
 

@@ -14,11 +14,12 @@ import migrations
 from deploy.local import checkpoints
 from deploy.local.paths import StackPaths
 from deploy.local.secrets import write_private
-from shared import accounts, topics
-from shared.auth import Authenticator
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.accounts import accounts
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
 from shared.errors import UnauthorizedError
+from shared.http.auth import Authenticator
+from shared.messaging import topics
 from shared.settings import ServiceSettings
 
 LOCAL_ACCOUNT = "local"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from deploy.local.paths import PROJECT
 from services.upload import public_assets
-from shared import checkpoint_files
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
 from shared.engines import Engine
 from shared.errors import InvalidError
+from shared.formats import checkpoint
 
 SHIPPED = PROJECT / "deploy" / "checkpoints"
 
@@ -43,7 +43,7 @@ async def register_shipped(database: Database, blobs: Blobs, folder: Path = SHIP
             continue
         with tempfile.TemporaryDirectory() as scratch:
             packed = Path(scratch) / f"{name}.tar"
-            await asyncio.to_thread(checkpoint_files.pack, folder / name, packed)
+            await asyncio.to_thread(checkpoint.pack, folder / name, packed)
             await public_assets.register_checkpoint(database, blobs, packed, name=name)
         await public_assets.ensure_alias(database, name=alias, of=name, asset_id=default.asset_id)
 

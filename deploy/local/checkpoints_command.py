@@ -35,7 +35,7 @@ def build_tiny(
 ) -> None:
     """Draw the picture set and train a small checkpoint on it: about three hours on two cores for both, and resumable."""
     from deploy.local.checkpoints import SHIPPED  # noqa: PLC0415 - see the next line
-    from services.trainer.tiny import single_file  # noqa: PLC0415 - imports torch
+    from deploy.tiny import single_file  # noqa: PLC0415 - imports torch
 
     build = _build(scratch)
     if name.startswith("tiny-canny-"):
@@ -60,7 +60,7 @@ def export(
     target: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
 ) -> None:
     """Write a checkpoint's folder as one file, in the layout of Stable Diffusion's own releases and in half precision."""
-    from services.trainer.tiny import single_file  # noqa: PLC0415 - imports torch
+    from deploy.tiny import single_file  # noqa: PLC0415 - imports torch
 
     _or_exit(lambda: single_file.export_folder(folder, target))
     print(target)
@@ -88,8 +88,8 @@ def pull(
         path = _or_exit(lambda: hub.download(pin, folder, lambda here, _total: progress.update(task, completed=here)))
 
     async def register() -> str:
-        from shared.blobs import Blobs  # noqa: PLC0415
-        from shared.db import Database  # noqa: PLC0415
+        from shared.blobs.store import Blobs  # noqa: PLC0415
+        from shared.database.sessions import Database  # noqa: PLC0415
 
         database, blobs = Database.from_settings(settings, application_name="checkpoints"), Blobs.from_settings(settings)
         try:
@@ -137,7 +137,7 @@ def list_(data_dir: DataDir = None) -> None:
 
 
 def _with_database(data_dir: Path | None, work: Callable[..., Awaitable[T]]) -> T:
-    from shared.db import Database  # noqa: PLC0415 - the client alone does not need it
+    from shared.database.sessions import Database  # noqa: PLC0415 - the client alone does not need it
 
     settings = _settings(data_dir)
 
@@ -154,7 +154,7 @@ def _with_database(data_dir: Path | None, work: Callable[..., Awaitable[T]]) -> 
 def _build(scratch: Path):  # noqa: ANN202 - the class is imported here
     """Return the building of the small checkpoints, with the tokenizer of the shipped ones."""
     from deploy.local.checkpoints import SHIPPED  # noqa: PLC0415 - imports the database
-    from services.trainer.tiny.build import Build  # noqa: PLC0415 - imports torch
+    from deploy.tiny.build import Build  # noqa: PLC0415 - imports torch
 
     return Build(SHIPPED / "tiny-sd15" / "tokenizer", scratch, lambda line: print(time.strftime("%H:%M:%S"), line, flush=True))
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from deploy.local import state
 from deploy.local.paths import StackPaths, default_data_dir
-from shared.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, TOPICS
+from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, TOPICS
 
 T = TypeVar("T")
 app = typer.Typer(help="Dead letters: facts that could not be handled.", no_args_is_help=True)

@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from deploy.local import state
 from deploy.local.bootstrap import LOCAL_ACCOUNT
 from deploy.local.paths import StackPaths, default_data_dir
-from shared import accounts
-from shared.db import Database
+from shared.accounts import accounts
+from shared.accounts.scopes import USER_SCOPES
+from shared.database.sessions import Database
 from shared.errors import TunesmithError
-from shared.scopes import USER_SCOPES
 
 T = TypeVar("T")
 

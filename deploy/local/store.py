@@ -12,7 +12,7 @@ from pathlib import Path
 from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process, Ready
 from deploy.local.secrets import write_private
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
 from shared.errors import NotFoundError, UnavailableError
 
 ACCESS_KEY = "tunesmith"

@@ -2,7 +2,7 @@
 
 from services.console.app import create_app
 from services.console.settings import ConsoleSettings
-from shared import web
+from shared.http import app as web
 
 if __name__ == "__main__":
     settings = ConsoleSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from services.console import api
 from services.console.service import Platform
 from services.console.settings import ConsoleSettings
-from shared import web
+from shared.http import app as web
 
 _TIMEOUT_S = 3.0
 

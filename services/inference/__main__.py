@@ -2,7 +2,7 @@
 
 from services.inference.app import create_app
 from services.inference.settings import InferenceSettings
-from shared import web
+from shared.http import app as web
 
 if __name__ == "__main__":
     settings = InferenceSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields

@@ -4,21 +4,21 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Response
 
-from services.inference import engines
+from services.inference import endpoints
 from services.inference.body_limit import bounded_route
-from services.inference.engines import ELSEWHERE, Path
+from services.inference.endpoints import ELSEWHERE, Path
 from services.inference.schemas import AsyncAnswer, GenerateAnswer, GenerateRequest, PollAnswer
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
-from shared.auth import Principal, require
 from shared.errors import NotSupportedError
-from shared.idempotency import Once
+from shared.http.auth import Principal, require
+from shared.http.idempotency import Once
 
 NOTICE_HEADER = "X-Tunesmith-Notice"
 _LONGEST_NOTICE = 4000
 Caller = Annotated[Principal, Depends(require("images"))]
 # A dependency, so that an engine that is not offered is said before its fields are looked at.
-Engine = Annotated[Path, Depends(engines.find)]
+Engine = Annotated[Path, Depends(endpoints.find)]
 Async = Annotated[str | None, Header(alias="X-OctoAI-Async", description="`1` answers at once with where to ask for the result.")]
 _TIMEOUT: dict[int | str, dict[str, Any]] = {504: {"description": "The images were not ready in time (`generation_timeout`)."}}
 

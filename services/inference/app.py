@@ -8,14 +8,16 @@ from fastapi import FastAPI
 from services.inference import api
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
-from shared import idempotency, inbox, web
-from shared.auth import FLUSH_EVERY_S, Authenticator
 from shared.background import Background
-from shared.blob_collector import BlobCollector
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.relay import Relay
-from shared.tables import Context
+from shared.blobs.collector import BlobCollector
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.http import app as web
+from shared.http import idempotency
+from shared.http.auth import FLUSH_EVERY_S, Authenticator
+from shared.messaging import inbox
+from shared.messaging.relay import Relay
 
 _HOUR_S = 3600.0
 _COLLECT_EVERY_S = 60.0

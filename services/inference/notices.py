@@ -1,6 +1,6 @@
 """What a caller should know of fields that are accepted and do not do what they say here."""
 
-from services.inference.engines import Path
+from services.inference.endpoints import Path
 from services.inference.schemas import GenerateRequest
 from shared.engines import Engine
 

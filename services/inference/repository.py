@@ -6,9 +6,9 @@ from uuid import UUID
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared import outbox
-from shared.events import ImageFailed
-from shared.tables import Account, Asset, Context, Generation
+from shared.database.tables import Account, Asset, Context, Generation
+from shared.messaging import outbox
+from shared.messaging.events import ImageFailed
 
 _PLATFORM_PREFIX = "octoai:"
 

@@ -8,13 +8,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference import notices, repository, sizes, styles
-from services.inference.engines import Path
+from services.inference.endpoints import Path
+from services.inference.images import Taken
 from services.inference.inputs import Control, EmbeddingRef, ImageRef, Inputs, LoraRef, ModelRef, Refine, Start
-from services.inference.pictures import Taken
 from services.inference.schemas import MAX_SEED, GenerateRequest, Sampler
+from shared.database.tables import Asset
 from shared.engines import Engine
 from shared.errors import InvalidError, NotSupportedError
-from shared.tables import Asset
 
 _ASPECTS_ALIKE = 0.02
 _REFINERS = (Engine.SDXL_REFINER, Engine.SDXL)

@@ -7,23 +7,25 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference import pictures, repository
-from services.inference.engines import Path
+from services.inference import images as pictures
+from services.inference import repository
+from services.inference.endpoints import Path
+from services.inference.images import Pictures
 from services.inference.inputs import Inputs, Picture, Result
-from services.inference.pictures import Pictures
 from services.inference.resolve import Resolver
 from services.inference.schemas import GenerateAnswer, GenerateRequest, Image, PollAnswer
 from services.inference.settings import InferenceSettings
-from shared import outbox, quotas
-from shared.auth import Principal
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.accounts import quotas
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Context, Generation
 from shared.errors import InvalidError, NotFoundError, NotSupportedError, TunesmithError, UnavailableError
-from shared.events import Fact, ImageFailed, ImageGenerated, ImageRequested
-from shared.hints import Hints
-from shared.idempotency import IdempotentRequest
+from shared.http.auth import Principal
+from shared.http.idempotency import IdempotentRequest
 from shared.ids import new_id
-from shared.tables import Context, Generation
+from shared.messaging import outbox
+from shared.messaging.events import Fact, ImageFailed, ImageGenerated, ImageRequested
+from shared.messaging.hints import Hints
 
 _POLL_S = 1.0
 _MAX_IMAGE_BYTES = 64 * 2**20

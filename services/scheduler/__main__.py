@@ -2,7 +2,7 @@
 
 from services.scheduler.app import create_app
 from services.scheduler.settings import SchedulerSettings
-from shared import web
+from shared.http import app as web
 
 if __name__ == "__main__":
     settings = SchedulerSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields

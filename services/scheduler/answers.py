@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from services.scheduler.schemas import OPTIONS, Progress, Result, TuneAnswer, Warning_
+from shared.database.tables import Tune, TuneFile
 from shared.states import TuneState, client_status
-from shared.tables import Tune, TuneFile
 
 
 def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:

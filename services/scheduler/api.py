@@ -8,11 +8,11 @@ from fastapi.responses import JSONResponse
 from services.scheduler.repository import TuneFilter
 from services.scheduler.schemas import CreateTune, TuneAnswer, TuneList
 from services.scheduler.service import TuneService
-from services.scheduler.whatif import WhatIf, WhatIfService
-from shared.auth import Principal, require
-from shared.db import Database
-from shared.idempotency import Once
-from shared.tables import Context
+from services.scheduler.whatif.service import WhatIf, WhatIfService
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.http.auth import Principal, require
+from shared.http.idempotency import Once
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
 Limit = Annotated[int, Query(ge=1, le=100)]

@@ -5,23 +5,27 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.scheduler import admin, api, consumers, events_api, webhooks_api
-from services.scheduler.events import EventReader, EventStreams
-from services.scheduler.notices import Notices
+from services.scheduler import api, consumers
+from services.scheduler.admin import api as admin
+from services.scheduler.events import api as events_api
+from services.scheduler.events.service import EventReader, EventStreams
+from services.scheduler.notifications import Notices
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reaper, Reconciler
-from services.scheduler.webhooks import Webhooks
-from services.scheduler.whatif import WhatIfService
-from shared import idempotency, web
-from shared.auth import FLUSH_EVERY_S, Authenticator
+from services.scheduler.webhooks import api as webhooks_api
+from services.scheduler.webhooks.service import Webhooks
+from services.scheduler.whatif.service import WhatIfService
 from shared.background import Background
-from shared.blob_collector import BlobCollector
-from shared.blobs import Blobs
-from shared.consumer import Consumers
-from shared.db import Database
-from shared.relay import Relay
-from shared.tables import Context
+from shared.blobs.collector import BlobCollector
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.http import app as web
+from shared.http import idempotency
+from shared.http.auth import FLUSH_EVERY_S, Authenticator
+from shared.messaging.consumer import Consumers
+from shared.messaging.relay import Relay
 
 _HOUR_S = 3600.0
 _COLLECT_EVERY_S = 60.0

@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
 from services.scheduler.schemas import CreateTune, Details
-from shared import safe_http
+from shared.database.tables import Asset
 from shared.engines import FAMILIES
 from shared.errors import InvalidError
-from shared.tables import Asset
+from shared.http import outbound
 
 _DETAILS = ("body", "details")
 FILES = (*_DETAILS, "files")
@@ -32,7 +32,7 @@ async def check(session: AsyncSession, account_id: UUID, body: CreateTune, *, pr
     _check_engine(details, base)
     _check_options(details, base)
     if body.webhook is not None:
-        safe_http.check_url(body.webhook, field="webhook", loc=("body", "webhook"), allow_private=private_webhooks)
+        outbound.check_url(body.webhook, field="webhook", loc=("body", "webhook"), allow_private=private_webhooks)
     files = await _training_images(session, account_id, [file.file_id for file in details.files])
     rejected = [asset for asset in files.values() if asset.status in {"rejected", "error"}]
     if rejected and not body.continue_on_rejection:

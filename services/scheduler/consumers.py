@@ -4,9 +4,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
 from services.scheduler.service import TuneService
-from shared.consumer import Consumers
-from shared.events import AssetDeleted, AssetReady, AssetRejected
-from shared.tables import Asset
+from shared.database.tables import Asset
+from shared.messaging.consumer import Consumers
+from shared.messaging.events import AssetDeleted, AssetReady, AssetRejected
 
 
 def register(consumers: Consumers, service: TuneService) -> None:

@@ -1,4 +1,4 @@
-"""All of the scheduler's SQL that is not the lease's (`shared/leases.py`)."""
+"""All of the scheduler's SQL that is not the lease's (`shared/tunes/leases.py`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, text, upd
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.database.tables import Account, Asset, AssetName, Sample, Tune, TuneEvent, TuneFile
 from shared.states import TERMINAL, TuneState
-from shared.tables import Account, Asset, AssetName, Sample, Tune, TuneEvent, TuneFile
 
 PLATFORM_PREFIX = "octoai:"
 _ALIKE = 20

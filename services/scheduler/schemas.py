@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.states import ClientStatus
-from shared.tune_options import (
+from shared.tunes.options import (
     MAX_VALIDATION_PROMPTS,
     Alpha,
     BatchSize,

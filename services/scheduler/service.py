@@ -13,13 +13,16 @@ from services.scheduler.checks import check
 from services.scheduler.repository import PLATFORM_PREFIX, TuneFilter
 from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, TuneAnswer, TuneList, WebhookEvent
 from services.scheduler.settings import SchedulerSettings
-from shared import blob_rows, names, outbox, quotas, tune_log
+from shared.accounts import names, quotas
+from shared.blobs import rows as blob_rows
+from shared.database.tables import Asset, Context, Tune, TuneFile
 from shared.errors import ConflictError, NameTakenError, NotFoundError
-from shared.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
 from shared.ids import new_id
+from shared.messaging import outbox
+from shared.messaging.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
 from shared.states import CANCELLABLE, LEASED, TuneState
-from shared.tables import Asset, Context, Tune, TuneFile
-from shared.tune_log import about, move
+from shared.tunes import transitions
+from shared.tunes.transitions import about, move
 
 
 class TuneService:
@@ -109,7 +112,7 @@ class TuneService:
         missing = [file.asset_id for file in files if file.verdict != "ready"]
         if not ready or (missing and not may_go_on):
             message = f"{len(missing)} of {len(files)} files cannot be trained on, the first is {missing[0]}"
-            await tune_log.fail(session, tune_id, [], code="files_rejected", message=message)
+            await transitions.fail(session, tune_id, [], code="files_rejected", message=message)
             return
         values = {"state": TuneState.QUEUED, "queued_at": func.now()}
         where = [Tune.state == TuneState.WAITING_FILES]
@@ -149,7 +152,7 @@ class TuneService:
         deleted = await move(session, tune_id, [], {"deleted_at": func.now()}, lambda moved: TuneDeleted(**about(moved)))
         assert deleted is not None  # noqa: S101 - locked above
         if repository.has_ended(deleted):
-            await tune_log.clear_up(session, deleted)
+            await transitions.clear_up(session, deleted)
         return await self._answer(session, deleted)
 
     async def registered(self, session: AsyncSession, tune_id: str, asset: Asset) -> None:
@@ -167,7 +170,7 @@ class TuneService:
             where = [Tune.state == TuneState.PUBLISHING]
             done = await move(session, tune_id, where, values, lambda tune: TuneSucceeded(**about(tune), lora_asset_id=asset.id))
             if done:
-                await tune_log.clear_up(session, done)
+                await transitions.clear_up(session, done)
             return
         reason = asset.status_details or f"its asset is {asset.status}"
         await self.not_registered(session, tune_id, reason)
@@ -175,7 +178,9 @@ class TuneService:
     async def not_registered(self, session: AsyncSession, tune_id: str, reason: str) -> None:
         """End a tune whose LoRA the library refused."""
         message = f"the LoRA could not be put into the library: {reason}"
-        await tune_log.fail(session, tune_id, [Tune.state == TuneState.PUBLISHING], code="lora_not_registered", message=message)
+        await transitions.fail(
+            session, tune_id, [Tune.state == TuneState.PUBLISHING], code="lora_not_registered", message=message
+        )
 
     async def say_queued_again(self, session: AsyncSession) -> None:
         """Remind trainers of tunes that have stood in the queue for long; their state does not change."""
@@ -185,7 +190,7 @@ class TuneService:
     async def _stop(self, session: AsyncSession, tune: Tune) -> None:
         """Cancel at once what nobody trains; ask the trainer otherwise."""
         if tune.state not in LEASED:
-            await tune_log.cancel(session, tune.id, [])
+            await transitions.cancel(session, tune.id, [])
         elif tune.cancel_requested_at is None:
             values = {"cancel_requested_at": func.now()}
             await move(session, tune.id, [], values, lambda moved: TuneCancelRequested(**about(moved)))

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from services.scheduler import repository
 from services.scheduler.service import TuneService
-from shared import inbox, leases
-from shared.db import Database
-from shared.tables import Context
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.messaging import inbox
 from shared.telemetry import get_logger
+from shared.tunes import leases
 
 log = get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from services.trainer.app import create_app
 from services.trainer.settings import TrainerSettings
-from shared import web
+from shared.http import app as web
 
 if __name__ == "__main__":
     settings = TrainerSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields

@@ -7,11 +7,11 @@ from fastapi import FastAPI
 
 from services.trainer.service import HINTS, TrainerService
 from services.trainer.settings import TrainerSettings
-from shared import web
 from shared.background import Background
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.hints import Hints
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.http import app as web
+from shared.messaging.hints import Hints
 
 
 def create_app(settings: TrainerSettings) -> FastAPI:

@@ -13,20 +13,20 @@ from typing import NoReturn
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.trainer.child_process import Child
+from services.trainer.engine.config import Phase
 from services.trainer.errors import ChildFailedError, InputUnavailableError, StalledError
 from services.trainer.fence import is_away, patiently
 from services.trainer.inputs import prepare
 from services.trainer.messages import CheckpointReport, Failed, PhaseReport, Ready, SampleReport, StepReport, Stopped, Trained
 from services.trainer.settings import TrainerSettings
-from services.trainer.spec import Phase
 from services.trainer.uploads import Uploads
-from shared import leases
-from shared.blobs import Blobs
-from shared.checkpoint_cache import CheckpointCache
-from shared.db import Database
+from shared.blobs.checkpoint_cache import CheckpointCache
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
 from shared.errors import LeaseLostError, TunesmithError
-from shared.leases import CancelRequestedError, Claim, Renewal
 from shared.telemetry import get_logger
+from shared.tunes import leases
+from shared.tunes.leases import CancelRequestedError, Claim, Renewal
 
 log = get_logger(__name__)
 

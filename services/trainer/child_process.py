@@ -7,14 +7,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 
+from services.trainer.engine.config import Device
 from services.trainer.errors import ChildDiedError
 from services.trainer.messages import ChildReport, FromChild, Ready, Stop, ToChild, Train
-from services.trainer.spec import Device
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
-CHILD_COMMAND = (sys.executable, "-m", "services.trainer.child")
+CHILD_COMMAND = (sys.executable, "-m", "services.trainer.child_main")
 _SECRETS = ("TUNESMITH_DATABASE_URL", "TUNESMITH_S3_ACCESS_KEY", "TUNESMITH_S3_SECRET_KEY")
 
 

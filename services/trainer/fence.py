@@ -7,7 +7,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.db import Database
+from shared.database.sessions import Database
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)

@@ -5,15 +5,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from services.trainer.engine.config import SPEC_FILE, Job, TrainingImage, resolve_parameters
 from services.trainer.errors import BadBaseError, BadCheckpointError, BadImageError
 from services.trainer.settings import TrainerSettings
-from services.trainer.spec import SPEC_FILE, Job, TrainingImage, resolve_parameters
-from shared.blobs import Blobs
-from shared.checkpoint_cache import CheckpointCache
+from shared.blobs.checkpoint_cache import CheckpointCache
+from shared.blobs.store import Blobs
 from shared.engines import Engine
 from shared.errors import InvalidError, NotFoundError, UnavailableError
-from shared.leases import Claim
 from shared.telemetry import get_logger
+from shared.tunes.leases import Claim
 
 log = get_logger(__name__)
 

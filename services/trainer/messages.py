@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from services.trainer.spec import Phase
+from services.trainer.engine.config import Phase
 
 
 class _Message(BaseModel):

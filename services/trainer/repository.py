@@ -6,7 +6,7 @@ from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.tables import Trainer
+from shared.database.tables import Trainer
 
 _FORGOTTEN_AFTER = timedelta(hours=1)
 

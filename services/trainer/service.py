@@ -14,15 +14,15 @@ from services.trainer.attempt import Attempt
 from services.trainer.child_process import CHILD_COMMAND, Child
 from services.trainer.fence import is_away
 from services.trainer.settings import TrainerSettings
-from shared import leases
-from shared.blobs import Blobs
-from shared.checkpoint_cache import CheckpointCache
-from shared.db import Database
+from shared.blobs.checkpoint_cache import CheckpointCache
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
 from shared.errors import UnavailableError
-from shared.events import Fact, TuneCancelRequested, TuneQueued, TuneRequeued
 from shared.ids import new_id
-from shared.leases import Claim
+from shared.messaging.events import Fact, TuneCancelRequested, TuneQueued, TuneRequeued
 from shared.telemetry import get_logger
+from shared.tunes import leases
+from shared.tunes.leases import Claim
 
 log = get_logger(__name__)
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from services.trainer.spec import Device, Phase
+from services.trainer.engine.config import Device, Phase
 from shared.settings import ServiceSettings
 
 

@@ -10,13 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.trainer.fence import patiently
 from services.trainer.messages import CheckpointReport, SampleReport
-from shared import blob_rows, leases
-from shared.blobs import Blobs, Stored
-from shared.db import Database
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs, Stored
+from shared.database.sessions import Database
+from shared.database.tables import Context
 from shared.errors import UnavailableError
-from shared.events import TuneSample
-from shared.tables import Context
+from shared.messaging.events import TuneSample
 from shared.telemetry import get_logger
+from shared.tunes import leases
 
 log = get_logger(__name__)
 

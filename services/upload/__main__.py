@@ -2,7 +2,7 @@
 
 from services.upload.app import create_app
 from services.upload.settings import UploadSettings
-from shared import web
+from shared.http import app as web
 
 if __name__ == "__main__":
     settings = UploadSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.upload.imports import Importer
+from services.upload.imports.importer import Importer
 from services.upload.repository import Filters, page
 from services.upload.schemas import (
     AssetAnswer,
@@ -17,12 +17,12 @@ from services.upload.schemas import (
     UploadCompleted,
 )
 from services.upload.service import Library, shown
-from shared.auth import Principal, require
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.idempotency import Once
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.http.auth import Principal, require
+from shared.http.idempotency import Once
 from shared.ids import new_id
-from shared.tables import Context
 
 Caller = Annotated[Principal, Depends(require("assets"))]
 Words = Annotated[list[str] | None, Query()]

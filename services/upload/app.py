@@ -6,22 +6,23 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.upload import api, consumers
-from services.upload.fetching import Fetcher
-from services.upload.imports import Importer
-from services.upload.intake import Intake
+from services.upload.imports.fetching import Fetcher
+from services.upload.imports.importer import Importer
+from services.upload.intake.check import Intake
+from services.upload.intake.register import Registration
 from services.upload.reconciler import Reconciler
-from services.upload.registration import Registration
 from services.upload.service import Library
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared import idempotency, web
-from shared.auth import FLUSH_EVERY_S, Authenticator
 from shared.background import Background
-from shared.blob_collector import BlobCollector
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.relay import Relay
-from shared.tables import Context
+from shared.blobs.collector import BlobCollector
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.http import app as web
+from shared.http import idempotency
+from shared.http.auth import FLUSH_EVERY_S, Authenticator
+from shared.messaging.relay import Relay
 
 _HOUR_S = 3600.0
 _STAGING_S = 6 * 3600.0

@@ -2,14 +2,14 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.upload.intake import Intake
-from services.upload.registration import Registration
+from services.upload.intake.check import Intake
+from services.upload.intake.register import Registration
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared.consumer import Consumers
-from shared.db import Database
-from shared.events import AssetUploaded, TuneTrained
-from shared.tables import Context
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.messaging.consumer import Consumers
+from shared.messaging.events import AssetUploaded, TuneTrained
 
 
 def create(

@@ -8,13 +8,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload import repository
 from services.upload.service import identity
-from shared import accounts, blob_rows, checkpoint_files, events, names, outbox
-from shared.blobs import Blobs, hash_file
-from shared.db import Database
+from shared.accounts import accounts, names
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs, hash_file
+from shared.database.sessions import Database
+from shared.database.tables import Asset, Context
 from shared.engines import Engine
 from shared.errors import InvalidError, NotFoundError
+from shared.formats import checkpoint
 from shared.ids import new_id, new_ulid
-from shared.tables import Asset, Context
+from shared.messaging import events, outbox
 
 
 async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, name: str, description: str = "") -> str:
@@ -23,7 +26,7 @@ async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, n
     The same bytes again change nothing. Other bytes are switched to; the old ones are kept for as long as a tune that
     started from them runs. Raises InvalidError for a file that is no checkpoint.
     """
-    info, stored = checkpoint_files.read_file(path), hash_file(path)
+    info, stored = checkpoint.read_file(path), hash_file(path)
     async with database.begin() as session:
         account_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
         found = await repository.own(session, account_id, name)

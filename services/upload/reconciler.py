@@ -4,13 +4,14 @@ from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload import repository
-from services.upload.registration import Registration
+from services.upload.intake.register import Registration
 from services.upload.service import OPEN, give_up_blobs, identity
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared import events, names, outbox
-from shared.db import Database
-from shared.tables import Context
+from shared.accounts import names
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.messaging import events, outbox
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)

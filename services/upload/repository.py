@@ -10,10 +10,10 @@ from sqlalchemy import ColumnElement, Double, Select, String, and_, cast, exists
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.accounts import PLATFORM_ACCOUNT
+from shared.accounts.accounts import PLATFORM_ACCOUNT
+from shared.database.tables import Account, Asset, Blob, Tune
 from shared.engines import FAMILIES, Engine
 from shared.states import TuneState
-from shared.tables import Account, Asset, Blob, Tune
 
 _ALIVE = Asset.deleted_at.is_(None)
 _IMPORTING = (Asset.status == "uploaded") & Asset.uploaded_at.is_(None)

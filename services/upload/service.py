@@ -7,17 +7,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload import repository
 from services.upload.data import checked_data
-from services.upload.fetching import Fetcher
-from services.upload.hub import check_repo
+from services.upload.imports.fetching import Fetcher
+from services.upload.imports.hub import check_repo
 from services.upload.schemas import AssetCreate, AssetOut, NoTransfer, PresignedTransfer, StsTransfer, Transfer
 from services.upload.settings import UploadSettings
-from shared import blob_rows, events, names, outbox, quotas
-from shared.accounts import PLATFORM_ACCOUNT
-from shared.auth import Principal
-from shared.blobs import Blobs
+from shared.accounts import names, quotas
+from shared.accounts.accounts import PLATFORM_ACCOUNT
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs
+from shared.database.tables import Asset, Context
 from shared.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, UnavailableError
+from shared.http.auth import Principal
 from shared.ids import is_id
-from shared.tables import Asset, Context
+from shared.messaging import events, outbox
 
 _WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 _READ = ("s3:GetObject",)

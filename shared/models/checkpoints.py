@@ -10,10 +10,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from shared.checkpoint_files import TEXT_ENCODERS, CheckpointInfo, read_folder
 from shared.engines import Engine
+from shared.formats.checkpoint import TEXT_ENCODERS, CheckpointInfo, read_folder
+from shared.formats.single_file import WEIGHTS
 from shared.models import single_file
-from shared.single_file import WEIGHTS
 
 
 @dataclass(frozen=True)

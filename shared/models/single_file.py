@@ -1,7 +1,7 @@
 """Loads the parts of a single-file checkpoint with diffusers' own conversion, offline.
 
-The file lies in a folder with the configuration that `shared.single_file` inferred for it. Each part is read alone: a file of
-seven gigabytes is never in memory twice, and no part is mistaken for another of its width.
+The file lies in a folder with the configuration that `shared.formats.single_file` inferred for it. Each part is read alone,
+so that a file of seven gigabytes is never in memory twice and no part is mistaken for another of its width.
 """
 
 from pathlib import Path
@@ -14,9 +14,9 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from shared import ldm_shapes, vae_files
 from shared.engines import Engine
-from shared.single_file import WEIGHTS
+from shared.formats import ldm_shapes, vae
+from shared.formats.single_file import WEIGHTS
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -27,7 +27,7 @@ def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
 
 def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
     """Load the autoencoder."""
-    weights = _read(folder, vae_files.PREFIX)
+    weights = _read(folder, vae.PREFIX)
     return AutoencoderKL.from_single_file(weights, subfolder="vae", torch_dtype=dtype, **_local(folder))
 
 

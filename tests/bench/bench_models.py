@@ -19,19 +19,20 @@ from services.inference.settings import InferenceSettings
 from services.inference.worker.app import create_app as create_worker
 from services.inference.worker.residency import Residency
 from services.inference.worker.settings import WorkerSettings
-from services.trainer import recipe
+from services.trainer.engine import recipe
+from services.trainer.engine.config import Job, TrainingImage, resolve_parameters
 from services.trainer.messages import ChildReport, StepReport
-from services.trainer.spec import Job, TrainingImage, resolve_parameters
 from services.upload import public_assets
-from shared import accounts, checkpoint_files
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.accounts import accounts
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
 from shared.engines import Engine
+from shared.formats import checkpoint
+from shared.messaging.topics import ensure_topics
 from shared.models import samplers
 from shared.settings import ServiceSettings
-from shared.topics import ensure_topics
 from tests.bench.conftest import Report
-from tests.trainer_world import eventually
+from tests.support.trainer_world import eventually
 from tunesmith.demo import SAMPLES
 
 pytestmark = [
@@ -64,7 +65,7 @@ def job(folder: Path, *, steps: int) -> Job:
         engine=Engine.SD15,
         base_folder=BASE,
         base_sha256="ab" * 32,
-        shape_class=checkpoint_files.read_folder(BASE).shape_class,
+        shape_class=checkpoint.read_folder(BASE).shape_class,
         native_size_px=SIZE_PX,
         trigger_word="sks1",
         steps=steps,
@@ -151,7 +152,7 @@ async def served(
     database, settings = Database(database_url), make_settings(InferenceSettings)
     await ensure_topics(settings)
     packed = tmp_path / "base.tar"
-    checkpoint_files.pack(BASE, packed)
+    checkpoint.pack(BASE, packed)
     async with database.begin() as session:
         await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
         account_id = await accounts.create_account(session, "bench")

@@ -9,18 +9,21 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from sqlalchemy import func, insert, select, text, update
 
-from shared import accounts, blob_rows, cloudevents, leases, outbox
+from shared.accounts import accounts
 from shared.background import Background
-from shared.blobs import Stored
-from shared.db import Database
-from shared.events import AssetUploaded
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Stored
+from shared.database.sessions import Database
+from shared.database.tables import OUTBOXES, Context, Tune
 from shared.ids import new_id
-from shared.relay import Relay
+from shared.messaging import cloudevents, outbox
+from shared.messaging.events import AssetUploaded
+from shared.messaging.relay import Relay
+from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
-from shared.tables import OUTBOXES, Context, Tune
-from shared.topics import ensure_topics
+from shared.tunes import leases
 from tests.bench.conftest import Report
-from tests.trainer_world import eventually
+from tests.support.trainer_world import eventually
 
 FACTS = 300
 IN_A_TRANSACTION = 50

@@ -19,9 +19,9 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from shared.blobs import Blobs, Grant, Stored
+from shared.blobs.store import Blobs, Grant, Stored
 from shared.errors import NotFoundError, TooLargeError, UnavailableError
-from tests.minio_server import BUILD_S, S3Store, minio_server
+from tests.support.minio_server import BUILD_S, S3Store, minio_server
 
 # The first test that needs MinIO waits for its build.
 pytestmark = pytest.mark.timeout(BUILD_S)

@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from shared import cloudevents
-from shared.cloudevents import MalformedError
-from shared.events import FACTS
-from shared.topics import TOPICS
+from shared.messaging import cloudevents
+from shared.messaging.cloudevents import MalformedError
+from shared.messaging.events import FACTS
+from shared.messaging.topics import TOPICS
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 

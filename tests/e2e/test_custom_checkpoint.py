@@ -11,7 +11,7 @@ from PIL import Image
 
 from deploy.local.paths import PROJECT
 from shared.engines import Engine
-from tests.upload_world import lora
+from tests.support.upload_world import lora
 from tunesmith import demo
 from tunesmith.client import Client, TunesmithApiError
 
@@ -34,9 +34,9 @@ def _bake(folder: Path) -> tuple[Path, Path]:
     import torch  # noqa: PLC0415 - many seconds, for these tests alone
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
 
-    from services.trainer.tiny import single_file  # noqa: PLC0415
+    from deploy.tiny import single_file  # noqa: PLC0415
+    from services.trainer.engine.export import write_lora  # noqa: PLC0415
     from shared.models import checkpoints, pipelines, samplers  # noqa: PLC0415
-    from shared.models.lora import write_lora  # noqa: PLC0415
 
     def load() -> checkpoints.Components:
         return checkpoints.load(TINY, device=torch.device("cpu"), dtype=torch.float32)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from deploy.local import state
 from deploy.local.paths import PROJECT, StackPaths
-from tests import likenesses
+from tests.support import likenesses
 from tunesmith import demo
 from tunesmith.client import Client, TunesmithApiError
 
@@ -115,7 +115,7 @@ def test_the_pages_for_people_answer(client: Client) -> None:
 
 
 def test_the_subject_was_learnt_and_its_class_was_kept(client: Client, tuned: str, tmp_path: Path) -> None:
-    from services.trainer.tiny.subject_loss import losses  # noqa: PLC0415 - imports torch and diffusers, 20 s
+    from tests.support.subject_loss import losses  # noqa: PLC0415 - imports torch and diffusers, 20 s
 
     answer = httpx.get(f"{client.url}/v1/assets/{tuned}", headers=dict(client._http.headers), timeout=30).json()
     lora = tmp_path / "lora.safetensors"

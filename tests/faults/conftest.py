@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stub_stack import StubStack
+from tests.support.stub_stack import StubStack
 from tunesmith.client import Asset, Client
 
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from tests.stub_stack import LEASE_S, StubStack, until
-from tests.tunes import start_tune
+from tests.support.stub_stack import LEASE_S, StubStack, until
+from tests.support.tunes import start_tune
 from tunesmith.client import Asset, Client, Tune, TunesmithApiError
 
 T = TypeVar("T")

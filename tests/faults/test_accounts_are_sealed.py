@@ -8,12 +8,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from shared import accounts
-from shared.blobs import Blobs
-from shared.scopes import PARTS
+from shared.accounts import accounts
+from shared.accounts.scopes import PARTS
+from shared.blobs.store import Blobs
 from shared.settings import ServiceSettings
-from tests.platform_world import Platform, drawing, operations, running
-from tests.sealed_routes import ROUTES, Route
+from tests.support.platform_world import Platform, drawing, operations, running
+from tests.support.sealed_routes import ROUTES, Route
 
 # Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
 pytestmark = [

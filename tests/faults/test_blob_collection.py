@@ -7,12 +7,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select, update
 
-from shared import accounts, blob_rows
-from shared.blob_collector import BlobCollector
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.accounts import accounts
+from shared.blobs import rows as blob_rows
+from shared.blobs.collector import BlobCollector
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Asset, Blob, Context, Generation
 from shared.errors import ConflictError
-from shared.tables import Asset, Blob, Context, Generation
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.stub_stack import StubStack, until
-from tests.tunes import draw, drawn, ended, start_tune
+from tests.support.stub_stack import StubStack, until
+from tests.support.tunes import draw, drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

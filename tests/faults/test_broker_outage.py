@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.stub_stack import StubStack, until
-from tests.tunes import ended, start_tune
+from tests.support.stub_stack import StubStack, until
+from tests.support.tunes import ended, start_tune
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

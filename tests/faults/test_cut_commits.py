@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import func, select
 
 from services.trainer.settings import TrainerSettings
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Blob, Checkpoint
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from shared.tables import Blob, Checkpoint
-from tests.commit_cutter import cut_commits
-from tests.trainer_world import STUB_CHILD, make_world, run_trainer
+from tests.support.commit_cutter import cut_commits
+from tests.support.trainer_world import STUB_CHILD, make_world, run_trainer
 
 pytestmark = pytest.mark.timeout(180)
 

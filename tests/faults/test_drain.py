@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from deploy.local.process import Process
-from tests.stub_stack import StubStack, until
-from tests.tunes import drawn, ended, start_tune
+from tests.support.stub_stack import StubStack, until
+from tests.support.tunes import drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageStat
 
 from shared.errors import InvalidError
-from shared.image_files import CleanImage, clean
+from shared.formats.image import CleanImage, clean
 
 MAX_PIXELS = 16_000_000
 Cleaned = Callable[[bytes], Awaitable[tuple[CleanImage, bytes]]]

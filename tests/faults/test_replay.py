@@ -7,11 +7,11 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from shared.messaging.topics import TOPICS
 from shared.settings import ServiceSettings
-from shared.topics import TOPICS
-from tests.stub_stack import StubStack, until
-from tests.topic_reader import Message, messages
-from tests.tunes import drawn, ended, start_tune
+from tests.support.stub_stack import StubStack, until
+from tests.support.topic_reader import Message, messages
+from tests.support.tunes import drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from deploy.local.postgres import wheel_binaries
-from shared.blobs import Blobs
-from tests.stub_stack import StubStack
-from tests.tunes import ended, start_tune
+from shared.blobs.store import Blobs
+from tests.support.stub_stack import StubStack
+from tests.support.tunes import ended, start_tune
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

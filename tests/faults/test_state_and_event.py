@@ -16,18 +16,18 @@ from sqlalchemy import func, select
 
 from deploy.local.paths import PROJECT
 from services.trainer.settings import TrainerSettings
-from shared import leases
 from shared.background import Background
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.leases import Claim
-from shared.relay import Relay
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import OUTBOXES, Context
+from shared.messaging.relay import Relay
+from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from shared.tables import OUTBOXES, Context
-from shared.topics import ensure_topics
-from tests.topic_reader import messages
-from tests.trainer_world import World, eventually, make_world
+from shared.tunes import leases
+from shared.tunes.leases import Claim
+from tests.support.topic_reader import messages
+from tests.support.trainer_world import World, eventually, make_world
 
 WRITERS = 64
 CONNECTIONS = 16
@@ -71,7 +71,7 @@ async def published(world: World, tune_id: str) -> list[tuple[int, str, str]]:
 @pytest.mark.parametrize("place", ["before_commit", "after_commit", "after_produce", "after_delete"])
 async def test_whoever_is_killed_where_the_events_are_the_states(world: World, place: str) -> None:
     held = await claimed(world)
-    command = [sys.executable, "-m", "tests.crash_point", place, held.tune.id, str(held.epoch)]
+    command = [sys.executable, "-m", "tests.support.crash_point", place, held.tune.id, str(held.epoch)]
     died = await asyncio.to_thread(subprocess.run, command, cwd=PROJECT, env=os.environ, check=False)
     assert died.returncode == -signal.SIGKILL
 

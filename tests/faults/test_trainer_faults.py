@@ -14,12 +14,12 @@ import pytest
 
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
-from shared import leases
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
 from shared.errors import UnavailableError
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from tests.trainer_world import STUB_CHILD, World, eventually, make_world
+from shared.tunes import leases
+from tests.support.trainer_world import STUB_CHILD, World, eventually, make_world
 
 EVERY_STEPS = 4
 STEPS = 40

@@ -12,17 +12,19 @@ import pytest
 from services.scheduler import api
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.whatif import WhatIfService
+from services.scheduler.whatif.service import WhatIfService
 from services.upload.settings import UploadSettings
-from shared import accounts, blob_rows, names, web
-from shared.auth import Authenticator
+from shared.accounts import accounts, names
 from shared.background import Background
-from shared.blobs import Blobs, Stored
-from shared.db import Database
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs, Stored
+from shared.database.sessions import Database
+from shared.database.tables import Asset, Context
+from shared.http import app as web
+from shared.http.auth import Authenticator
 from shared.ids import new_id
 from shared.settings import ServiceSettings
-from shared.tables import Asset, Context
-from tests.upload_world import UploadWorld
+from tests.support.upload_world import UploadWorld
 
 ENGINE = "image/stable-diffusion-v1-5"
 REPLICAS = 2

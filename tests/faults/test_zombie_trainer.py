@@ -14,12 +14,12 @@ from sqlalchemy import select
 
 from deploy.local.paths import PROJECT
 from services.trainer.settings import TrainerSettings
-from shared import leases
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
+from shared.database.tables import Blob
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from shared.tables import Blob
-from tests.trainer_world import World, eventually, make_world
+from shared.tunes import leases
+from tests.support.trainer_world import World, eventually, make_world
 
 EVERY_STEPS = 4
 _BOUND_S = 120.0
@@ -43,7 +43,9 @@ async def test_a_trainer_that_sleeps_past_its_lease_publishes_nothing(world: Wor
     env = os.environ | {"TUNESMITH_HTTP_PORT": "0", "TUNESMITH_DEVICE": "cpu", "TUNESMITH_WORK_DIR": str(work_dir)}
     env |= {f"TUNESMITH_{name.upper()}": str(value) for name, value in QUICK.items()}
     with (tmp_path / "log").open("wb") as out:
-        zombie = subprocess.Popen([sys.executable, "-m", "tests.stub_trainer"], cwd=PROJECT, env=env, stdout=out, stderr=out)
+        zombie = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.stub_trainer"], cwd=PROJECT, env=env, stdout=out, stderr=out
+        )
     try:
         await world.until(tune_id, TuneState.TRAINING, where=lambda tune: tune.step >= EVERY_STEPS, bound_s=_BOUND_S)
 

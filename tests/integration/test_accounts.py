@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared import accounts
-from shared.auth import Authenticator
-from shared.db import Database
+from shared.accounts import accounts
+from shared.accounts.keys import new_secret
+from shared.database.sessions import Database
 from shared.errors import InvalidError, NotFoundError, UnauthorizedError
-from shared.keys import new_secret
+from shared.http.auth import Authenticator
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select, text, update
 
-from services.scheduler import admin
-from shared import accounts, idempotency, web
-from shared.auth import Authenticator
-from shared.db import Database
+from services.scheduler.admin import api as admin
+from shared.accounts import accounts
+from shared.database.sessions import Database
+from shared.database.tables import IDEMPOTENCY, Account, ApiKey, Context
 from shared.errors import UnauthorizedError
+from shared.http import app as web
+from shared.http import idempotency
+from shared.http.auth import Authenticator
 from shared.settings import ApiSettings
-from shared.tables import IDEMPOTENCY, Account, ApiKey, Context
 
 ANSWERS = IDEMPOTENCY[Context.TUNES]
 

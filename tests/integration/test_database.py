@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from shared.database_errors import is_away
-from shared.db import Database
+from shared.database.sessions import Database
+from shared.failures import is_away
 
 
 async def test_a_database_without_a_free_connection_is_away(database_url: str) -> None:

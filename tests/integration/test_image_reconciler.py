@@ -14,12 +14,12 @@ from services.inference.inputs import Inputs, ModelRef
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
 from services.inference.worker import repository as worker
-from shared import accounts
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.accounts import accounts
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import OUTBOXES, Context, Generation
 from shared.errors import LeaseLostError
 from shared.ids import new_id
-from shared.tables import OUTBOXES, Context, Generation
 
 CLAIM_S = 30.0
 

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from shared.blob_collector import BlobCollector
-from shared.blobs import Blobs
-from shared.tables import Blob, Context
-from tests.inference_world import SD15, FakePainter, InferenceWorld, make_world
-from tests.trainer_world import eventually
+from shared.blobs.collector import BlobCollector
+from shared.blobs.store import Blobs
+from shared.database.tables import Blob, Context
+from tests.support.inference_world import SD15, FakePainter, InferenceWorld, make_world
+from tests.support.trainer_world import eventually
 
 CONTROLNET = "image/controlnet-sd15"
 

@@ -18,7 +18,7 @@ from services.inference.worker.painter import Painter, run_size
 from shared.engines import Engine
 from shared.errors import InvalidError
 from shared.safety import Safety
-from tests.drawing_world import PROMPT, PX, Studio, differs, half_mask, make_studio, noise, pixels, ref, save_controlnet
+from tests.support.drawing_world import PROMPT, PX, Studio, differs, half_mask, make_studio, noise, pixels, ref, save_controlnet
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 BOTH = pytest.mark.parametrize("engine", [Engine.SD15, Engine.SDXL], ids=["sd", "sdxl"])
@@ -305,7 +305,7 @@ def test_a_checkpoint_as_its_own_refiner_ends_where_it_would_alone(studio: Studi
 
 
 def test_a_refiner_takes_over_where_it_is_told_to(studio: Studio, tmp_path: Path) -> None:
-    from tests.tiny_pipelines import save_tiny_pipeline  # noqa: PLC0415
+    from tests.support.tiny_pipelines import save_tiny_pipeline  # noqa: PLC0415
 
     save_tiny_pipeline(Engine.SDXL, tmp_path / "other", seed=9)
     files = {"refiner": tmp_path / "other"}

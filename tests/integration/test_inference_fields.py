@@ -16,12 +16,12 @@ from PIL import Image
 from safetensors.torch import save
 
 from services.inference.schemas import GenerateRequest
-from shared.blobs import Blobs
+from services.trainer.engine.export import write_lora
+from shared.blobs.store import Blobs
 from shared.engines import Engine
-from shared.models.lora import write_lora
-from tests.drawing_world import differs, encoded, half_mask, noise, pixels, save_controlnet
-from tests.inference_world import InferenceWorld, make_world
-from tests.tiny_pipelines import save_tiny_pipeline
+from tests.support.drawing_world import differs, encoded, half_mask, noise, pixels, save_controlnet
+from tests.support.inference_world import InferenceWorld, make_world
+from tests.support.tiny_pipelines import save_tiny_pipeline
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),

@@ -12,12 +12,12 @@ import pytest
 
 from services.inference.worker import repository
 from services.inference.worker.files import FileCache
-from shared import outbox
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
+from shared.database.tables import Context
 from shared.errors import InvalidError, LeaseLostError, UnavailableError
-from shared.events import ImageRequested
-from shared.tables import Context
-from tests.inference_world import FakePainter, InferenceWorld, make_world
+from shared.messaging import outbox
+from shared.messaging.events import ImageRequested
+from tests.support.inference_world import FakePainter, InferenceWorld, make_world
 
 
 @pytest.fixture

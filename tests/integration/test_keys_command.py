@@ -8,9 +8,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from deploy.local.keys import app
-from shared.auth import Authenticator
-from shared.db import Database
+from shared.database.sessions import Database
 from shared.errors import UnauthorizedError
+from shared.http.auth import Authenticator
 
 Keys = Callable[..., Awaitable[Result]]
 

@@ -9,14 +9,16 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from services.trainer.settings import TrainerSettings
-from shared import accounts, blob_rows, leases
-from shared.blobs import Blobs, Stored
+from shared.accounts import accounts
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs, Stored
+from shared.database.tables import Blob, Context, Tune, TuneEvent
 from shared.errors import LeaseLostError
-from shared.leases import CancelRequestedError, Claim
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from shared.tables import Blob, Context, Tune, TuneEvent
-from tests.trainer_world import World, make_world
+from shared.tunes import leases
+from shared.tunes.leases import CancelRequestedError, Claim
+from tests.support.trainer_world import World, make_world
 
 
 @pytest.fixture

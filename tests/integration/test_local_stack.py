@@ -18,9 +18,9 @@ from deploy.local import state
 from deploy.local.commands import up
 from deploy.local.paths import StackPaths
 from deploy.local.state import StackState
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
+from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
-from shared.topics import ensure_topics
 
 _START_S = 120
 _END_S = 15

@@ -11,17 +11,17 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.local import dlq
-from shared import outbox
 from shared.background import Background
-from shared.consumer import Consumers
-from shared.db import Database
+from shared.database.sessions import Database
+from shared.database.tables import OUTBOXES, Context
 from shared.errors import LimitError
-from shared.events import AssetDeleted, AssetReady
-from shared.hints import Hints
-from shared.relay import Relay
+from shared.messaging import outbox
+from shared.messaging.consumer import Consumers
+from shared.messaging.events import AssetDeleted, AssetReady
+from shared.messaging.hints import Hints
+from shared.messaging.relay import Relay
+from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
-from shared.tables import OUTBOXES, Context
-from shared.topics import ensure_topics
 
 MakeSettings = Callable[..., ServiceSettings]
 WAIT_S = 30

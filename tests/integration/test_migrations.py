@@ -6,7 +6,7 @@ import sys
 from alembic import command
 
 import migrations
-from shared.db import Database
+from shared.database.sessions import Database
 
 
 async def test_the_migrations_lead_to_the_tables(database_url: str) -> None:

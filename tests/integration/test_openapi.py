@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from shared import accounts
-from shared.blobs import Blobs
+from shared.accounts import accounts
+from shared.blobs.store import Blobs
 from shared.settings import ServiceSettings
-from tests.platform_world import Platform, drawing, operations, running
+from tests.support.platform_world import Platform, drawing, operations, running
 
 # Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
 pytestmark = [

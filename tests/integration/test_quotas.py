@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
-from shared import accounts, quotas
-from shared.db import Database
+from shared.accounts import accounts, quotas
+from shared.database.sessions import Database
+from shared.database.tables import Account, Asset, Generation
 from shared.errors import LimitError
 from shared.ids import new_id
 from shared.settings import ApiSettings
-from shared.tables import Account, Asset, Generation
 
 
 class World:

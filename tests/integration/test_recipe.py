@@ -11,18 +11,18 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from safetensors import safe_open
 
-from services.trainer import recipe
-from services.trainer.adapters import add_adapters
-from services.trainer.base import load_base
-from services.trainer.conditioning import Captions
+from services.trainer.engine import recipe
+from services.trainer.engine.base import load_base
+from services.trainer.engine.config import Job, Phase, TrainingImage, resolve_parameters
+from services.trainer.engine.export import write_lora
+from services.trainer.engine.network import add_adapters
+from services.trainer.engine.text import Captions
 from services.trainer.errors import BadBaseError, BadCheckpointError, BadImageError, NotFiniteError
 from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, SampleReport, StepReport, Stopped, Trained
-from services.trainer.spec import Job, Phase, TrainingImage, resolve_parameters
-from shared.checkpoint_files import read_folder
 from shared.engines import Engine
+from shared.formats.checkpoint import read_folder
 from shared.models import checkpoints, pipelines
-from shared.models.lora import write_lora
-from tests.tiny_pipelines import NATIVE_SIZE_PX, save_tiny_pipeline
+from tests.support.tiny_pipelines import NATIVE_SIZE_PX, save_tiny_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -8,13 +8,13 @@ import torch
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
 from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import StableDiffusionXLImg2ImgPipeline
 
+from deploy.tiny import single_file
 from services.inference.inputs import Refine
-from services.trainer.tiny import single_file
-from shared import checkpoint_files
 from shared.engines import Engine
+from shared.formats import checkpoint
 from shared.models.checkpoints import load
-from tests.drawing_world import PROMPT, PX, Studio, make_studio, pixels, ref
-from tests.tiny_pipelines import save_tiny_pipeline
+from tests.support.drawing_world import PROMPT, PX, Studio, make_studio, pixels, ref
+from tests.support.tiny_pipelines import save_tiny_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 STEPS, SHARE = 10, 0.6
@@ -50,9 +50,9 @@ def test_a_refiner_is_the_same_from_one_file(refiner: Path, tmp_path: Path) -> N
     file, unpacked = tmp_path / "refiner.safetensors", tmp_path / "unpacked"
     single_file.export_folder(refiner, file)
     assert file.stat().st_size <= 2 * 2**20
-    checkpoint_files.unpack(file, unpacked)
+    checkpoint.unpack(file, unpacked)
 
-    said = [checkpoint_files.read_file(file), checkpoint_files.read_folder(refiner)]
+    said = [checkpoint.read_file(file), checkpoint.read_folder(refiner)]
     assert said[0].model_dump(exclude={"data_type"}) == said[1].model_dump(exclude={"data_type"})
     assert said[0].engine is Engine.SDXL_REFINER
     one, other = (load(folder, device=torch.device("cpu"), dtype=torch.float16) for folder in (unpacked, refiner))

@@ -12,12 +12,12 @@ from sqlalchemy import func, select, update
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reconciler
-from shared import names
-from shared.blobs import Blobs
+from shared.accounts import names
+from shared.blobs.store import Blobs
+from shared.database.tables import Account, Asset, Blob, Context, Tune
 from shared.engines import Engine
 from shared.ids import new_id
-from shared.tables import Account, Asset, Blob, Context, Tune
-from tests.scheduler_world import SD15, World, make_world
+from tests.support.scheduler_world import SD15, World, make_world
 
 
 @pytest.fixture

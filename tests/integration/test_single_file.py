@@ -10,15 +10,16 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from services.trainer.tiny import single_file
-from shared import checkpoint_files, clip_tokenizer, ldm_layout, ldm_shapes
+from deploy.tiny import single_file
+from services.inference.worker.vaes import load_vae
 from shared.engines import FAMILIES, Engine
 from shared.errors import InvalidError
+from shared.formats import checkpoint, ldm_layout, ldm_shapes
+from shared.formats.clip import tokenizer as clip_tokenizer
+from shared.formats.safetensors import read_header
 from shared.models import pipelines, samplers
 from shared.models.checkpoints import Components, load
-from shared.models.vaes import load_vae
-from shared.safetensors_header import read_header
-from tests.tiny_pipelines import save_tiny_pipeline
+from tests.support.tiny_pipelines import save_tiny_pipeline
 
 CPU = torch.device("cpu")
 TINY = Path(__file__).parents[2] / "deploy" / "checkpoints" / "tiny-sd15"
@@ -39,7 +40,7 @@ def _load(folder: Path) -> Components:
 
 def _unpacked(file: Path) -> Path:
     folder = file.with_suffix(".folder")
-    checkpoint_files.unpack(file, folder)
+    checkpoint.unpack(file, folder)
     return folder
 
 
@@ -85,9 +86,9 @@ def test_a_checkpoint_is_the_same_from_one_file(tmp_path: Path, folders: dict[En
     file = tmp_path / "model.safetensors"
     single_file.export_folder(folders[engine], file)
 
-    info = checkpoint_files.read_file(file)
+    info = checkpoint.read_file(file)
     assert (info.engine, info.native_size_px, info.data_type) == (engine, 32, "fp16")
-    assert info.shape_class == checkpoint_files.read_folder(folders[engine]).shape_class
+    assert info.shape_class == checkpoint.read_folder(folders[engine]).shape_class
     _assert_same(_load(_unpacked(file)), _half(folders[engine]))
 
 
@@ -103,8 +104,8 @@ def test_the_small_checkpoint_is_the_same_from_one_file(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     single_file.export_folder(TINY, file)
 
-    info = checkpoint_files.read_file(file)
-    assert (info.native_size_px, info.shape_class) == (64, checkpoint_files.read_folder(TINY).shape_class)
+    info = checkpoint.read_file(file)
+    assert (info.native_size_px, info.shape_class) == (64, checkpoint.read_folder(TINY).shape_class)
     _assert_same(_load(_unpacked(file)), _load(TINY))
 
 
@@ -174,7 +175,7 @@ def test_a_file_that_is_not_whole_is_refused(
     save_file({name: tensor for name, tensor in weights.items() if change.get(name, tensor) is not None}, file)
 
     with pytest.raises(InvalidError, match=reason):
-        checkpoint_files.read_file(file)
+        checkpoint.read_file(file)
 
 
 def test_the_layout_is_the_files(tmp_path: Path, folders: dict[Engine, Path]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deploy.local.checkpoints import SHIPPED
-from services.trainer.tiny import architecture, build, denoiser, pictures
+from deploy.tiny import architecture, build, denoiser, pictures
 from shared.engines import Engine
 from shared.models import checkpoints, pipelines, samplers
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deploy.local.checkpoints import SHIPPED
-from services.trainer.tiny import score
+from deploy.tiny import score
 
 MOST_BYTES = 16_000_000
 TOLERANCE = 0.06

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
 
-from services.trainer.tiny import controlnet
+from deploy.tiny import controlnet
 from shared.engines import Engine
-from tests.tiny_pipelines import save_tiny_pipeline
+from tests.support.tiny_pipelines import save_tiny_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 STEPS = 4

@@ -12,11 +12,11 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from deploy.local.checkpoints import SHIPPED
-from services.trainer.tiny import draw, pictures
-from shared import controlnet_files
+from deploy.tiny import draw, pictures
 from shared.engines import Engine
+from shared.formats import controlnet
 from shared.models.edges import canny_edges
-from tests.drawing_world import Studio
+from tests.support.drawing_world import Studio
 
 PAIRS = [(Engine.SD15, "tiny-sd15", "tiny-canny-sd15"), (Engine.SDXL, "tiny-sdxl", "tiny-canny-sdxl")]
 MOST_BYTES = 6_000_000
@@ -73,5 +73,5 @@ def test_what_is_drawn_with_a_shipped_controlnet_follows_the_edges(engine: Engin
 def test_a_shipped_controlnet_is_small_and_of_its_engine(engine: Engine, base: str, name: str) -> None:
     assert sum(path.stat().st_size for path in (SHIPPED / name).rglob("*.safetensors")) <= MOST_BYTES
     assert (SHIPPED / base).is_dir()
-    info = controlnet_files.describe(json.loads((SHIPPED / name / controlnet_files.CONFIG).read_bytes()))
+    info = controlnet.describe(json.loads((SHIPPED / name / controlnet.CONFIG).read_bytes()))
     assert info.engine is {Engine.SD15: Engine.CONTROLNET_SD15, Engine.SDXL: Engine.CONTROLNET_SDXL}[engine]

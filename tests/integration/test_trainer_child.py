@@ -16,12 +16,12 @@ from safetensors.torch import load
 
 from services.trainer.child_process import CHILD_COMMAND
 from services.trainer.settings import TrainerSettings
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
 from shared.engines import Engine
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from tests.tiny_pipelines import save_tiny_pipeline
-from tests.trainer_world import World, eventually, make_world
+from tests.support.tiny_pipelines import save_tiny_pipeline
+from tests.support.trainer_world import World, eventually, make_world
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

@@ -12,13 +12,13 @@ from sqlalchemy.exc import ProgrammingError
 
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
-from shared.blobs import Blobs
-from shared.database_errors import is_unmigrated
-from shared.events import TuneCancelRequested
+from shared.blobs.store import Blobs
+from shared.database.tables import Checkpoint, Sample, Trainer, Tune, TuneEvent
+from shared.failures import is_unmigrated
+from shared.messaging.events import TuneCancelRequested
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from shared.tables import Checkpoint, Sample, Trainer, Tune, TuneEvent
-from tests.trainer_world import STUB_CHILD, World, eventually, make_world
+from tests.support.trainer_world import STUB_CHILD, World, eventually, make_world
 
 
 @pytest.fixture

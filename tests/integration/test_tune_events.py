@@ -9,12 +9,13 @@ import httpx
 import pytest
 
 from services.scheduler.settings import SchedulerSettings
-from shared import blob_rows, leases
-from shared.blobs import Blobs
-from shared.events import TuneSample
-from shared.tables import Context
-from tests.scheduler_world import World, make_world
-from tests.trainer_world import claim_next
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs
+from shared.database.tables import Context
+from shared.messaging.events import TuneSample
+from shared.tunes import leases
+from tests.support.scheduler_world import World, make_world
+from tests.support.trainer_world import claim_next
 
 _HOUR = 3600.0
 _BOUND_S = 60.0

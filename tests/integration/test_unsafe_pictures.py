@@ -10,15 +10,15 @@ import httpx
 import pytest
 
 from deploy.local.paths import PROJECT
+from services.trainer.engine.config import SPEC_FILE, Job
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
-from services.trainer.spec import SPEC_FILE, Job
 from services.upload import public_assets
-from shared import checkpoint_files
-from shared.blobs import Blobs
-from tests.platform_world import Platform, running
-from tests.trainer_world import STUB_CHILD, eventually
-from tests.upload_world import png
+from shared.blobs.store import Blobs
+from shared.formats import checkpoint
+from tests.support.platform_world import Platform, running
+from tests.support.trainer_world import STUB_CHILD, eventually
+from tests.support.upload_world import png
 
 # Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
 pytestmark = [
@@ -31,10 +31,10 @@ MakeSettings = Callable[..., Any]
 @pytest.fixture
 async def platform(make_settings: MakeSettings, blobs: Blobs, tmp_path: Path) -> AsyncIterator[Platform]:
     """The services with a checker that dislikes red, and a base to tune."""
-    checker = {"safety_checker": "tests.safety_checkers:NoRed", "safety_threshold": 0.9}
+    checker = {"safety_checker": "tests.support.safety_checkers:NoRed", "safety_threshold": 0.9}
     async with running(make_settings, blobs, **checker) as platform:
         packed = tmp_path / "tiny-sd15.tar"
-        checkpoint_files.pack(PROJECT / "deploy" / "checkpoints" / "tiny-sd15", packed)
+        checkpoint.pack(PROJECT / "deploy" / "checkpoints" / "tiny-sd15", packed)
         await public_assets.register_checkpoint(platform.database, blobs, packed, name="tiny-sd15")
         yield platform
 

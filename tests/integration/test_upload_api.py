@@ -10,9 +10,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from services.upload.settings import UploadSettings
-from shared.blobs import Blobs
-from shared.db import Database
-from tests.upload_world import ORIGIN, UploadWorld, lora, png
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from tests.support.upload_world import ORIGIN, UploadWorld, lora, png
 
 
 @pytest.fixture

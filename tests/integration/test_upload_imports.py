@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text
 
-from services.upload import imports
-from services.upload.imports import Importer
+from services.upload.imports import importer
+from services.upload.imports.importer import Importer
 from services.upload.settings import UploadSettings
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.tables import OUTBOXES, Asset, Context
-from tests.file_host import UNSAID, FileHost, Reply, file_host
-from tests.upload_world import UploadWorld, lora, png
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import OUTBOXES, Asset, Context
+from tests.support.file_host import UNSAID, FileHost, Reply, file_host
+from tests.support.upload_world import UploadWorld, lora, png
 
 SD15 = {"engine": "image/stable-diffusion-v1-5"}
 TOKEN = "hf_QXJlWW91U3VyZVlvdVdhbnRUaGlz"
@@ -99,7 +99,7 @@ async def world(
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imports, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(importer, "_PAUSES_S", (0.0, 0.0))
 
 
 @asynccontextmanager

@@ -9,13 +9,13 @@ import httpx
 import pytest
 from PIL import Image
 
-from services.upload.intake import Intake
+from services.upload.intake.check import Intake
 from services.upload.settings import UploadSettings
-from shared import ldm_layout
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.ldm_layout import TextShape, UNetShape, VaeShape
-from tests.upload_world import UploadWorld, lora, png, safetensors
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.formats import ldm_layout
+from shared.formats.ldm_layout import TextShape, UNetShape, VaeShape
+from tests.support.upload_world import UploadWorld, lora, png, safetensors
 
 SD15 = {"engine": "image/stable-diffusion-v1-5"}
 
@@ -211,7 +211,7 @@ async def test_a_vae_becomes_ready_and_says_what_it_is(world: UploadWorld) -> No
 async def test_a_picture_that_the_safety_checker_refuses_is_rejected_with_the_reason(
     world: UploadWorld, make_settings: Callable[..., UploadSettings]
 ) -> None:
-    settings = make_settings(UploadSettings, safety_checker="tests.safety_checkers:NoRed", safety_threshold=0.9)
+    settings = make_settings(UploadSettings, safety_checker="tests.support.safety_checkers:NoRed", safety_threshold=0.9)
     guarded = Intake(world.database, world.blobs, settings)
     good, bad = await world.send(png(colour="teal"), "good"), await world.send(png(colour="red"), "bad")
 

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select
 
 from services.upload.settings import UploadSettings
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.tables import IDEMPOTENCY, Context
-from tests.upload_world import UploadWorld, png
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import IDEMPOTENCY, Context
+from tests.support.upload_world import UploadWorld, png
 
 PICTURE = png()
 

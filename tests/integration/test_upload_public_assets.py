@@ -9,11 +9,11 @@ import pytest
 from deploy.local import checkpoints
 from services.upload import public_assets
 from services.upload.settings import UploadSettings
-from shared import checkpoint_files
-from shared.blobs import Blobs
-from shared.db import Database
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
 from shared.errors import InvalidError, NotFoundError
-from tests.upload_world import UploadWorld
+from shared.formats import checkpoint as checkpoint_files
+from tests.support.upload_world import UploadWorld
 
 DEFAULT_SDXL = "asset_01hdpjv7bxe1n99eazrv23ca1k"
 

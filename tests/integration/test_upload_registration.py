@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from services.upload.settings import UploadSettings
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.tables import Asset, AssetName, Tune
-from tests.upload_world import LORA, UploadWorld, lora, png
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Asset, AssetName, Tune
+from tests.support.upload_world import LORA, UploadWorld, lora, png
 
 
 @pytest.fixture

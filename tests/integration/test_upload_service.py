@@ -8,12 +8,12 @@ import pytest
 
 from services.upload.app import create_app
 from services.upload.settings import UploadSettings
-from shared import events, outbox
-from shared.blobs import Blobs
-from shared.db import Database
-from shared.relay import Relay
-from shared.tables import Context, Tune
-from tests.upload_world import LORA, UploadWorld, png
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Context, Tune
+from shared.messaging import events, outbox
+from shared.messaging.relay import Relay
+from tests.support.upload_world import LORA, UploadWorld, png
 
 _BOUND_S = 60
 

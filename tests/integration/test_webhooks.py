@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.webhooks import Webhooks
-from shared import leases
-from shared.blobs import Blobs
-from shared.tables import WebhookDelivery
-from tests.scheduler_world import World, make_world
-from tests.trainer_world import claim_next, eventually
+from services.scheduler.webhooks.service import Webhooks
+from shared.blobs.store import Blobs
+from shared.database.tables import WebhookDelivery
+from shared.tunes import leases
+from tests.support.scheduler_world import World, make_world
+from tests.support.trainer_world import claim_next, eventually
 
 
 @dataclass

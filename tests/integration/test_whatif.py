@@ -12,11 +12,11 @@ import pytest
 from PIL import Image, ImageFilter
 from sqlalchemy import func, select, update
 
-from services.scheduler.picture_measures import Measurer
 from services.scheduler.settings import SchedulerSettings
-from shared.blobs import Blobs
-from shared.tables import Asset, AssetName, Tune
-from tests.scheduler_world import World, make_world
+from services.scheduler.whatif.measures import Measurer
+from shared.blobs.store import Blobs
+from shared.database.tables import Asset, AssetName, Tune
+from tests.support.scheduler_world import World, make_world
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from deploy.local.paths import StackPaths
-from tests.running_stack import RunningStack
 from tests.sdks.curl import Curl
 from tests.sdks.driver import Driver, driving
 from tests.sdks.environments import ALL, ALWAYS
 from tests.sdks.guide import CAPTIONS, Flow, ended, engine_of
+from tests.support.running_stack import RunningStack
 from tunesmith import demo
 from tunesmith.client import Client
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests import likenesses
 from tests.sdks.curl import Curl
 from tests.sdks.guide import ended
+from tests.support import likenesses
 from tunesmith import demo
 from tunesmith.client import Client
 

@@ -3,10 +3,10 @@
 import pytest
 
 from deploy.local.paths import StackPaths
-from tests.running_stack import RunningStack, until
 from tests.sdks.driver import Driver
 from tests.sdks.guide import engine_of
 from tests.sdks.refusals import refused
+from tests.support.running_stack import RunningStack, until
 from tunesmith.client import Client
 
 pytestmark = pytest.mark.timeout(300)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from deploy.local.paths import StackPaths
-from tests.running_stack import RunningStack, until
 from tests.sdks.curl import Curl
 from tests.sdks.driver import Driver
 from tests.sdks.environments import NPM_CLIENT, NPM_SDK, OCTOAI
 from tests.sdks.guide import engine_of
 from tests.sdks.refusals import refused
+from tests.support.running_stack import RunningStack, until
 from tunesmith import demo
 
 pytestmark = pytest.mark.timeout(300)

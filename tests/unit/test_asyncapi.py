@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from shared.asyncapi import document
-from shared.events import FACTS
+from shared.messaging.asyncapi import document
+from shared.messaging.events import FACTS
 
 WRITTEN = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 

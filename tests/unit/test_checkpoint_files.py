@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from shared import checkpoint_files, ldm_layout, single_file
 from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
-from shared.ldm_layout import Shapes, TextShape, UNetShape, VaeShape
-from shared.safetensors_header import Header, Tensor
-from tests.upload_world import lora, safetensors
+from shared.formats import checkpoint, ldm_layout, single_file
+from shared.formats.ldm_layout import Shapes, TextShape, UNetShape, VaeShape
+from shared.formats.safetensors import Header, Tensor
+from tests.support.upload_world import lora, safetensors
 
 CLIP_L = ldm_layout.clip(TextShape(49_408, 77, 768, 3072, 12))
 CLIP_G = ldm_layout.open_clip(TextShape(49_408, 77, 1280, 5120, 32))
@@ -45,8 +45,8 @@ def _header(shapes: Shapes, metadata: dict[str, str] | None = None) -> Header:
     return Header(metadata=metadata or {}, tensors=tensors)
 
 
-def _info(documents: dict[str, Any]) -> checkpoint_files.CheckpointInfo:
-    return checkpoint_files.describe({name: json.dumps(document).encode() for name, document in documents.items()})
+def _info(documents: dict[str, Any]) -> checkpoint.CheckpointInfo:
+    return checkpoint.describe({name: json.dumps(document).encode() for name, document in documents.items()})
 
 
 def test_sd15_is_recognised() -> None:
@@ -198,7 +198,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> No
     path.write_bytes(content)
 
     with pytest.raises(InvalidError, match="tar of a model folder"):
-        checkpoint_files.read_file(path)
+        checkpoint.read_file(path)
 
 
 def test_constants_of_old_files_are_ignored() -> None:
@@ -216,4 +216,4 @@ def test_a_stray_tensor_alone_is_no_checkpoint(tmp_path: Path) -> None:
     path.write_bytes(safetensors({"model.diffusion_model.out.2.bias": [4], "cond_stage_model.transformer.x": [1]}))
 
     with pytest.raises(InvalidError, match="takes 0 channels"):
-        checkpoint_files.read_file(path)
+        checkpoint.read_file(path)

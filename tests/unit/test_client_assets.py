@@ -9,7 +9,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from tests.upload_world import png
+from tests.support.upload_world import png
 from tunesmith import asset_commands
 from tunesmith.client import Client
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from shared import checkpoint_files
-from shared.controlnet_files import ControlNetInfo
 from shared.engines import Engine
 from shared.errors import InvalidError
+from shared.formats import checkpoint
+from shared.formats.controlnet import ControlNetInfo
 
 CONFIG: dict[str, Any] = {
     "_class_name": "ControlNetModel",
@@ -23,7 +23,7 @@ def packed(folder: Path, config: dict[str, Any]) -> Path:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text(json.dumps(config))
     (folder / "model" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
-    checkpoint_files.pack(folder / "model", folder / "model.tar")
+    checkpoint.pack(folder / "model", folder / "model.tar")
     return folder / "model.tar"
 
 
@@ -31,7 +31,7 @@ def packed(folder: Path, config: dict[str, Any]) -> Path:
     ("added", "engine"), [(None, Engine.CONTROLNET_SD15), ("text_time", Engine.CONTROLNET_SDXL)], ids=["sd15", "sdxl"]
 )
 def test_its_configuration_tells_the_engine(tmp_path: Path, added: str | None, engine: Engine) -> None:
-    info = checkpoint_files.read_file(packed(tmp_path, CONFIG | {"addition_embed_type": added}))
+    info = checkpoint.read_file(packed(tmp_path, CONFIG | {"addition_embed_type": added}))
 
     assert isinstance(info, ControlNetInfo)
     assert info.engine is engine
@@ -51,4 +51,4 @@ def test_its_configuration_tells_the_engine(tmp_path: Path, added: str | None, e
 )
 def test_what_is_no_controlnet_of_ours_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InvalidError, match=r"config\.json: "):
-        checkpoint_files.read_file(packed(tmp_path, CONFIG | change))
+        checkpoint.read_file(packed(tmp_path, CONFIG | change))

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from shared.database_errors import is_away, is_unmigrated, is_value
+from shared.failures import is_away, is_unmigrated, is_value
 
 
 class _RefusalError(Exception):

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.embedding_files import read_embedding
 from shared.engines import Engine
 from shared.errors import InvalidError
-from tests.upload_world import safetensors
+from shared.formats.embedding import read_embedding
+from tests.support.upload_world import safetensors
 
 
 def _write(tmp_path: Path, shapes: dict[str, list[int]], dtype: str = "F16") -> Path:

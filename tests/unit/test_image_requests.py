@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.inference import notices, sizes, styles
-from services.inference.engines import PATHS
+from services.inference.endpoints import PATHS
 from services.inference.resolve import draw_seeds
 from services.inference.schemas import GenerateRequest, Sampler
 from shared.engines import Engine

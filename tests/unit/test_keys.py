@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared import keys
+from shared.accounts import keys
 
 
 def test_a_fresh_key_is_well_formed() -> None:

@@ -4,8 +4,8 @@ from math import prod
 
 import pytest
 
-from shared import ldm_layout
-from shared.ldm_layout import Shapes, TextShape, UNetShape, VaeShape
+from shared.formats import ldm_layout
+from shared.formats.ldm_layout import Shapes, TextShape, UNetShape, VaeShape
 
 SD15 = UNetShape(4, (320, 640, 1280, 1280), 2, (1, 1, 1, 0), 1, 768, None, False)
 REFINER = UNetShape(4, (384, 768, 1536, 1536), 2, (0, 4, 4, 0), 4, 1280, 2560, True)

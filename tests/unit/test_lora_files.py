@@ -8,8 +8,8 @@ import pytest
 
 from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
-from shared.lora_files import KeyFormat, read_lora
-from tests.upload_world import lora, safetensors
+from shared.formats.lora import KeyFormat, read_lora
+from tests.support.upload_world import lora, safetensors
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"
 KOHYA = f"lora_unet_{BLOCK.replace('.', '_')}"

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from shared.errors import LimitError
-from shared.rate import RequestRate
+from shared.http.rate import RequestRate
 
 
 async def test_one_request_too_many_is_refused_with_the_limit_and_a_time() -> None:

@@ -1,6 +1,6 @@
 """What makes two requests the same one, and that no secret goes into it."""
 
-from shared.idempotency import request_digest
+from shared.http.idempotency import request_digest
 
 
 def _digest(body: bytes, path: str = "/v1/tune", query: str = "") -> bytes:

@@ -8,8 +8,8 @@ import pytest
 from services.console.app import create_app as create_console
 from services.console.settings import ConsoleSettings
 from shared.errors import TunesmithError
-from tests.platform_world import applications, document, operations
-from tests.sealed_routes import ROUTES
+from tests.support.platform_world import applications, document, operations
+from tests.support.sealed_routes import ROUTES
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_new_route_says_who_gets_what_from_it(described: dict[str, Any]) -> None:
     found = set(operations(described))
 
-    assert found - ROUTES.keys() == set(), "add each to tests/sealed_routes.py"
+    assert found - ROUTES.keys() == set(), "add each to tests/support/sealed_routes.py"
     assert ROUTES.keys() - found == set(), "these are gone"
 
 

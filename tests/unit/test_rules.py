@@ -13,7 +13,7 @@ from services.inference.worker.settings import WorkerSettings
 from services.scheduler.settings import SchedulerSettings
 from services.trainer.settings import TrainerSettings
 from services.upload.settings import UploadSettings
-from shared.events import FACTS
+from shared.messaging.events import FACTS
 from shared.settings import ServiceSettings
 from shared.states import TRANSITIONS
 
@@ -26,7 +26,7 @@ SOURCES = sorted(
     if "versions" not in path.parts
 )
 MODEL_LIBRARIES = {"torch", "diffusers", "transformers", "peft", "accelerate", "safetensors"}
-MAY_IMPORT_MODELS = ("services/trainer/", "services/inference/worker/", "shared/models/")
+MAY_IMPORT_MODELS = ("services/trainer/engine/", "services/trainer/child_main.py", "services/inference/worker/", "shared/models/", "deploy/tiny/")
 MOST_LINES, MEDIAN_LINES = 400, 120
 SETTINGS = (
     ServiceSettings,

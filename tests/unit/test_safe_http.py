@@ -8,9 +8,9 @@ from ipaddress import ip_address
 import httpx
 import pytest
 
-from shared import safe_http
 from shared.errors import InvalidError
-from shared.safe_http import Address
+from shared.http import outbound
+from shared.http.outbound import Address
 
 PRIVATE = [
     "127.0.0.1",
@@ -35,12 +35,12 @@ PRIVATE = [
 
 @pytest.mark.parametrize("address", PRIVATE)
 def test_an_address_of_ones_own_network_is_not_public(address: str) -> None:
-    assert not safe_http.is_public(ip_address(address))
+    assert not outbound.is_public(ip_address(address))
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
 def test_an_address_of_the_internet_is_public(address: str) -> None:
-    assert safe_http.is_public(ip_address(address))
+    assert outbound.is_public(ip_address(address))
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
 )
 def test_what_is_wrong_with_a_url_is_said_with_its_field(url: str, why: str) -> None:
     with pytest.raises(InvalidError, match=f"webhook: .*{why}") as refused:
-        safe_http.check_url(url, field="webhook", loc=("body", "webhook"))
+        outbound.check_url(url, field="webhook", loc=("body", "webhook"))
     assert refused.value.loc == ("body", "webhook")
 
 
 def test_a_name_is_left_to_the_moment_of_the_connection() -> None:
-    safe_http.check_url("https://localhost/hook", field="webhook")
-    safe_http.check_url("http://127.0.0.1/hook", field="webhook", allow_private=True)
+    outbound.check_url("https://localhost/hook", field="webhook")
+    outbound.check_url("http://127.0.0.1/hook", field="webhook", allow_private=True)
 
 
 @asynccontextmanager
@@ -82,14 +82,14 @@ async def server() -> AsyncIterator[tuple[int, list[bytes]]]:
 
 
 async def test_a_name_that_leads_into_ones_own_network_is_not_connected_to() -> None:
-    async with server() as (port, asked), safe_http.client() as client:
+    async with server() as (port, asked), outbound.client() as client:
         with pytest.raises(InvalidError, match="localhost has no public address"):
             await client.get(f"http://localhost:{port}/")
     assert asked == []
 
 
 async def test_a_redirect_is_answered_and_not_followed() -> None:
-    async with server() as (port, asked), safe_http.client(allow_private=True) as client:
+    async with server() as (port, asked), outbound.client(allow_private=True) as client:
         answer = await client.get(f"http://localhost:{port}/")
     assert answer.status_code == 302
     assert len(asked) == 1
@@ -111,7 +111,7 @@ async def test_a_name_is_resolved_once_and_connected_to_as_it_was_checked(monkey
         raise httpx.ConnectError("not here")
 
     monkeypatch.setattr("httpcore.AnyIOBackend.connect_tcp", connect)
-    async with safe_http.client(resolve=rebinding) as client:
+    async with outbound.client(resolve=rebinding) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get("http://rebinding.example/")
         with pytest.raises(InvalidError, match=r"rebinding\.example has no public address"):
@@ -124,5 +124,5 @@ async def test_of_several_addresses_the_next_is_tried_when_one_does_not_answer()
     async def two(_host: str, _port: int) -> list[Address]:
         return [ip_address("127.0.0.2"), ip_address("127.0.0.1")]
 
-    async with server() as (port, _), safe_http.client(allow_private=True, resolve=two) as client:
+    async with server() as (port, _), outbound.client(allow_private=True, resolve=two) as client:
         assert (await client.get(f"http://two.example:{port}/")).status_code == 302

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared import scopes
+from shared.accounts import scopes
 from shared.errors import InvalidError
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from shared import ldm_layout
 from shared.errors import InvalidError
-from shared.ldm_layout import VaeShape
-from shared.vae_files import VaeLayout, original_name, read_vae
-from tests.upload_world import safetensors
+from shared.formats import ldm_layout
+from shared.formats.ldm_layout import VaeShape
+from shared.formats.vae import VaeLayout, original_name, read_vae
+from tests.support.upload_world import safetensors
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "deploy" / "checkpoints" / "tiny-sd15" / "vae" / "diffusion_pytorch_model.safetensors"

@@ -8,8 +8,8 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel, Field
 
-from shared import web
 from shared.errors import InvalidError, NameTakenError, UnavailableError
+from shared.http import app as web
 
 
 class _Body(BaseModel):

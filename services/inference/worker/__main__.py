@@ -2,7 +2,7 @@
 
 from services.inference.worker.app import create_app
 from services.inference.worker.settings import WorkerSettings
-from shared import web
+from shared.http import app as web
 
 if __name__ == "__main__":
     settings = WorkerSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields

@@ -7,13 +7,13 @@ from fastapi import FastAPI
 
 from services.inference.worker.service import Worker
 from services.inference.worker.settings import WorkerSettings
-from shared import web
 from shared.background import Background
-from shared.blobs import Blobs
-from shared.consumer import Consumers
-from shared.db import Database
-from shared.events import ImageRequested
-from shared.tables import Context
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.http import app as web
+from shared.messaging.consumer import Consumers
+from shared.messaging.events import ImageRequested
 
 
 def create_app(settings: WorkerSettings) -> FastAPI:

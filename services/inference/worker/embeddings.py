@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from shared.embedding_files import SECOND
 from shared.errors import InvalidError
+from shared.formats.embedding import SECOND
 from shared.models.checkpoints import Components
 
 

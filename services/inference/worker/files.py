@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from shared.blobs import Blobs
+from shared.blobs.store import Blobs
 from shared.errors import InvalidError
 from shared.ids import new_ulid
 from shared.telemetry import get_logger

@@ -6,8 +6,8 @@ from pathlib import Path
 from services.inference.inputs import Inputs
 from services.inference.worker.files import FileCache
 from services.inference.worker.settings import WorkerSettings
-from shared.blobs import Blobs
-from shared.checkpoint_cache import CheckpointCache
+from shared.blobs.checkpoint_cache import CheckpointCache
+from shared.blobs.store import Blobs
 
 _MAX_IMAGE_BYTES = 256 * 2**20
 

@@ -17,9 +17,9 @@ from services.inference.worker.refiner import Refiner, share_of_base
 from services.inference.worker.residency import Residency, Resident
 from services.inference.worker.settings import WorkerSettings
 from services.inference.worker.text import Prompts, deepest, encode
+from services.inference.worker.vaes import load_vae
 from shared.models import pipelines, samplers
 from shared.models.pipelines import Task
-from shared.models.vaes import load_vae
 from shared.safety import Safety
 
 FULL_SIZE_PX = 512

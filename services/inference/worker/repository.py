@@ -10,10 +10,10 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference.inputs import Inputs
-from shared import outbox
+from shared.database.tables import Context, Generation
 from shared.errors import LeaseLostError
-from shared.events import ImageFailed, ImageGenerated, ImageRequested
-from shared.tables import Context, Generation
+from shared.messaging import outbox
+from shared.messaging.events import ImageFailed, ImageGenerated, ImageRequested
 
 _FREE: dict[str, None] = {"claim_token": None, "claim_holder": None, "claim_expires_at": None}
 _STARVED_S = 10.0

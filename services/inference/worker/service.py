@@ -18,12 +18,12 @@ from services.inference.worker import repository
 from services.inference.worker.materials import Materials, Supplies
 from services.inference.worker.repository import Claim
 from services.inference.worker.settings import WorkerSettings
-from shared import blob_rows
-from shared.blobs import Blobs, Stored
-from shared.db import Database
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs, Stored
+from shared.database.sessions import Database
+from shared.database.tables import Context
 from shared.errors import InvalidError, LeaseLostError, NotFoundError, TunesmithError, UnavailableError
-from shared.events import ImageRequested
-from shared.tables import Context
+from shared.messaging.events import ImageRequested
 from shared.telemetry import get_logger
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""The operator's API: accounts, keys and limits."""

@@ -1,0 +1,1 @@
+"""The events of a tune, as pages and as a stream."""

@@ -1,0 +1,77 @@
+"""The events of a tune over HTTP: a page of them, or a stream."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from services.scheduler.events.service import EventList, EventReader, EventStreams
+from services.scheduler.service import TuneService
+from shared.database.sessions import Database
+from shared.http.auth import Principal, require
+
+_STREAM = "text/event-stream"
+_STREAM_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events; `id` is the event's sequence number, `event` its type, `data` the event as JSON.",
+        "content": {_STREAM: {"schema": {"type": "string"}}},
+    },
+    204: {"description": "The tune has ended, and nothing is left to be told."},
+}
+
+Caller = Annotated[Principal, Depends(require("tunes"))]
+After = Annotated[int, Query(ge=0, description="Only events with a larger sequence number.")]
+LastEventId = Annotated[
+    int | None, Header(ge=0, description="The last event that a stream's client has seen; it counts more than `after`.")
+]
+
+
+def router(database: Database, service: TuneService, reader: EventReader, streams: EventStreams) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(prefix="/v1", tags=["tunes"])
+
+    async def stream(request: Request, caller: Principal, tune_id: str, after: int) -> Response:
+        streams.check_room()
+        async with database.begin() as session:
+            ended = await service.has_ended(session, caller.account_id, tune_id)
+            left = await reader.page(session, tune_id, after=after, limit=1)
+        if ended and not left.data:
+            # What makes a browser's EventSource stop asking.
+            return Response(status_code=204)
+        frames = streams.frames(tune_id, after=after, stopping=request.app.state.stopping)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(frames, media_type=_STREAM, headers=headers)
+
+    @routes.get(
+        "/tune/{tune_id}/events",
+        summary="What happened to a tune, oldest first; with `Accept: text/event-stream` as it happens",
+        response_model=EventList,
+        responses={200: {"content": {_STREAM: {"schema": {"type": "string"}}}}, 204: _STREAM_ANSWERS[204]},
+    )
+    async def events(
+        caller: Caller,
+        request: Request,
+        tune_id: str,
+        *,
+        after: After = 0,
+        limit: Annotated[int, Query(ge=1, le=100)] = 100,
+        last_event_id: LastEventId = None,
+    ) -> Response | EventList:
+        if _STREAM in request.headers.get("Accept", ""):
+            return await stream(request, caller, tune_id, after if last_event_id is None else last_event_id)
+        async with database.begin() as session:
+            await service.has_ended(session, caller.account_id, tune_id)
+            return await reader.page(session, tune_id, after=after, limit=limit)
+
+    @routes.get(
+        "/tune/{tune_id}/events/stream",
+        summary="What happens to a tune, as it happens",
+        response_class=StreamingResponse,
+        responses=_STREAM_ANSWERS,
+    )
+    async def event_stream(
+        caller: Caller, request: Request, tune_id: str, after: After = 0, last_event_id: LastEventId = None
+    ) -> Response:
+        return await stream(request, caller, tune_id, after if last_event_id is None else last_event_id)
+
+    return routes

@@ -1,0 +1,119 @@
+"""A tune's events as clients read them: pages, and a stream of the same."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.scheduler import repository
+from services.scheduler.notifications import Notices
+from services.scheduler.settings import SchedulerSettings
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import TuneEvent
+from shared.errors import LimitError
+from shared.messaging.events import TuneCancelled, TuneFailed, TuneSampled, TuneSucceeded
+
+_LAST = frozenset({TuneSucceeded.type, TuneFailed.type, TuneCancelled.type})
+_URL_S = 3600
+_PAGE = 100
+
+
+class Event(BaseModel):
+    """Something that happened to a tune. `sequence` counts a tune's events from 1 without a gap."""
+
+    sequence: int
+    type: str
+    data: dict[str, Any]
+    occurred_at: datetime
+
+
+class EventList(BaseModel):
+    """A page of a tune's events, oldest first; ask for the next with `after` set to the last one's sequence."""
+
+    data: list[Event]
+    has_more: bool
+
+
+class EventReader:
+    """Reads a tune's events; a sample comes with a link to its picture, or with none when a later one replaced it."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def page(self, session: AsyncSession, tune_id: str, *, after: int, limit: int) -> EventList:
+        """Return the events after a sequence number, oldest first."""
+        found = await repository.events_of(session, tune_id, after=after, limit=limit + 1)
+        shown = found[:limit]
+        kept: set[str] = set()
+        if any(event.type == TuneSampled.type for event in shown):
+            kept = await repository.sample_keys(session, tune_id)
+        return EventList(data=[self._show(event, kept) for event in shown], has_more=len(found) > limit)
+
+    def _show(self, event: TuneEvent, kept: set[str]) -> Event:
+        data = event.data
+        if event.type == TuneSampled.type:
+            data = data | {"samples": [self._link(sample, kept) for sample in data["samples"]]}
+        return Event(sequence=event.sequence, type=event.type, data=data, occurred_at=event.occurred_at)
+
+    def _link(self, sample: dict[str, Any], kept: set[str]) -> dict[str, Any]:
+        key = sample["key"]
+        url = self._blobs.presign_get(key, _URL_S) if key in kept else None
+        return {name: value for name, value in sample.items() if name != "key"} | {"url": url}
+
+
+class EventStreams:
+    """Server-sent events: what `EventReader` reads, as it happens.
+
+    A notification wakes a stream; without one it looks every few seconds. Between two looks a stream holds no connection to
+    the database.
+    """
+
+    def __init__(self, database: Database, reader: EventReader, notices: Notices, settings: SchedulerSettings) -> None:
+        self._database = database
+        self._reader = reader
+        self._notices = notices
+        self._settings = settings
+        self.open = 0
+
+    def check_room(self) -> None:
+        """Raise LimitError when this process holds as many streams as it may."""
+        if self.open >= self._settings.event_streams:
+            msg = f"this server holds {self.open} event streams open, its limit; poll the events, or try again soon"
+            raise LimitError(msg, headers={"Retry-After": "5"})
+
+    async def frames(self, tune_id: str, *, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
+        """Yield the events after a sequence number until the tune has ended, time is up, or the process is to stop."""
+        self.open += 1
+        try:
+            with self._notices.about(tune_id) as news:
+                async for frame in self._frames(tune_id, after, stopping, news):
+                    yield frame
+        finally:
+            self.open -= 1
+
+    async def _frames(self, tune_id: str, after: int, stopping: asyncio.Event, news: asyncio.Event) -> AsyncIterator[bytes]:
+        ends_at = time.monotonic() + self._settings.event_stream_s
+        spoke_at = time.monotonic()
+        # At once, so that client and proxies see that the stream is open.
+        yield KEEPALIVE_COMMENT
+        while not stopping.is_set() and time.monotonic() < ends_at:
+            news.clear()
+            async with self._database.begin() as session:
+                page = await self._reader.page(session, tune_id, after=after, limit=_PAGE)
+            for event in page.data:
+                yield format_sse_event(id=str(event.sequence), event=event.type, data_str=event.model_dump_json())
+                after, spoke_at = event.sequence, time.monotonic()
+            if any(event.type in _LAST for event in page.data):
+                return
+            if page.has_more:
+                continue
+            await self._notices.wait(news, stopping, self._settings.event_poll_s)
+            if time.monotonic() - spoke_at >= self._settings.event_heartbeat_s:
+                yield KEEPALIVE_COMMENT
+                spoke_at = time.monotonic()

@@ -1,0 +1,1 @@
+"""Webhooks: their registration, signing and delivery."""

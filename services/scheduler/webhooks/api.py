@@ -1,0 +1,47 @@
+"""The webhooks of an account over HTTP: its secret, and how the calls of a tune went."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.scheduler.service import TuneService
+from services.scheduler.webhooks import schemas, signing
+from services.scheduler.webhooks.schemas import DeliveryList
+from services.scheduler.webhooks.signing import Secret
+from shared.database.sessions import Database
+from shared.database.tables import Context
+from shared.http.auth import Principal, require
+from shared.http.idempotency import Once
+
+Caller = Annotated[Principal, Depends(require("tunes"))]
+After = Annotated[int, Query(ge=0, description="Only calls that tell of an event with a larger sequence number.")]
+
+
+def router(database: Database, service: TuneService) -> APIRouter:
+    """Build the routes."""
+    routes = APIRouter(prefix="/v1", tags=["tunes"])
+
+    @routes.get("/tunes/webhook-secret", summary="What the account's webhooks are signed with")
+    async def webhook_secret(caller: Caller) -> Secret:
+        async with database.begin() as session:
+            return Secret(secret=await signing.secret_of(session, caller.account_id))
+
+    @routes.post("/tunes/webhook-secret/rotate", summary="Replace the secret; the old one signs as well for a day")
+    async def rotate_webhook_secret(caller: Caller, once: Once) -> Secret:
+        return await once.run(database, Context.TUNES, caller, lambda session: _rotate(session, caller.account_id))
+
+    @routes.get("/tune/{tune_id}/webhook_deliveries", summary="How the calls of a tune's webhook went, oldest first")
+    async def deliveries(
+        caller: Caller, tune_id: str, *, after: After = 0, limit: Annotated[int, Query(ge=1, le=100)] = 100
+    ) -> DeliveryList:
+        async with database.begin() as session:
+            await service.get(session, caller.account_id, tune_id)
+            return await schemas.page(session, tune_id, after=after, limit=limit)
+
+    return routes
+
+
+async def _rotate(session: AsyncSession, account_id: UUID) -> Secret:
+    return Secret(secret=await signing.rotate(session, account_id))

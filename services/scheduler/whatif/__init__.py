@@ -1,0 +1,1 @@
+"""What a tune would take: findings about its images, and an estimate."""

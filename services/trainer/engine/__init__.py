@@ -1,0 +1,1 @@
+"""The LoRA trainer itself; knows neither database, store nor broker."""

@@ -1,0 +1,1 @@
+"""Fetches assets that are named by address or repository."""

@@ -1,0 +1,1 @@
+"""Checks what was uploaded, and registers the LoRAs of tunes."""

@@ -1,0 +1,58 @@
+"""What files of weights say of themselves, as it is shown in `data`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from shared.database.tables import Asset
+from shared.engines import Engine
+from shared.errors import InvalidError
+from shared.formats.embedding import read_embedding
+from shared.formats.lora import read_lora
+from shared.formats.vae import read_vae
+
+
+def lora_data(path: Path, asset: Asset) -> dict[str, Any]:
+    """Read a LoRA; what its owner said fills the gaps. Raises InvalidError."""
+    info = read_lora(path)
+    _check_engine(asset, info.engine, "a LoRA")
+    return {
+        "data_type": info.data_type,
+        "trigger_words": asset.data.get("trigger_words") or info.trigger_words,
+        "base_sha256": info.base_sha256,
+        "shape_class": info.shape_class,
+        "rank": info.rank,
+        "key_format": info.key_format,
+    }
+
+
+def vae_data(path: Path, _asset: Asset) -> dict[str, Any]:
+    """Read a VAE; its file does not tell SD 1.5's from SDXL's, so the owner's word stands. Raises InvalidError."""
+    info = read_vae(path)
+    return {"data_type": info.data_type, "factor": info.factor, "latent_channels": info.latent_channels}
+
+
+def embedding_data(path: Path, asset: Asset) -> dict[str, Any]:
+    """Read a textual inversion. Raises InvalidError."""
+    info = read_embedding(path)
+    _check_engine(asset, info.engine, "a textual inversion")
+    found = [info.trigger_word] if info.trigger_word else []
+    return {
+        "data_type": info.data_type,
+        "trigger_words": asset.data.get("trigger_words") or found,
+        "widths": info.widths,
+        "vectors": info.vectors,
+    }
+
+
+def _check_engine(asset: Asset, found: Engine | None, what: str) -> None:
+    if found is not None and found != asset.data["engine"]:
+        msg = f"data.engine says {asset.data['engine']}, but the file is {what} for {found}"
+        raise InvalidError(msg)
+
+
+READERS: dict[str, Callable[[Path, Asset], dict[str, Any]]] = {
+    "lora": lora_data,
+    "vae": vae_data,
+    "textual_inversion": embedding_data,
+}

@@ -1,0 +1,137 @@
+"""Puts the LoRA of a trained tune into the library, once, whoever asks and how often."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.upload import repository
+from services.upload.service import identity
+from services.upload.settings import UploadSettings
+from shared.accounts import names
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs, Stored
+from shared.database.sessions import Database
+from shared.database.tables import Asset, Context, Tune
+from shared.errors import InvalidError, NotFoundError
+from shared.formats.lora import LoraInfo, read_lora
+from shared.ids import new_id
+from shared.messaging import events, outbox
+from shared.states import TuneState
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+
+class Registration:
+    """Copies a tune's LoRA to the library's own prefix, verifies it there, and gives it the tune's name.
+
+    Idempotent by the tune: a partial unique index lets one asset a tune exist, and who comes second says again what the
+    first one said. All it needs stands in the tune's row, so that it works as well when `tune.trained` was lost.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._work_dir = settings.work_dir
+
+    async def register(self, tune_id: str) -> None:
+        """Register the tune's LoRA, or say why that cannot be. Raises UnavailableError when the store is away."""
+        async with self._database.begin() as session:
+            tune = await repository.tune(session, tune_id)
+            if tune is None or tune.state != TuneState.PUBLISHING or tune.lora_key is None:
+                return
+            if await self._say_again(session, tune_id):
+                return
+        asset_id = new_id("asset")
+        key = f"assets/{asset_id}/lora.safetensors"
+        try:
+            stored, info = await self._copy(tune, tune.lora_key, key)
+        except (InvalidError, NotFoundError) as error:
+            await self._give_up(tune, error.message)
+            return
+        async with self._database.begin() as session:
+            await blob_rows.commit(session, key, stored)
+            asset = await repository.add_lora_of_tune(session, _row(tune, asset_id, key, stored, info))
+            if asset is None:
+                await blob_rows.orphan(session, key)
+            else:
+                await names.hand_over(session, tune_id, asset_id)
+                await outbox.publish(session, Context.UPLOAD, _ready(asset))
+        if asset is None:
+            await self._give_up(tune, f"another asset has the name {tune.name!r}")
+            return
+        log.info("lora.registered", tune_id=tune_id, asset_id=asset_id)
+
+    async def _copy(self, tune: Tune, source: str, key: str) -> tuple[Stored, LoraInfo]:
+        async with self._database.begin() as session:
+            await blob_rows.stage(session, Context.UPLOAD, key)
+        await self._blobs.copy(source, key)
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="registration-", dir=self._work_dir) as folder:
+            path = Path(folder) / "lora.safetensors"
+            stored = await self._blobs.get_file(key, path)
+            if stored.sha256 != tune.lora_sha256:
+                msg = f"the tune's LoRA has the SHA-256 {stored.sha256}, but the trainer stored {tune.lora_sha256}"
+                raise InvalidError(msg)
+            return stored, await asyncio.to_thread(read_lora, path)
+
+    async def _say_again(self, session: AsyncSession, tune_id: str) -> bool:
+        """Say what became of the tune's LoRA when it has been registered; return whether it has.
+
+        The LoRA may have been deleted since: the tune succeeded all the same.
+        """
+        asset = await repository.lora_of_tune(session, tune_id)
+        if asset is not None:
+            await outbox.publish(session, Context.UPLOAD, _ready(asset))
+        return asset is not None
+
+    async def _give_up(self, tune: Tune, reason: str) -> None:
+        """Say that there will be no LoRA, unless another replica has registered it.
+
+        No row is left: the tune keeps the name until the scheduler has failed it.
+        """
+        async with self._database.begin() as session:
+            # The tune's own copy may have been collected since, which is then no fault.
+            if await self._say_again(session, tune.id):
+                return
+            rejected = events.AssetRejected(
+                asset_id=new_id("asset"), account_id=str(tune.account_id), version=1, reason=reason, tune_id=tune.id
+            )
+            await outbox.publish(session, Context.UPLOAD, rejected)
+        log.error("lora.rejected", tune_id=tune.id, reason=reason)
+
+
+def _row(tune: Tune, asset_id: str, key: str, stored: Stored, info: LoraInfo) -> dict[str, Any]:
+    return {
+        "id": asset_id,
+        "account_id": tune.account_id,
+        "asset_type": "lora",
+        "name": tune.name,
+        "description": tune.description,
+        "status": "ready",
+        "data": {
+            "asset_type": "lora",
+            "engine": tune.engine,
+            "file_format": "safetensors",
+            "data_type": info.data_type,
+            "trigger_words": [tune.trigger_word],
+            "checkpoint": tune.base_asset_id,
+            "base_sha256": tune.base_sha256,
+            "shape_class": tune.shape_class,
+            "rank": info.rank,
+            "key_format": info.key_format,
+        },
+        "size_bytes": stored.size_bytes,
+        "sha256": stored.sha256,
+        "blob_key": key,
+        "tune_id": tune.id,
+    }
+
+
+def _ready(asset: Asset) -> events.AssetReady:
+    return events.AssetReady(
+        **identity(asset), version=asset.version, asset_type=asset.asset_type, name=asset.name, tune_id=asset.tune_id
+    )

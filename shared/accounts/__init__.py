@@ -1,0 +1,1 @@
+"""Accounts, their keys and limits, and the names that they hold."""

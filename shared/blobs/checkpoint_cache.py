@@ -1,0 +1,69 @@
+"""Base checkpoints on this machine's disk, by SHA-256: unpacked once, kept while there is room."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from shared.blobs.store import Blobs
+from shared.errors import InvalidError
+from shared.formats import checkpoint
+from shared.ids import new_ulid
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+
+class CheckpointCache:
+    """A folder of unpacked checkpoints named by their blob's SHA-256; the longest unused go when it is over its bound."""
+
+    def __init__(self, folder: Path, blobs: Blobs, max_bytes: int) -> None:
+        self._folder = folder
+        self._blobs = blobs
+        self._max_bytes = max_bytes
+
+    async def fetch(self, key: str, sha256: str) -> Path:
+        """Return the unpacked folder of a checkpoint's blob, downloading it unless it is here.
+
+        A folder appears only whole and verified. Raises NotFoundError when the object is gone, and InvalidError when it is not
+        what it was or cannot be unpacked.
+        """
+        place = self._folder / sha256
+        if not await asyncio.to_thread(place.exists):
+            await self._download(key, sha256, place)
+        os.utime(place)
+        await asyncio.to_thread(self._evict, place)
+        return place
+
+    async def _download(self, key: str, sha256: str, place: Path) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        archive = self._folder / f"{new_ulid()}.tar"
+        unpacked = archive.with_suffix(".folder")
+        try:
+            stored = await self._blobs.get_file(key, archive)
+            if stored.sha256 != sha256:
+                msg = f"the checkpoint's bytes have sha256 {stored.sha256}, not {sha256}; bring it anew"
+                raise InvalidError(msg)
+            await asyncio.to_thread(checkpoint.unpack, archive, unpacked)
+            await asyncio.to_thread(_settle, unpacked, place)
+            log.info("checkpoint.fetched", sha256=sha256, size_bytes=stored.size_bytes)
+        finally:
+            archive.unlink(missing_ok=True)
+            await asyncio.to_thread(shutil.rmtree, unpacked, ignore_errors=True)
+
+    def _evict(self, in_use: Path) -> None:
+        kept = sorted(
+            (place for place in self._folder.iterdir() if place.is_dir()), key=lambda place: place.stat().st_mtime, reverse=True
+        )
+        total = 0
+        for place in kept:
+            total += sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+            if total > self._max_bytes and place != in_use:
+                log.info("checkpoint.evicted", folder=place.name)
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _settle(unpacked: Path, place: Path) -> None:
+    """Move the folder to its place, unless another download was faster."""
+    if not place.exists():
+        unpacked.rename(place)

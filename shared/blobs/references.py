@@ -1,0 +1,38 @@
+"""Who still needs a blob: one question over every table that names one, whichever context owns the blob."""
+
+from collections.abc import Collection
+
+from sqlalchemy import String, Text, bindparam, cast, func, literal, select, true, union
+from sqlalchemy.dialects.postgresql import ARRAY, JSONPATH
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.database.tables import Asset, Checkpoint, Generation, Sample, Tune, TuneFile
+
+
+async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
+    """Return those of the keys that something alive refers to.
+
+    A tune needs its pictures, base, checkpoints and LoRA until it has ended, and a generation its inputs until it has
+    finished, whether or not the assets that these came from still exist. Samples stay as long as their rows.
+    """
+    wanted = bindparam("keys", list(keys), ARRAY(Text))
+    is_wanted = func.any(wanted)
+    alive = Tune.ended_at.is_(None)
+    # The inputs name their blobs wherever they like in the document.
+    inside = func.jsonb_path_query(Generation.inputs, cast(literal("$.**"), JSONPATH)).alias("inside")
+    text_inside = inside.column.op("#>>", return_type=String())(cast(literal("{}"), ARRAY(Text)))
+    questions = [
+        select(Asset.blob_key.label("key")).where(Asset.blob_key == is_wanted, Asset.status == "ready"),
+        select(Asset.staging_key).where(Asset.staging_key == is_wanted, Asset.status.in_(["ready_to_upload", "uploaded"])),
+        select(Tune.base_blob_key).where(Tune.base_blob_key == is_wanted, alive),
+        select(Tune.lora_key).where(Tune.lora_key == is_wanted, alive),
+        select(TuneFile.blob_key).join(Tune, Tune.id == TuneFile.tune_id).where(TuneFile.blob_key == is_wanted, alive),
+        select(Checkpoint.blob_key).join(Tune, Tune.id == Checkpoint.tune_id).where(Checkpoint.blob_key == is_wanted, alive),
+        select(Sample.blob_key).where(Sample.blob_key == is_wanted),
+        select(text_inside)
+        .select_from(Generation)
+        .join(inside, true())
+        .where(Generation.finished_at.is_(None), text_inside == is_wanted),
+    ]
+    found = await session.execute(union(*questions))
+    return {str(key) for (key,) in found if key is not None}

@@ -1,0 +1,1 @@
+"""Sessions, and the tables that they read and write."""

@@ -1,0 +1,32 @@
+"""Every table, one file a context; `docs/architecture.md` says which context writes which."""
+
+from shared.database.tables.accounts import Account, ApiKey
+from shared.database.tables.assets import Asset, AssetName, Blob
+from shared.database.tables.base import Base
+from shared.database.tables.generations import Generation
+from shared.database.tables.idempotency import IDEMPOTENCY
+from shared.database.tables.messaging import INBOXES, OUTBOXES, Context
+from shared.database.tables.tunes import Checkpoint, Sample, Trainer, Tune, TuneEvent, TuneFile
+from shared.database.tables.webhooks import WebhookDelivery, WebhookSecret
+
+__all__ = [
+    "IDEMPOTENCY",
+    "INBOXES",
+    "OUTBOXES",
+    "Account",
+    "ApiKey",
+    "Asset",
+    "AssetName",
+    "Base",
+    "Blob",
+    "Checkpoint",
+    "Context",
+    "Generation",
+    "Sample",
+    "Trainer",
+    "Tune",
+    "TuneEvent",
+    "TuneFile",
+    "WebhookDelivery",
+    "WebhookSecret",
+]

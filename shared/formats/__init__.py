@@ -1,0 +1,1 @@
+"""The file formats that people upload, read without torch."""

@@ -1,0 +1,59 @@
+"""CLIP's tokenizer, of any size, written as files that transformers reads; without torch.
+
+`clip/bpe_simple_vocab_16e6.txt.gz` is OpenAI's vocabulary (github.com/openai/CLIP, MIT licence): merges, the most frequent ones
+first. CLIP takes the first 48,894 of them, which makes 49,408 tokens: each byte, each byte at a word's end, each merge, start
+and end. A smaller text encoder takes fewer, so that the size of its vocabulary alone tells which.
+"""
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+
+from shared.errors import InvalidError
+
+FULL, LEAST = 49_408, 514
+"""Tokens of CLIP's own tokenizer, and of one without any merge."""
+START, END = "<|startoftext|>", "<|endoftext|>"
+_FILE = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
+
+
+def write(folder: Path, *, vocabulary: int, positions: int, pad: str = END) -> None:
+    """Write the tokenizer of a text encoder with so many tokens, for prompts of at most `positions` of them.
+
+    Raises InvalidError for a vocabulary that is none of CLIP's.
+    """
+    check(vocabulary)
+    merges = _merges()[: vocabulary - LEAST]
+    letters = _letters()
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges), START, END]
+    folder.mkdir(parents=True)
+    numbers = json.dumps({word: number for number, word in enumerate(words)}, ensure_ascii=False)
+    (folder / "vocab.json").write_text(numbers, encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
+    document = special | {"model_max_length": positions, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(document, indent=2))
+
+
+def check(vocabulary: int) -> None:
+    """Raise InvalidError unless CLIP's merges make a vocabulary of this size."""
+    if not LEAST <= vocabulary <= FULL:
+        msg = f"the text encoder has a vocabulary of {vocabulary}; {LEAST} to {FULL} are what CLIP's tokenizer makes"
+        raise InvalidError(msg)
+
+
+@cache
+def _merges() -> list[tuple[str, str]]:
+    with gzip.open(_FILE, "rt", encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    # The first line is the file's version.
+    return [(first, second) for first, second in (line.split() for line in lines[1 : FULL - LEAST + 1])]
+
+
+def _letters() -> list[str]:
+    """Return a printable letter for each byte, in CLIP's order: bytes that print stand for themselves, the others follow."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = range(256, 256 + 256 - len(printable))
+    return [chr(code) for code in [*printable, *others]]

@@ -1,0 +1,1 @@
+"""What every HTTP API has: application, authentication, idempotency and outbound requests."""

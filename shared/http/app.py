@@ -1,0 +1,214 @@
+"""The HTTP side of every process: error answers, request ids, health, readiness and metrics, and how it is served."""
+
+import asyncio
+import contextlib
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import FrameType
+
+import structlog
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.errors import InvalidError, TunesmithError, UnavailableError
+from shared.failures import is_away, is_value
+from shared.http import openapi
+from shared.http.idempotency import REPLAYED_HEADER, Replay
+from shared.ids import new_id
+from shared.settings import ServiceSettings
+from shared.telemetry import configure_logging, get_logger
+
+log = get_logger(__name__)
+
+Check = Callable[[], Awaitable[object]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+_CHECK_TIMEOUT_S = 3.0
+_GRACE_S = 20
+_STARTUP_FAILURE = 3
+REQUEST_ID_HEADER = "X-User-Request-ID"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
+"""What an id that comes with a request must look like: it goes into logs and back to the client."""
+_HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+
+
+class _RequestId:
+    """Gives every answer an `X-User-Request-ID`, which OctoAI's clients append to their error texts.
+
+    The edge has given the request one already; it stands in every log line of the request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = REQUEST_ID_HEADER.lower().encode()
+        given = next((value for key, value in scope["headers"] if key == name), b"")
+        request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_id("req")
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", []), (REQUEST_ID_HEADER.encode(), request_id.encode())]
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                if started:
+                    raise
+                # Starlette's own last resort stands outside of every middleware, so its 500 would have no request id.
+                await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
+
+
+class _OneSlash:
+    """Takes `//v1/assets` for `/v1/assets`: a client whose address ends with a slash asks so, and there may be no edge."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("//"):
+            scope = {**scope, "path": "/" + scope["path"].lstrip("/")}
+        await self._app(scope, receive, send)
+
+
+async def _on_error(_request: Request, error: Exception) -> JSONResponse:
+    error = _classified(error)
+    if isinstance(error, InvalidError):
+        detail = [{"loc": list(error.loc), "msg": error.message, "type": error.kind}]
+        return JSONResponse({"detail": detail, "code": error.code}, error.status, error.headers)
+    if isinstance(error, TunesmithError):
+        return JSONResponse({"detail": error.message, "code": error.code}, error.status, error.headers)
+    if isinstance(error, RequestValidationError):
+        # Only loc, msg and type: pydantic's other keys may hold what the client sent, and not all of it is JSON.
+        fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+        return JSONResponse({"detail": fields, "code": InvalidError.code}, 422)
+    if isinstance(error, HTTPException):
+        code = _HTTP_CODES.get(error.status_code, "http_error")
+        return JSONResponse({"detail": error.detail, "code": code}, error.status_code, error.headers)
+    log.error("http.failed", error=repr(error), exc_info=error)
+    return JSONResponse({"detail": "an unexpected error; it is in the log", "code": TunesmithError.code}, 500)
+
+
+def _classified(error: Exception) -> Exception:
+    """Translate what the database says of the request, or of itself, into the taxonomy; leave all else as it is."""
+    if is_value(error):
+        msg = "a value of the request cannot be stored: text with a NUL character, or a number that is too large"
+        return InvalidError(msg, loc=("request",))
+    if is_away(error):
+        log.warning("http.unavailable", error=repr(error))
+        return UnavailableError("a part of the platform is away just now; try again", headers={"Retry-After": "2"})
+    return error
+
+
+async def _on_replay(_request: Request, replay: Exception) -> Response:
+    assert isinstance(replay, Replay)  # noqa: S101 - registered for nothing else
+    return Response(replay.body, replay.status, {REPLAYED_HEADER: "true"}, "application/json")
+
+
+def _probes(service: str, ready: Mapping[str, Check], live: Mapping[str, Check]) -> APIRouter:
+    router = APIRouter()
+
+    async def answer(checks: Mapping[str, Check]) -> JSONResponse:
+        problems: dict[str, str] = {}
+
+        async def attempt(name: str, check: Check) -> None:
+            try:
+                await asyncio.wait_for(check(), _CHECK_TIMEOUT_S)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong is the answer
+                problems[name] = str(error) or type(error).__name__
+
+        await asyncio.gather(*(attempt(name, check) for name, check in checks.items()))
+        status = "ok" if not problems else "failing"
+        return JSONResponse({"service": service, "status": status, "problems": problems}, 503 if problems else 200)
+
+    @router.get("/health", summary="Whether the process is alive")
+    async def health() -> JSONResponse:
+        return await answer(live)
+
+    @router.get("/ready", include_in_schema=False)
+    async def readiness() -> JSONResponse:
+        return await answer(ready)
+
+    @router.get("/metrics", include_in_schema=False)
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def create_app(
+    service: str,
+    *,
+    lifespan: Lifespan,
+    routers: Sequence[APIRouter] = (),
+    ready: Mapping[str, Check] | None = None,
+    live: Mapping[str, Check] | None = None,
+    openapi_url: str | None = "/openapi.json",
+) -> FastAPI:
+    """Build a process's HTTP application.
+
+    `ready` and `live` map a name to an async callable that raises when something is wrong; /ready and /health answer 503
+    with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
+    """
+    app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
+    app.add_middleware(_OneSlash)
+    # Set when the process is to stop: an answer without an end has to end then, or it would hold the process up.
+    app.state.stopping = asyncio.Event()
+    app.add_middleware(_RequestId)
+    for kind in (TunesmithError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _on_error)
+    app.add_exception_handler(Replay, _on_replay)
+    app.include_router(_probes(service, ready or {}, live or {}))
+    for router in routers:
+        app.include_router(router)
+    openapi.complete(app)
+    return app
+
+
+def run(service: str, create: Callable[[], FastAPI], settings: ServiceSettings) -> None:
+    """Serve until SIGTERM or SIGINT; running requests get a bounded time to end, then the lifespan is left."""
+    configure_logging(service, settings)
+    # uvicorn drains and then raises the signal again, which would end the process with it: being stopped is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    app = create()
+    server = _Server(
+        app,
+        uvicorn.Config(
+            app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACE_S,
+            server_header=False,
+        ),
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(_STARTUP_FAILURE)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._app = app
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._app.state.stopping.set()

@@ -1,0 +1,151 @@
+"""`Idempotency-Key` on POST: a client that repeats a request after a lost answer gets the same answer, not a second effect.
+
+The key is noted in the transaction of the effect, per account and route, and honoured for a day. A repeat with another body is
+a 422, repeats at the same time wait for the first, and an error is not kept: what came to nothing may be tried again.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Header, Request, Response
+from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.database.sessions import Database
+from shared.database.tables import IDEMPOTENCY, Context
+from shared.errors import InvalidError
+from shared.http.auth import Principal
+
+T = TypeVar("T")
+
+REPLAYED_HEADER = "Idempotency-Replayed"
+SECRET_FIELDS = frozenset({"hf_token_secret"})
+"""Fields of a body that are left out before it is hashed: a hash of a secret is a way to guess it."""
+_KEPT = text("interval '24 hours'")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Replay(Exception):  # noqa: N818 - it ends a request early, as an error does, but is none
+    """The answer to this request was given before; `shared/http/app.py` gives it again."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.body = body
+
+
+class IdempotentRequest:
+    """One POST, and the `Idempotency-Key` that it carries or not."""
+
+    def __init__(self, key: str | None, route: str, request_sha256: bytes, status: int, response: Response) -> None:
+        self._key = key
+        self._route = route
+        self._request_sha256 = request_sha256
+        self._status = status
+        self._response = response
+
+    async def run(
+        self, database: Database, context: Context, caller: Principal, work: Callable[[AsyncSession], Awaitable[T]]
+    ) -> T:
+        """Do the work in a transaction of its own and keep its answer, or raise Replay with the one that was kept.
+
+        Raises InvalidError when the key was used for another request.
+        """
+        async with database.begin() as session:
+            if self._key is None:
+                return await work(session)
+            known = await self._find(session, context, caller)
+            if known is not None:
+                raise Replay(known.status, known.body)
+            answer = await work(session)
+            body = self._response_body(answer)
+            await self._keep(session, context, caller, status=self._status, body=body)
+            return answer
+
+    async def refer(self, session: AsyncSession, context: Context, caller: Principal, resource_id: str) -> str:
+        """Note that this request makes the thing with this id, and return the id; or that of what an earlier one made.
+
+        For answers that are too large or too secret to keep: the caller answers from the thing. Raises InvalidError when
+        the key was used for another request.
+        """
+        if self._key is None:
+            return resource_id
+        known = await self._find(session, context, caller)
+        if known is None:
+            await self._keep(session, context, caller, resource_id=resource_id)
+            return resource_id
+        self._response.headers[REPLAYED_HEADER] = "true"
+        return known.resource_id
+
+    async def _find(self, session: AsyncSession, context: Context, caller: Principal) -> Any:
+        table = IDEMPOTENCY[context]
+        # Those that come at the same time go one after the other; the lock ends with the transaction.
+        name = f"{context} {caller.account_id} {self._route} {self._key}"
+        await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
+        mine = (table.c.account_id == caller.account_id) & (table.c.route == self._route) & (table.c.key == self._key)
+        await session.execute(delete(table).where(mine, table.c.created_at < func.now() - _KEPT))
+        known = (await session.execute(select(table).where(mine))).one_or_none()
+        if known is not None and known.request_sha256 != self._request_sha256:
+            msg = "Idempotency-Key: this key was used for another request; a new request takes a new key"
+            raise InvalidError(msg, loc=("header", "Idempotency-Key"))
+        return known
+
+    async def _keep(self, session: AsyncSession, context: Context, caller: Principal, **answer: Any) -> None:
+        row = {
+            "account_id": caller.account_id,
+            "route": self._route,
+            "key": self._key,
+            "request_sha256": self._request_sha256,
+        }
+        await session.execute(insert(IDEMPOTENCY[context]).values(row | answer))
+
+    @staticmethod
+    def _response_body(answer: Any) -> bytes:
+        return answer.model_dump_json(by_alias=True).encode()
+
+
+async def _of(
+    request: Request,
+    response: Response,
+    key: Annotated[
+        str | None,
+        Header(
+            alias="Idempotency-Key",
+            description="Repeats of the request with this key get the first one's answer, for 24 hours.",
+        ),
+    ] = None,
+) -> IdempotentRequest:
+    if key is not None and not _KEY.fullmatch(key):
+        msg = "Idempotency-Key: it must have 1 to 255 visible ASCII characters"
+        raise InvalidError(msg, loc=("header", "Idempotency-Key"))
+    route = request.scope["route"]
+    digest = request_digest(request.url.path, request.url.query, await request.body()) if key else b""
+    return IdempotentRequest(key, f"{request.method} {route.path}", digest, route.status_code or 200, response)
+
+
+Once = Annotated[IdempotentRequest, Depends(_of)]
+"""The parameter of a route that takes an `Idempotency-Key`."""
+
+
+def request_digest(path: str, query: str, body: bytes) -> bytes:
+    """Return the SHA-256 that tells requests apart: of path, query and body without its secrets, formatting aside."""
+    try:
+        content = json.dumps(_public(json.loads(body)), sort_keys=True).encode() if body else b""
+    except (ValueError, RecursionError):
+        content = body
+    return hashlib.sha256(b"\0".join([path.encode(), query.encode(), content])).digest()
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _public(inner) for name, inner in value.items() if name not in SECRET_FIELDS}
+    return [_public(inner) for inner in value] if isinstance(value, list) else value
+
+
+async def forget(session: AsyncSession, context: Context) -> None:
+    """Delete the answers that are not honoured any more."""
+    table = IDEMPOTENCY[context]
+    await session.execute(delete(table).where(table.c.created_at < func.now() - _KEPT))

@@ -1,0 +1,1 @@
+"""Events between services: outbox, relay, consumers and hints, on Kafka."""

@@ -1,0 +1,52 @@
+"""CloudEvents 1.0 in Kafka's binary mode: attributes in `ce_*` headers, the fact's JSON as the body."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from shared.messaging.events import FACTS, Fact
+
+
+class MalformedError(Exception):
+    """A message that is not a fact of ours; the text says why."""
+
+
+def headers(fact: Fact, event_id: UUID, *, source: str) -> dict[str, str]:
+    """Return the message headers of a fact."""
+    return {
+        "ce_specversion": "1.0",
+        "ce_id": str(event_id),
+        "ce_type": fact.type,
+        "ce_source": f"tunesmith/{source}",
+        "ce_time": datetime.now(UTC).isoformat(),
+        "content-type": "application/json",
+    }
+
+
+def decode_headers(raw: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    """Return a message's headers as text."""
+    return {name: value.decode(errors="replace") for name, value in raw}
+
+
+def event_id(found: Mapping[str, str]) -> UUID:
+    """Return the event's id. Raises MalformedError."""
+    try:
+        return UUID(found.get("ce_id", ""))
+    except ValueError as error:
+        msg = f"the header ce_id is {found.get('ce_id')!r}, which is no UUID"
+        raise MalformedError(msg) from error
+
+
+def parse(found: Mapping[str, str], body: bytes | None) -> Fact:
+    """Return the fact in a message. Raises MalformedError."""
+    kind = FACTS.get(found.get("ce_type", ""))
+    if kind is None:
+        msg = f"the header ce_type is {found.get('ce_type')!r}, which is no fact of ours"
+        raise MalformedError(msg)
+    try:
+        return kind.model_validate_json(body or b"")
+    except ValidationError as error:
+        msg = f"the body is no {kind.type}: {error.errors(include_url=False, include_input=False)}"
+        raise MalformedError(msg) from error

@@ -1,0 +1,84 @@
+"""Facts heard without a group: every listener hears all of them, from now on, and may miss some.
+
+A hint only saves waiting: whoever listens also looks into the database from time to time.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+
+from shared.background import end_within, start_whole
+from shared.errors import UnavailableError
+from shared.messaging import cloudevents
+from shared.messaging.events import Fact
+from shared.messaging.topics import ensure_topics
+from shared.settings import ServiceSettings
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_RECONNECT_S = 2.0
+_STOP_TIMEOUT_S = 2.0
+_WATCH_EVERY_S = 2.0
+
+
+class Hints:
+    """Calls a function for every fact of the given kinds that is published while it runs."""
+
+    def __init__(self, settings: ServiceSettings, kinds: Sequence[type[Fact]], heard: Callable[[Fact], object]) -> None:
+        self._settings = settings
+        self._kinds = {kind.type: kind for kind in kinds}
+        self._heard = heard
+        self.listening = asyncio.Event()
+        """Set while hints arrive: cleared within seconds when the broker goes away."""
+
+    async def run(self) -> None:
+        """Listen until cancelled, reconnecting when the broker was away."""
+        said = False
+        while True:
+            try:
+                await ensure_topics(self._settings)
+                await self._listen()
+                said = False
+            except (KafkaError, OSError, UnavailableError, TimeoutError) as error:
+                # One line an outage, not one a try.
+                if self.listening.is_set() or not said:
+                    log.warning("hints.waiting", error=repr(error))
+                said = True
+            self.listening.clear()
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _listen(self) -> None:
+        topics = sorted({kind.topic for kind in self._kinds.values()})
+        consumer = AIOKafkaConsumer(
+            *topics,
+            bootstrap_servers=self._settings.kafka_bootstrap_servers,
+            auto_offset_reset="latest",
+            enable_auto_commit=False,
+        )
+        reading: asyncio.Task[None] | None = None
+        try:
+            await asyncio.wait_for(start_whole(consumer.start()), _STOP_TIMEOUT_S * 5)
+            reading = asyncio.create_task(self._read(consumer))
+            self.listening.set()
+            # A consumer whose broker went away only waits, without a word: so the broker is asked. Topics that are
+            # missing are those of one that lost its data, in whose new log this consumer has no place yet.
+            while not reading.done() and not await ensure_topics(self._settings):
+                await asyncio.wait([reading], timeout=_WATCH_EVERY_S)
+            if reading.done():
+                reading.result()
+        finally:
+            if reading:
+                reading.cancel()
+            await end_within(_STOP_TIMEOUT_S, consumer.stop())
+
+    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+        async for record in consumer:
+            headers = cloudevents.decode_headers(record.headers)
+            if headers.get("ce_type") in self._kinds:
+                # A hint that cannot be read is no hint.
+                with contextlib.suppress(cloudevents.MalformedError):
+                    self._heard(cloudevents.parse(headers, record.value))

@@ -1,0 +1,54 @@
+"""Facts wait in the outbox of their context, written in the transaction of the state that they tell of."""
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.database.tables import OUTBOXES, Context
+from shared.messaging import cloudevents
+from shared.messaging.events import Fact
+
+MAX_BODY_BYTES = 256 * 1024
+"""Well below Kafka's limit of 1 MiB a message, past which the whole outbox would be stuck behind one row."""
+
+
+def channel(context: Context) -> str:
+    """Return the name of the notification that wakes the context's relay."""
+    return f"outbox_{context}"
+
+
+async def publish(session: AsyncSession, context: Context, *facts: Fact) -> None:
+    """Write facts to the context's outbox, in the caller's transaction.
+
+    Call it after the UPDATE that locks the aggregate: then the order of one key's rows is the order of its commits.
+    Raises ValueError for a fact over `MAX_BODY_BYTES`.
+    """
+    # The aggregate's UPDATE may still wait in the session: it must come first.
+    await session.flush()
+    for fact in facts:
+        event_id = uuid4()
+        headers = cloudevents.headers(fact, event_id, source=context)
+        await enqueue(session, context, event_id, fact.topic, fact.key, headers, fact.model_dump_json().encode())
+
+
+async def enqueue(
+    session: AsyncSession,
+    context: Context,
+    event_id: UUID,
+    topic: str,
+    key: str,
+    headers: dict[str, str],
+    body: bytes,
+    *,
+    not_before: datetime | None = None,
+) -> None:
+    """Write one message to the outbox, as it will stand on the topic; one with `not_before` is held back until then."""
+    if len(body) > MAX_BODY_BYTES:
+        msg = f"a message of {len(body)} bytes for {topic!r} is over the limit of {MAX_BODY_BYTES}"
+        raise ValueError(msg)
+    row = {"event_id": event_id, "topic": topic, "key": key, "headers": headers, "body": body, "not_before": not_before}
+    await session.execute(insert(OUTBOXES[context]).values(row))
+    # Delivered at commit, once for all rows of the transaction.
+    await session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel(context)})

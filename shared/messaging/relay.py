@@ -1,0 +1,145 @@
+"""Carries a context's outbox to Kafka: one active relay, in order, deleting only what the broker has acknowledged."""
+
+import asyncio
+import contextlib
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from prometheus_client import Gauge
+from sqlalchemy import delete, func, or_, select, text
+
+from shared.background import end_within, start_whole
+from shared.database.sessions import Database
+from shared.database.tables import OUTBOXES, Context
+from shared.messaging.outbox import channel
+from shared.messaging.topics import ensure_topics
+from shared.settings import ServiceSettings
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_BATCH = 500
+_SEND_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 2.0
+_MAX_BACKOFF_S = 5.0
+_DEPTH = Gauge("tunesmith_outbox_rows", "Facts that wait for the broker", ["context"])
+
+
+class Relay:
+    """The relay of one context. Replicas may each run one: a lock in the database lets one work at a time.
+
+    The lock is held by the transaction that reads and deletes the rows, and `idle_in_transaction_session_timeout` bounds
+    that: a relay that is stopped in its tracks loses both, and its rows are sent again, with the same event ids.
+    """
+
+    def __init__(self, database: Database, context: Context, settings: ServiceSettings) -> None:
+        self._database = database
+        self._context = context
+        self._table = OUTBOXES[context]
+        self._settings = settings
+        self._dsn = settings.database_url.get_secret_value().replace("+asyncpg", "")
+        self._poll_s = settings.outbox_poll_s
+        self._wake = asyncio.Event()
+        self._producer: AIOKafkaProducer | None = None
+        self._failing = False
+
+    async def run(self) -> None:
+        """Relay until cancelled; a broker or database that is away is waited for."""
+        listening = asyncio.create_task(self._listen())
+        backoff_s = self._poll_s
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    sent = await self._relay_batch()
+                except Exception as error:  # noqa: BLE001 - whatever it is, the rows stay and are tried again
+                    await self._give_up(error)
+                    await asyncio.sleep(backoff_s)
+                    backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+                    continue
+                self._failing, backoff_s = False, self._poll_s
+                if not sent:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), self._poll_s)
+        finally:
+            listening.cancel()
+            await self._discard()
+
+    async def _relay_batch(self) -> int:
+        """Send what is due and return how many rows were sent; 0 also when another relay holds the lock."""
+        producer = await self._connected()
+        due = or_(self._table.c.not_before.is_(None), self._table.c.not_before <= func.now())
+        async with self._database.begin() as session:
+            lock = text("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
+            if not await session.scalar(lock, {"name": f"relay_{self._context}"}):
+                return 0
+            # In id order, all that is committed: rows of one key were inserted under their aggregate's lock, so their
+            # ids are in commit order; a later id of another key may well be visible first, and does not matter.
+            rows = (await session.execute(select(self._table).where(due).order_by(self._table.c.id).limit(_BATCH))).all()
+            _DEPTH.labels(self._context).set(len(rows))
+            if not rows:
+                return 0
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                acks = [
+                    await producer.send(
+                        row.topic,
+                        row.body,
+                        key=row.key.encode(),
+                        headers=[(name, value.encode()) for name, value in row.headers.items()],
+                    )
+                    for row in rows
+                ]
+                await asyncio.gather(*acks)
+            await session.execute(delete(self._table).where(self._table.c.id.in_([row.id for row in rows])))
+        return len(rows)
+
+    async def _connected(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            # After every reconnect: the broker may have lost its data.
+            await ensure_topics(self._settings)
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                enable_idempotence=True,
+                acks="all",
+                linger_ms=5,
+                request_timeout_ms=int(_SEND_TIMEOUT_S * 1000),
+            )
+            self._producer = producer
+            async with asyncio.timeout(_SEND_TIMEOUT_S):
+                await start_whole(producer.start())
+        return self._producer
+
+    async def _give_up(self, error: Exception) -> None:
+        # One line an outage, not one a try.
+        if not self._failing:
+            log.warning("relay.waiting", context=self._context, error=repr(error))
+        self._failing = True
+        await self._discard()
+
+    async def _discard(self) -> None:
+        """Drop the producer without flushing: what it still holds is in the outbox, and will be sent again."""
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        await end_within(_STOP_TIMEOUT_S, _abort(producer))
+
+    async def _listen(self) -> None:
+        """Wake the relay when a transaction has written to the outbox; without this it polls."""
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn, timeout=5)
+                try:
+                    await connection.add_listener(channel(self._context), lambda *_: self._wake.set())
+                    while not connection.is_closed():
+                        await asyncio.sleep(self._poll_s)
+                finally:
+                    connection.terminate()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await asyncio.sleep(self._poll_s)
+
+
+async def _abort(producer: AIOKafkaProducer) -> None:
+    # aiokafka has no way to stop without flushing: end its sender and its connections, then there is nobody left to flush.
+    producer._closed = True  # noqa: SLF001
+    await producer._sender.close()  # noqa: SLF001
+    await producer.client.close()

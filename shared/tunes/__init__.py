@@ -1,0 +1,1 @@
+"""What scheduler and trainer share: the lease and the states of a tune."""

@@ -1,0 +1,104 @@
+"""Moves a tune and says so: the row, its event and its fact, in one transaction and one order.
+
+Every write that is visible outside goes through `move`: it bumps the tune's version, which is the event's sequence number
+and the fact's version at once, so that a tune's events have no gap and no two writers can tell the same number.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.accounts import names
+from shared.blobs import rows as blob_rows
+from shared.database.tables import Checkpoint, Context, Sample, Tune, TuneEvent
+from shared.messaging import outbox
+from shared.messaging.events import Fact, TuneCancelled, TuneFailed
+from shared.states import TRANSITIONS, TuneState
+from shared.tunes import webhooks
+
+CHANNEL = "tune_events"
+"""The notification of a new event; its payload is the tune's id."""
+NO_LEASE: dict[str, None] = {"lease_token": None, "lease_holder": None, "lease_expires_at": None}
+
+
+def sources(target: TuneState) -> list[TuneState]:
+    """Return the states from which a tune may move to `target`."""
+    return [state for state, targets in TRANSITIONS.items() if target in targets]
+
+
+async def move(
+    session: AsyncSession,
+    tune_id: str,
+    where: list[ColumnElement[bool]],
+    values: dict[str, Any],
+    fact: Callable[[Tune], Fact],
+) -> Tune | None:
+    """Change the tune if `where` holds, then write its event and its fact; None when it does not hold.
+
+    The UPDATE decides and locks; the outbox row comes after it, so that the outbox's order is the order of commits.
+    """
+    changed = (
+        update(Tune)
+        .where(Tune.id == tune_id, *where)
+        .values(version=Tune.version + 1, updated_at=func.now(), **values)
+        .returning(Tune)
+        .execution_options(populate_existing=True)
+    )
+    tune = (await session.scalars(changed)).one_or_none()
+    if tune is not None:
+        await tell(session, tune, fact(tune))
+    return tune
+
+
+async def tell(session: AsyncSession, tune: Tune, fact: Fact) -> None:
+    """Write the event, the webhook's delivery and the fact of the version that the tune's row has just reached."""
+    data = fact.model_dump(mode="json", exclude={"tune_id", "account_id", "version"})
+    await session.execute(insert(TuneEvent).values(tune_id=tune.id, sequence=tune.version, type=fact.type, data=data))
+    await webhooks.write(session, tune, fact, data)
+    await outbox.publish(session, Context.TUNES, fact)
+    # Delivered at commit, to whoever shows the tune's events as they come.
+    await session.execute(select(func.pg_notify(CHANNEL, tune.id)))
+
+
+def about(tune: Tune) -> dict[str, Any]:
+    """Return the fields that every fact about a tune has."""
+    return {"tune_id": tune.id, "account_id": str(tune.account_id), "version": tune.version}
+
+
+async def fail(session: AsyncSession, tune_id: str, where: list[ColumnElement[bool]], *, code: str, message: str) -> Tune | None:
+    """End the tune without a LoRA, if `where` holds."""
+    values = {"state": TuneState.FAILED, "error_code": code, "status_details": message, "ended_at": func.now(), **NO_LEASE}
+    where = [Tune.state.in_(sources(TuneState.FAILED)), *where]
+    ended = await move(session, tune_id, where, values, lambda tune: TuneFailed(**about(tune), code=code, message=message))
+    if ended:
+        await clear_up(session, ended)
+        await names.release(session, "tune", tune_id)
+    return ended
+
+
+async def cancel(session: AsyncSession, tune_id: str, where: list[ColumnElement[bool]]) -> Tune | None:
+    """End the tune on request, if `where` holds."""
+    values = {"state": TuneState.CANCELLED, "ended_at": func.now(), **NO_LEASE}
+    where = [Tune.state.in_(sources(TuneState.CANCELLED)), *where]
+    ended = await move(session, tune_id, where, values, lambda tune: TuneCancelled(**about(tune)))
+    if ended:
+        await clear_up(session, ended)
+        await names.release(session, "tune", tune_id)
+    return ended
+
+
+async def clear_up(session: AsyncSession, tune: Tune) -> None:
+    """Give up what only a running tune needs in the store: its checkpoints, and its own copy of the LoRA.
+
+    Samples stay as long as somebody can look at them, which is until the tune is deleted.
+    """
+    keys = list(await session.scalars(delete(Checkpoint).where(Checkpoint.tune_id == tune.id).returning(Checkpoint.blob_key)))
+    if tune.lora_key:
+        keys.append(tune.lora_key)
+    if tune.deleted_at is not None:
+        keys += await session.scalars(delete(Sample).where(Sample.tune_id == tune.id).returning(Sample.blob_key))
+    if keys:
+        await blob_rows.orphan(session, *keys)

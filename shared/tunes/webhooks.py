@@ -1,0 +1,73 @@
+"""Webhook deliveries, written with the event that they tell of; `services/scheduler/webhooks/service.py` sends them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.database.tables import Tune, WebhookDelivery
+from shared.ids import new_id
+from shared.messaging.events import (
+    Fact,
+    TuneCancelled,
+    TuneCheckpointed,
+    TuneFailed,
+    TuneProgressed,
+    TuneRequeued,
+    TuneSampled,
+    TuneStarted,
+    TuneSucceeded,
+)
+from shared.states import TuneState, client_status
+
+PROGRESS_EVERY = timedelta(milliseconds=500)
+_PROGRESS = (TuneProgressed, TuneCheckpointed, TuneSampled, TuneRequeued)
+_COMPLETED = (TuneSucceeded, TuneFailed, TuneCancelled)
+
+
+def kind_of(fact: Fact) -> str | None:
+    """Return what a webhook calls this fact; None for one that it is never called for.
+
+    A tune starts once: a claim after a trainer was lost is progress.
+    """
+    if isinstance(fact, TuneStarted):
+        return "start" if fact.epoch == 1 else "progress"
+    if isinstance(fact, _PROGRESS):
+        return "progress"
+    return "completed" if isinstance(fact, _COMPLETED) else None
+
+
+async def write(session: AsyncSession, tune: Tune, fact: Fact, data: dict[str, Any]) -> None:
+    """Write the delivery that the fact asks for, if any; the caller holds the tune's row.
+
+    Progress is thinned out here: one in half a second, and one that could not be delivered yet makes way for the newer.
+    """
+    kind = kind_of(fact)
+    if tune.webhook is None or kind is None or kind not in tune.webhook_events:
+        return
+    of_progress = WebhookDelivery.tune_id == tune.id, WebhookDelivery.kind == "progress"
+    if kind == "progress":
+        recent = exists().where(*of_progress, WebhookDelivery.created_at > func.now() - PROGRESS_EVERY)
+        if await session.scalar(select(recent)):
+            return
+    # One that is being sent is left alone: its sender will report on it.
+    in_hand = func.coalesce(WebhookDelivery.claimed_until > func.now(), False)
+    await session.execute(delete(WebhookDelivery).where(*of_progress, WebhookDelivery.state == "pending", ~in_hand))
+    if isinstance(fact, TuneSampled):
+        # Where a picture lies in the store is not for outside; the tune's events have a link to it.
+        data = data | {"samples": [sample.model_dump(exclude={"key"}) for sample in fact.samples]}
+    body = {
+        "type": fact.type,
+        "timestamp": datetime.now(UTC).isoformat(),
+        "data": {
+            "tune_id": tune.id,
+            "name": tune.name,
+            "status": client_status(TuneState(tune.state), tune.lease_epoch),
+            "sequence": tune.version,
+            **data,
+        },
+    }
+    row = {"id": new_id("msg"), "tune_id": tune.id, "sequence": tune.version, "kind": kind, "url": tune.webhook}
+    await session.execute(insert(WebhookDelivery).values(**row, body=json.dumps(body, ensure_ascii=False)))

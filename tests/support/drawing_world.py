@@ -1,0 +1,132 @@
+"""A painter with random pipelines of the real classes, and diffusers itself to compare it with."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.models.controlnets.controlnet import ControlNetModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from PIL import Image
+
+from services.inference.inputs import Control, Drawn, ImageRef, Inputs, ModelRef, Start
+from services.inference.worker.materials import Materials
+from services.inference.worker.painter import Painter
+from services.inference.worker.residency import Residency
+from shared.engines import Engine
+from tests.support.tiny_pipelines import save_tiny_pipeline
+
+PX = 32
+"""Asked for and drawn at, so that nothing is enlarged: `Inputs` does not know the API's table of sizes."""
+PROMPT = "a red cat"
+
+
+def ref(name: str) -> ModelRef:
+    return ModelRef(name=name, asset_id=f"asset_{name}", blob_key=name, sha256=sha256(name.encode()).hexdigest())
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def noise(seed: int = 0, size: tuple[int, int] = (PX, PX)) -> Image.Image:
+    """A picture of coloured squares, which survive a VAE better than single pixels."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
+
+
+def half_mask(size: tuple[int, int] = (PX, PX)) -> Image.Image:
+    mask = Image.new("L", size)
+    mask.paste(255, (size[0] // 2, 0, *size))
+    return mask
+
+
+@dataclass
+class Studio:
+    """One random checkpoint an engine, and a painter."""
+
+    folders: dict[Engine, Path]
+    painter: Painter = field(default_factory=lambda: Painter(Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=4)))
+    images: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
+
+    def image(self, key: str, picture: Image.Image) -> ImageRef:
+        self.images[key] = encoded(picture)
+        return ImageRef(key=key, width=picture.width, height=picture.height)
+
+    def start(self, picture: Image.Image, mask: Image.Image | None = None, **options: Any) -> Start:
+        told = {"strength": 0.8} | options
+        return Start(image=self.image("init", picture), mask=self.image("mask", mask) if mask else None, **told)
+
+    def control(self, picture: Image.Image, **options: Any) -> Control:
+        told = {"preprocess": None, "scale": 1.0, "early_stop": None} | options
+        return Control(model=ref("controlnet"), image=self.image("control", picture), **told)
+
+    def draw(self, engine: Engine = Engine.SD15, *, seed: int = 5, **options: Any) -> Image.Image:
+        return self.drawn(engine, seed=seed, **options)[0]
+
+    def drawn(self, engine: Engine = Engine.SD15, *, seed: int = 5, **options: Any) -> tuple[Image.Image, list[str]]:
+        """Draw one picture; options are fields of the inputs, and `files` what the materials have besides."""
+        files = options.pop("files", {})
+        materials = Materials(self.folders[engine], images=dict(self.images), **files)
+        [one], notices = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, lambda: False)
+        assert one.data is not None
+        return Image.open(io.BytesIO(one.data)), notices
+
+    def results(self, painter: Painter, **options: Any) -> list[Drawn]:
+        """Draw with a painter and return what it hands on."""
+        return painter.draw(self.inputs(Engine.SD15, **options), Materials(self.folders[Engine.SD15]), lambda: False)[0]
+
+    def inputs(self, engine: Engine, **options: Any) -> Inputs:
+        """Return what a request for a small picture comes down to."""
+        told: dict[str, Any] = {
+            "engine": engine,
+            "base": ref(engine.name),
+            "loras": [],
+            "prompt": PROMPT,
+            "negative_prompt": "",
+            "prompt_2": None,
+            "negative_prompt_2": None,
+            "sampler": "DDIM",
+            "width": PX,
+            "height": PX,
+            "cfg_scale": 5.0,
+            "steps": 4,
+            "image_encoding": "png",
+        }
+        return Inputs(**(told | options))
+
+
+def make_studio(folder: Path) -> Iterator[Studio]:
+    """Write the checkpoints; their VAEs are full-size for the run size's sake, their weights random."""
+    folders = {engine: folder / engine.name for engine in (Engine.SD15, Engine.SDXL)}
+    for engine, place in folders.items():
+        save_tiny_pipeline(engine, place)
+    yield Studio(folders)
+
+
+def save_controlnet(unet_folder: Path, folder: Path, *, seed: int = 0) -> Path:
+    """Write a ControlNet with random weights, its zero convolutions included, so that it does something."""
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel.from_pretrained(unet_folder, subfolder="unet")
+    # One stride of two: the random VAE's factor.
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32))
+    for weights in controlnet.parameters():
+        if not weights.any():
+            torch.nn.init.normal_(weights, std=0.1)
+    controlnet.save_pretrained(folder)
+    return folder
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def differs(one: Image.Image, other: Image.Image) -> bool:
+    return bool((pixels(one) != pixels(other)).any())

@@ -1,0 +1,220 @@
+"""A database with checkpoints to draw with, the image API as it is wired, and workers beside it."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from sqlalchemy import select, update
+
+from services.inference.app import create_app
+from services.inference.inputs import Drawn, Inputs
+from services.inference.settings import InferenceSettings
+from services.inference.worker import service as worker_service
+from services.inference.worker.materials import Materials
+from services.inference.worker.service import Worker
+from services.inference.worker.settings import WorkerSettings
+from shared.accounts import accounts
+from shared.background import Background
+from shared.blobs.rows import commit, stage
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Asset, Context, Generation
+from shared.formats import checkpoint
+from shared.ids import new_id
+from shared.messaging.consumer import Consumers
+from shared.messaging.events import ImageRequested
+from tests.support.trainer_world import eventually
+
+SD15 = "image/stable-diffusion-v1-5"
+SHAPE = "sd15-random"
+
+
+class FakePainter:
+    """Draws nothing: answers with the seed, once it may. Counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self.residency = self
+        self.device = "none"
+        self.drawn: list[Inputs] = []
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.fail: list[Exception] = []
+
+    def draw(self, inputs: Inputs, materials: Materials, stop: Callable[[], bool]) -> tuple[list[Drawn], list[str]]:
+        self.drawn.append(inputs)
+        self.begun.set()
+        while not self.may_go_on.wait(0.02):
+            if stop():
+                raise InterruptedError
+        if self.fail:
+            raise self.fail.pop(0)
+        return [Drawn(str(seed).encode()) for seed in inputs.seeds], [f"drawn from {materials.base.name[:8]}"]
+
+
+@dataclass
+class InferenceWorld:
+    """The image API's parts, a client of an account and one of a stranger."""
+
+    database: Database
+    blobs: Blobs
+    settings: InferenceSettings
+    worker_settings: WorkerSettings
+    folder: Path
+    app: Any = None
+    client: httpx.AsyncClient = field(default_factory=httpx.AsyncClient)
+    stranger: httpx.AsyncClient = field(default_factory=httpx.AsyncClient)
+    account_id: UUID = field(default_factory=lambda: UUID(int=0))
+    platform_id: UUID = field(default_factory=lambda: UUID(int=0))
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["InferenceWorld"]:
+        """Run the API with its relay and reconciler; hints are listened to before the test begins."""
+        self.app = create_app(self.settings)
+        async with self.database.begin() as session:
+            self.platform_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
+        self.account_id, self.client = await self._account("studio")
+        _, self.stranger = await self._account("stranger")
+        async with self.app.router.lifespan_context(self.app):
+            yield self
+        for client in (self.client, self.stranger):
+            await client.aclose()
+
+    async def until_listening(self) -> None:
+        """Wait until the API takes requests."""
+
+        async def taken() -> bool | None:
+            answer = await self.client.post("/generate/sd", json={"prompt": "x", "checkpoint": "none-of-this-name"})
+            return True if answer.status_code == 422 else None
+
+        await eventually(taken)
+
+    async def _account(self, name: str) -> tuple[UUID, httpx.AsyncClient]:
+        async with self.database.begin() as session:
+            account_id = await accounts.create_account(session, name)
+            _, secret = await accounts.create_key(session, account_id, name="key", scopes=accounts.USER_SCOPES)
+        headers = {"Authorization": f"Bearer {secret}"}
+        transport = httpx.ASGITransport(self.app)
+        return account_id, httpx.AsyncClient(transport=transport, base_url="http://images.test", headers=headers, timeout=120)
+
+    async def add_asset(self, name: str, asset_type: str, content: bytes | Path, *, public: bool = True, **data: object) -> Asset:
+        """Put something into the library, as upload does."""
+        asset_id = new_id("asset")
+        key = f"assets/{asset_id}/{name}"
+        async with self.database.begin() as session:
+            await stage(session, Context.UPLOAD, key)
+        stored = await (self.blobs.put_file(key, content) if isinstance(content, Path) else self.blobs.put_bytes(key, content))
+        async with self.database.begin() as session:
+            await commit(session, key, stored)
+            asset = Asset(
+                id=asset_id,
+                account_id=self.platform_id if public else self.account_id,
+                asset_type=asset_type,
+                name=name,
+                is_public=public,
+                status="ready",
+                data={"asset_type": asset_type, **data},
+                size_bytes=stored.size_bytes,
+                sha256=stored.sha256,
+                blob_key=key,
+            )
+            session.add(asset)
+        return asset
+
+    async def add_checkpoint(self, name: str, model_folder: Path, engine: str = SD15, **data: object) -> Asset:
+        """Pack a model folder and make it a public checkpoint."""
+        packed = self.folder / f"{name}.tar"
+        checkpoint.pack(model_folder, packed)
+        return await self.add_asset(name, "checkpoint", packed, engine=engine, **({"shape_class": SHAPE} | data))
+
+    async def add_empty_checkpoint(self, name: str = "default-sd15", **data: object) -> Asset:
+        """Make a public checkpoint that only a fake painter can draw with."""
+        folder = self.folder / f"empty-{name}"
+        folder.mkdir()
+        (folder / "empty.json").write_text("{}")
+        return await self.add_checkpoint(name, folder, **data)
+
+    async def generation(self, generation_id: str | None = None) -> Generation:
+        """Read a request's row; without an id that of the only one."""
+        async with self.database.begin() as session:
+            query = select(Generation) if generation_id is None else select(Generation).where(Generation.id == generation_id)
+            return (await session.scalars(query)).one()
+
+    async def until_begun(self, painter: FakePainter) -> None:
+        """Wait until the painter is at work."""
+
+        async def begun() -> bool | None:
+            return True if painter.begun.is_set() else None
+
+        await eventually(begun)
+
+    async def submit(self, **body: object) -> str:
+        """Ask asynchronously and return the response's id; as a client does, again while the broker is away."""
+
+        async def taken() -> httpx.Response | None:
+            answer = await self.client.post("/generate/sd", json={"prompt": "a star", **body}, headers={"X-OctoAI-Async": "1"})
+            return None if answer.status_code == 503 else answer
+
+        answer = await eventually(taken)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["response_id"]
+
+    async def finished(self, generation_id: str) -> Generation:
+        """Wait for a request to end."""
+
+        async def ended() -> Generation | None:
+            generation = await self.generation(generation_id)
+            return generation if generation.finished_at else None
+
+        return await eventually(ended)
+
+    async def expire_claims(self) -> None:
+        """Let the time of every claim run out."""
+        async with self.database.begin() as session:
+            expired = update(Generation).where(Generation.state == "running").values(claim_expires_at=Generation.created_at)
+            await session.execute(expired)
+
+    @asynccontextmanager
+    async def worker(
+        self, painter: Any = None, *, hears: bool = False, group: str = "", **settings: object
+    ) -> AsyncIterator[Worker]:
+        """Run a worker; with a painter of its own it draws with that. It looks for rows, and `hears` of them, too."""
+        chosen = self.worker_settings.model_copy(update=settings)
+        worker = Worker(chosen, self.database, self.blobs)
+        worker.name = new_id("worker")
+        worker._painter = painter or worker_service._make_painter(chosen)
+        consumers = Consumers(context=Context.IMAGES, group=group or new_id("group"), database=self.database, settings=chosen)
+        consumers.on(ImageRequested)(worker.hear)
+        async with Background() as background:
+            background.run("worker", worker.run)
+            if hears:
+                background.run("consumers", consumers.run)
+            yield worker
+            await worker.stop()
+
+
+@asynccontextmanager
+async def make_world(
+    database_url: str, blobs: Blobs, make_settings: Callable[..., Any], folder: Path, **settings: object
+) -> AsyncIterator[InferenceWorld]:
+    """Build a world whose API is served."""
+    database = Database(database_url, pool_size=20)
+    quick = {"outbox_poll_s": 0.1, "reconcile_every_s": 0.2, "max_requests_per_minute": 100_000} | settings
+    world = InferenceWorld(
+        database,
+        blobs,
+        make_settings(InferenceSettings, **quick),
+        make_settings(WorkerSettings, poll_s=0.1, device="cpu"),
+        folder,
+    )
+    async with world.serving():
+        yield world
+    with contextlib.suppress(asyncio.CancelledError):
+        await database.close()

@@ -1,0 +1,233 @@
+"""The services that accounts call, on real backends in this process, behind one origin as the edge puts them together."""
+
+import asyncio
+import gc
+import warnings
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import func, select, update
+from starlette.types import Receive, Scope, Send
+
+from services.console.app import create_app as create_console
+from services.console.openapi import merge
+from services.console.settings import ConsoleSettings
+from services.inference.app import create_app as create_inference
+from services.inference.inputs import Picture, Result
+from services.inference.settings import InferenceSettings
+from services.scheduler.app import create_app as create_scheduler
+from services.scheduler.settings import SchedulerSettings
+from services.upload.app import create_app as create_upload
+from services.upload.settings import UploadSettings
+from shared.accounts import accounts, names
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs, Stored
+from shared.database.sessions import Database
+from shared.database.tables import ApiKey, Asset, Context, Generation, Tune
+from shared.ids import new_id
+from shared.settings import ServiceSettings
+
+SD15 = "image/stable-diffusion-v1-5"
+PREFIXES = {
+    "/v1/assets": "upload",
+    "/v1/tune": "scheduler",
+    "/v1/tunes": "scheduler",
+    "/v1/admin": "scheduler",
+    "/generate": "inference",
+}
+"""What the edge sends where; the rest is the console's."""
+MakeSettings = Callable[..., Any]
+
+
+def applications(make_settings: MakeSettings, **overrides: Any) -> dict[str, FastAPI]:
+    """Build each API service."""
+    return {
+        "upload": create_upload(make_settings(UploadSettings, **overrides)),
+        "scheduler": create_scheduler(make_settings(SchedulerSettings, **overrides)),
+        "inference": create_inference(make_settings(InferenceSettings, **overrides)),
+    }
+
+
+def document(apps: dict[str, FastAPI], console: FastAPI) -> dict[str, Any]:
+    """Return the API description that clients get."""
+    return merge(console.openapi(), {name: app.openapi() for name, app in apps.items()})
+
+
+def operations(document: dict[str, Any]) -> list[str]:
+    """Return every `METHOD /path` of an API description."""
+    methods = {"get", "post", "put", "patch", "delete", "head", "options"}
+    return sorted(f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item if method in methods)
+
+
+class Origin:
+    """Sends each request to its service; each service's own description lies under `/-/NAME`."""
+
+    def __init__(self, apps: dict[str, FastAPI]) -> None:
+        self._apps = apps
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path.startswith("/-/"):
+            name, _, rest = path.removeprefix("/-/").partition("/")
+            await self._apps[name](scope | {"path": f"/{rest}"}, receive, send)
+            return
+        part = next((part for prefix, part in PREFIXES.items() if path == prefix or path.startswith(prefix + "/")), "console")
+        await self._apps[part](scope, receive, send)
+
+
+@dataclass
+class Platform:
+    """The running services, and hands to put things into their tables that other processes would."""
+
+    database: Database
+    blobs: Blobs
+    app: Origin
+    url: str
+    document: dict[str, Any]
+
+    async def account(self, name: str) -> UUID:
+        async with self.database.begin() as session:
+            return await accounts.create_account(session, name)
+
+    async def key(self, account_id: UUID, *scopes: str) -> str:
+        """Make a key with these scopes, or those of an account's first one."""
+        async with self.database.begin() as session:
+            _, secret = await accounts.create_key(session, account_id, name="key", scopes=scopes or accounts.USER_SCOPES)
+        return secret
+
+    async def dead_keys(self, account_id: UUID) -> dict[str, str]:
+        """Make a revoked and an expired key that were good for everything."""
+        found = {}
+        for kind, change in (
+            ("revoked", {"revoked_at": func.now()}),
+            ("expired", {"expires_at": datetime.now(UTC) - timedelta(1)}),
+        ):
+            async with self.database.begin() as session:
+                key_id, found[kind] = await accounts.create_key(session, account_id, name=kind, scopes=accounts.SCOPES)
+                await session.execute(update(ApiKey).where(ApiKey.id == key_id).values(change))
+        return found
+
+    def client(self, secret: str | None) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60)
+
+    async def add_asset(
+        self, account_id: UUID, name: str, asset_type: str = "file", *, asset_id: str | None = None, **more: Any
+    ) -> str:
+        """Put a ready asset into the library, as intake does."""
+        asset_id, key = asset_id or new_id("asset"), f"assets/{new_id('blob')}"
+        data = {"asset_type": asset_type, "engine": SD15, "native_size_px": 64, "shape_class": "sd15-3f2a9c1d"}
+        async with self.database.begin() as session:
+            await blob_rows.stage(session, Context.UPLOAD, key)
+            await blob_rows.commit(session, key, Stored("ab" * 32, 1))
+            await names.reserve(session, account_id, name, "asset", asset_id)
+            values = {"data": {"asset_type": "file"} if asset_type == "file" else data, "size_bytes": 1} | more
+            session.add(
+                Asset(
+                    id=asset_id,
+                    account_id=account_id,
+                    asset_type=asset_type,
+                    name=name,
+                    status="ready",
+                    blob_key=key,
+                    sha256="ab" * 32,
+                    **values,
+                )
+            )
+        return asset_id
+
+    async def add_generation(self, account_id: UUID) -> str:
+        """Put a finished image request into its table, as the worker does."""
+        generation_id = new_id("gen")
+        async with self.database.begin() as session:
+            session.add(
+                Generation(
+                    id=generation_id,
+                    account_id=account_id,
+                    engine=SD15,
+                    affinity="x",
+                    inputs={"seeds": []},
+                    state="succeeded",
+                    result=Result(pictures=[], prediction_time_ms=1.0, notices=[]).model_dump(mode="json"),
+                    finished_at=func.now(),
+                )
+            )
+        return generation_id
+
+    async def add_base(self) -> None:
+        """Register the small checkpoint as a public asset, under its own name and as the default."""
+        async with self.database.begin() as session:
+            platform = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
+        for name in ("tiny-sd15", "default-sd15"):
+            await self.add_asset(platform, name, "checkpoint", is_public=True)
+
+    async def tunes_of(self, account_id: UUID) -> int:
+        async with self.database.begin() as session:
+            return await session.scalar(select(func.count()).where(Tune.account_id == account_id)) or 0
+
+    async def draw(self) -> None:
+        """Stand in for a GPU worker until cancelled: every request gets a grey pixel for each of its seeds."""
+        key = f"generations/{new_id('gen')}/0.png"
+        await self.blobs.put_bytes(key, b"\x89PNG\r\n\x1a\n")
+        while True:
+            async with self.database.begin() as session:
+                for waiting in await session.scalars(select(Generation).where(Generation.finished_at.is_(None)).limit(10)):
+                    pictures = [Picture(key=key, seed=seed) for seed in waiting.inputs["seeds"]]
+                    result = Result(pictures=pictures, prediction_time_ms=1.0, notices=[]).model_dump(mode="json")
+                    values = {"state": "succeeded", "result": result, "finished_at": func.now()}
+                    await session.execute(update(Generation).where(Generation.id == waiting.id).values(values))
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running(make_settings: MakeSettings, blobs: Blobs, **overrides: Any) -> AsyncIterator[Platform]:
+    """Run the services and serve them on a loopback port."""
+    # The socket is bound before the settings are made, which name its address.
+    config = uvicorn.Config(lambda: None, host="127.0.0.1", port=0, log_config=None, lifespan="off", factory=False)
+    socket = config.bind_socket()
+    url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    apps = applications(make_settings, reconcile_every_s=1.0, **overrides)
+    ports = {f"{name}_url": f"{url}/-/{name}" for name in apps}
+    console = create_console(make_settings(ConsoleSettings, **ports))
+    origin = Origin(apps | {"console": console})
+    config.app = origin
+    config.load()
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[method-assign]
+    database = Database(make_settings(ServiceSettings).database_url.get_secret_value())
+    async with AsyncExitStack() as stack:
+        for app in [*apps.values(), console]:
+            await stack.enter_async_context(app.router.lifespan_context(app))
+        serving = asyncio.create_task(server.serve([socket]))
+        try:
+            yield Platform(database, blobs, origin, url, document(apps, console))
+        finally:
+            server.should_exit = True
+            await serving
+            await database.close()
+    # A connection to the broker whose stop was cut short by its bound is dropped, not closed.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@asynccontextmanager
+async def drawing(platform: Platform) -> AsyncIterator[None]:
+    """Have image requests answered; begins once the image API hears the broker."""
+    task = asyncio.create_task(platform.draw())
+    try:
+        secret = await platform.key(await platform.account("first"))
+        async with platform.client(secret) as client:
+            while (await client.post("/generate/sd", json={"prompt": "a dog"})).status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                await asyncio.sleep(0.1)
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,61 @@
+"""The image worker's own process without torch: `python -m tests.support.stub_worker`.
+
+It claims, stores and answers as the real one does; only its pictures are 1x1 and of one colour a seed. A prompt that begins with
+`hold` is drawn once a file `go` lies in the worker's folder.
+"""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from services.inference.inputs import Drawn, Inputs
+from services.inference.worker import app
+from services.inference.worker.materials import Materials
+from services.inference.worker.service import Worker
+from services.inference.worker.settings import WorkerSettings
+from shared.http import app as web
+
+
+class StubPainter:
+    """What stands where torch would."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._go = settings.work_dir / "go"
+
+    def draw(self, inputs: Inputs, _materials: Materials, stop: Callable[[], bool]) -> tuple[list[Drawn], list[str]]:
+        while inputs.prompt.startswith("hold") and not self._go.exists():
+            if stop():
+                msg = "the worker has to go, as the real one says between two sampler steps"
+                raise RuntimeError(msg)
+            time.sleep(0.01)
+        return [Drawn(_dot(seed)) for seed in inputs.seeds], []
+
+
+class NoSupplies:
+    """A picture of one colour needs no model."""
+
+    async def fetch(self, _inputs: Inputs) -> Materials:
+        return Materials(Path())
+
+
+class StubWorker(Worker):
+    def __init__(self, settings: WorkerSettings, *parts: Any) -> None:
+        super().__init__(settings, *parts)
+        self._painter = StubPainter(settings)
+        self._supplies = NoSupplies()
+
+
+def _dot(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1), (seed % 256, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    app.Worker = StubWorker
+    settings = WorkerSettings()
+    web.run("inference-worker", lambda: app.create_app(settings), settings)

@@ -1,0 +1,202 @@
+"""The upload service's parts on real backends, with accounts that call it and files to send."""
+
+import io
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import httpx
+from PIL import Image
+from sqlalchemy import func, select
+
+from services.upload import api
+from services.upload.imports.fetching import Fetcher
+from services.upload.imports.importer import Importer
+from services.upload.intake.check import Intake
+from services.upload.intake.register import Registration
+from services.upload.reconciler import Reconciler
+from services.upload.service import Library
+from services.upload.settings import UploadSettings
+from services.upload.work import WorkQueue
+from shared.accounts import accounts, names
+from shared.background import Background
+from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import OUTBOXES, Account, Asset, Blob, Context, Tune
+from shared.http import app as web
+from shared.http.auth import Authenticator
+from shared.http.outbound import Resolve
+from shared.ids import new_id
+
+ORIGIN = "http://upload.test"
+
+
+def png(size: tuple[int, int] = (64, 64), colour: str = "teal") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def safetensors(tensors: dict[str, list[int]], metadata: dict[str, str] | None = None, dtype: str = "F16") -> bytes:
+    """Write a safetensors file with tensors of zeros of these shapes."""
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    position = 0
+    for name, shape in tensors.items():
+        size = {"F16": 2, "BF16": 2, "F32": 4, "I64": 8}[dtype]
+        for side in shape:
+            size *= side
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [position, position + size]}
+        position += size
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(position)
+
+
+def lora(features: int = 768, rank: int = 4, metadata: dict[str, str] | None = None) -> bytes:
+    module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+    shapes = {f"{module}.lora.down.weight": [rank, features], f"{module}.lora.up.weight": [320, rank]}
+    return safetensors(shapes, metadata)
+
+
+LORA = lora(rank=8, metadata={"trigger_word": "sks1"})
+
+
+@dataclass
+class UploadWorld:
+    """One upload service's parts, a client of an account and one of a stranger."""
+
+    database: Database
+    blobs: Blobs
+    settings: UploadSettings
+    client: httpx.AsyncClient
+    stranger: httpx.AsyncClient
+    admin: httpx.AsyncClient
+    intake: Intake
+    registration: Registration
+    reconciler: Reconciler
+    queue: WorkQueue
+    importer: Importer
+    fetcher: Fetcher
+
+    @classmethod
+    async def build(
+        cls, settings: UploadSettings, database: Database, blobs: Blobs, resolve: Resolve | None = None
+    ) -> "UploadWorld":
+        fetcher = Fetcher(settings, resolve=resolve)
+        library = Library(blobs, settings, fetcher)
+        importer = Importer(database, blobs, settings, fetcher)
+        queue = WorkQueue(settings.intake_concurrency)
+        registration = Registration(database, blobs, settings)
+
+        app = web.create_app(
+            "upload", lifespan=lambda _app: Background(), routers=[api.router(database, library, blobs, importer)]
+        )  # pyright: ignore[reportArgumentType] - never entered
+        app.state.authenticator = Authenticator(database)
+
+        async def client(account: str, scopes: tuple[str, ...] = accounts.USER_SCOPES) -> httpx.AsyncClient:
+            async with database.begin() as session:
+                account_id = await accounts.create_account(session, account)
+                _, secret = await accounts.create_key(session, account_id, name="key", scopes=scopes)
+            headers = {"Authorization": f"Bearer {secret}"}
+            return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers=headers)
+
+        return cls(
+            database,
+            blobs,
+            settings,
+            await client("studio"),
+            await client("stranger"),
+            await client("studio", accounts.SCOPES),
+            Intake(database, blobs, settings),
+            registration,
+            Reconciler(database, settings, registration, queue),
+            queue,
+            importer,
+            fetcher,
+        )
+
+    async def create(self, name: str = "photo", asset_type: str = "file", **more: Any) -> dict[str, Any]:
+        data = {"asset_type": asset_type} | more.pop("data", {})
+        answer = await self.client.post("/v1/assets", json={"name": name, "asset_type": asset_type, "data": data} | more)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.json()
+
+    async def send(self, content: bytes, name: str = "photo", asset_type: str = "file", **more: Any) -> str:
+        """Create, upload and complete; return the asset's id."""
+        created = await self.create(name, asset_type, **more)
+        asset_id = created["asset"]["id"]
+        async with httpx.AsyncClient() as store:
+            put = await store.put(created["transfer_api"]["put_url"], content=content)
+        assert put.status_code == httpx.codes.OK, put.text
+        done = await self.client.post(f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
+        assert (done.status_code, done.json()) == (httpx.codes.OK, {"error": None}), done.text
+        return asset_id
+
+    async def shown(self, key: str) -> dict[str, Any]:
+        answer = await self.client.get(f"/v1/assets/{key}")
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return answer.json()["asset"]
+
+    async def row(self, asset_id: str) -> Asset:
+        async with self.database.begin() as session:
+            return await session.get_one(Asset, asset_id)
+
+    async def blob_state(self, key: str | None) -> str | None:
+        async with self.database.begin() as session:
+            return await session.scalar(select(Blob.state).where(Blob.key == key))
+
+    async def facts(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what waits in the outbox: each fact's type and body, in order."""
+        outbox = OUTBOXES[Context.UPLOAD]
+        async with self.database.begin() as session:
+            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
+            return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
+
+    async def add_trained_tune(self, content: bytes = LORA, name: str = "sks1-dog") -> str:
+        """Store a LoRA as a trainer does, and return the id of its tune, which waits to be published.
+
+        The row says that the trainer stored `LORA`, whatever the content.
+        """
+        tune_id = new_id("tune")
+        base_key, lora_key = f"assets/{tune_id}/base.tar", f"tunes/{tune_id}/1/lora.safetensors"
+        for key, owner in ((base_key, Context.UPLOAD), (lora_key, Context.TUNES)):
+            async with self.database.begin() as session:
+                await blob_rows.stage(session, owner, key)
+            stored = await self.blobs.put_bytes(key, content)
+            async with self.database.begin() as session:
+                await blob_rows.commit(session, key, stored)
+        async with self.database.begin() as session:
+            account_id = (await session.scalars(select(Account.id).where(Account.name == "studio"))).one()
+            await names.reserve(session, account_id, name, "tune", tune_id)
+            session.add(
+                Tune(
+                    id=tune_id,
+                    account_id=account_id,
+                    name=name,
+                    base_asset_id="asset_base",
+                    base_name="octoai:tiny-sd15",
+                    engine="image/stable-diffusion-v1-5",
+                    base_blob_key=base_key,
+                    base_sha256="ab" * 32,
+                    shape_class="sd15-3f2a9c1d",
+                    native_size_px=64,
+                    steps=10,
+                    step=10,
+                    seed=1,
+                    trigger_word="sks1",
+                    request={},
+                    state="publishing",
+                    lease_epoch=1,
+                    lora_key=lora_key,
+                    lora_sha256=sha256(LORA).hexdigest(),
+                    lora_size_bytes=len(LORA),
+                    trained_at=func.now(),
+                )
+            )
+        return tune_id
+
+    async def close(self) -> None:
+        for client in (self.client, self.stranger, self.admin):
+            await client.aclose()
+        await self.fetcher.close()

@@ -43,7 +43,7 @@ faults: install ## every promise of docs/reliability in full length
 bench: install ## what we cost against bare peers, as ratios (docs/performance.md)
 	@$(PYTEST) tests/bench -o python_files='bench_*.py' -q
 
-asyncapi: install ## write docs/asyncapi.json anew, after a fact has changed
+asyncapi: install ## write docs/asyncapi.json anew, after an event has changed
 	@.venv/bin/python -m shared.messaging.asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
 
 lint: install ## style, format and types

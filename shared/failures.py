@@ -11,7 +11,7 @@ _COMES_AND_GOES = ("08", "53300", "57P01", "57P02", "57P03")
 """SQLSTATEs of a server that goes down, comes up or has no connection left, and the class of connections that broke."""
 
 
-def is_away(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """Say whether an error means that something is unreachable, rather than that what was asked is wrong."""
     if isinstance(error, DBAPIError):
         gone = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)

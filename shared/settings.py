@@ -46,7 +46,7 @@ class ServiceSettings(BaseSettings):
         default=1.0, gt=0, description="How often the outbox is polled when no notification came, in seconds."
     )
     reconcile_every_s: float = Field(
-        default=5.0, gt=0, description="How often rows that wait for a fact past its bound are looked for, in seconds."
+        default=5.0, gt=0, description="How often rows that wait for an event past its bound are looked for, in seconds."
     )
     safety_checker: str = Field(
         default="", description="Class that looks at pictures, as `package.module:Class`; empty: nothing is looked at."

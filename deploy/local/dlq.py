@@ -18,7 +18,7 @@ from deploy.local.paths import StackPaths, default_data_dir
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, TOPICS
 
 T = TypeVar("T")
-app = typer.Typer(help="Dead letters: facts that could not be handled.", no_args_is_help=True)
+app = typer.Typer(help="Dead letters: events that could not be handled.", no_args_is_help=True)
 Kafka = Annotated[
     str | None,
     typer.Option("--kafka", envvar="TUNESMITH_KAFKA_BOOTSTRAP_SERVERS", help="Brokers; without it, the local stack's."),

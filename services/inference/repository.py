@@ -111,5 +111,5 @@ async def fail(session: AsyncSession, generation: Generation, *, code: str, mess
     )
     version = (await session.execute(ended)).scalar_one_or_none()
     if version is not None:
-        fact = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
-        await outbox.publish(session, Context.IMAGES, fact)
+        event = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
+        await outbox.publish(session, Context.IMAGES, event)

@@ -24,7 +24,7 @@ from shared.http.auth import Principal
 from shared.http.idempotency import IdempotentRequest
 from shared.ids import new_id
 from shared.messaging import outbox
-from shared.messaging.events import Fact, ImageFailed, ImageGenerated, ImageRequested
+from shared.messaging.events import Event, ImageFailed, ImageGenerated, ImageRequested
 from shared.messaging.hints import Hints
 
 _POLL_S = 1.0
@@ -68,10 +68,10 @@ class ImageService:
         Raises what `submit` raises, GenerationTimeoutError, and GenerationFailedError.
         """
         new = new_id("gen")
-        event = self._waiting[new] = asyncio.Event()
+        drawn = self._waiting[new] = asyncio.Event()
         try:
             generation_id = await self.submit(caller, once, path, body, new)
-            generation = await self._finished(generation_id, event)
+            generation = await self._finished(generation_id, drawn)
         finally:
             del self._waiting[new]
         return await self._answer(generation)
@@ -127,9 +127,9 @@ class ImageService:
                 message = f"{generation.attempt} attempts to draw it came to nothing"
                 await repository.fail(session, generation, code="attempts_exhausted", message=message, status=500)
 
-    def _heard(self, fact: Fact) -> None:
-        if event := self._waiting.get(fact.key):
-            event.set()
+    def _heard(self, event: Event) -> None:
+        if waiting := self._waiting.get(event.key):
+            waiting.set()
 
     async def _find(self, account_id: UUID, generation_id: str) -> Generation:
         generation = None
@@ -142,7 +142,7 @@ class ImageService:
             raise NotFoundError(msg)
         return generation
 
-    async def _finished(self, generation_id: str, event: asyncio.Event) -> Generation:
+    async def _finished(self, generation_id: str, drawn: asyncio.Event) -> Generation:
         """Wait for the row to be finished. A hint wakes us; without one we look once a second."""
         deadline = asyncio.get_running_loop().time() + self._settings.generate_timeout_s
         while asyncio.get_running_loop().time() < deadline:
@@ -150,10 +150,10 @@ class ImageService:
                 if generation := await repository.finished(session, generation_id):
                     return generation
             try:
-                await asyncio.wait_for(event.wait(), _POLL_S)
+                await asyncio.wait_for(drawn.wait(), _POLL_S)
             except TimeoutError:
                 continue
-            event.clear()
+            drawn.clear()
         msg = f"the images were not ready within {self._settings.generate_timeout_s:.0f} s; ask for fewer, or again later"
         raise GenerationTimeoutError(msg, headers={"Retry-After": "10"})
 

@@ -10,28 +10,28 @@ from shared.messaging.events import AssetDeleted, AssetReady, AssetRejected
 
 
 def register(consumers: Consumers, service: TuneService) -> None:
-    """Add the scheduler's handlers. Each looks at the rows as they are, so a late or repeated fact changes nothing."""
+    """Add the scheduler's handlers. Each looks at the rows as they are, so a late or repeated event changes nothing."""
 
     async def look_at_waiting(session: AsyncSession, asset_id: str) -> None:
         for tune_id in await repository.waiting_for_file(session, asset_id):
             await service.settle(session, tune_id)
 
     @consumers.on(AssetReady)
-    async def ready(session: AsyncSession, fact: AssetReady) -> None:
-        if fact.tune_id:
-            asset = await session.get(Asset, fact.asset_id)
+    async def ready(session: AsyncSession, event: AssetReady) -> None:
+        if event.tune_id:
+            asset = await session.get(Asset, event.asset_id)
             if asset is not None:
-                await service.registered(session, fact.tune_id, asset)
+                await service.registered(session, event.tune_id, asset)
         else:
-            await look_at_waiting(session, fact.asset_id)
+            await look_at_waiting(session, event.asset_id)
 
     @consumers.on(AssetRejected)
-    async def rejected(session: AsyncSession, fact: AssetRejected) -> None:
-        if fact.tune_id:
-            await service.not_registered(session, fact.tune_id, fact.reason)
+    async def rejected(session: AsyncSession, event: AssetRejected) -> None:
+        if event.tune_id:
+            await service.not_registered(session, event.tune_id, event.reason)
         else:
-            await look_at_waiting(session, fact.asset_id)
+            await look_at_waiting(session, event.asset_id)
 
     @consumers.on(AssetDeleted)
-    async def deleted(session: AsyncSession, fact: AssetDeleted) -> None:
-        await look_at_waiting(session, fact.asset_id)
+    async def deleted(session: AsyncSession, event: AssetDeleted) -> None:
+        await look_at_waiting(session, event.asset_id)

@@ -87,7 +87,7 @@ class TuneService:
     async def settle(self, session: AsyncSession, tune_id: str) -> None:
         """Look at the files that a tune waits for, and queue or fail it once all have their verdict.
 
-        Harmless at any time: what starts a tune is this look, and facts only say when to look.
+        Harmless at any time: what starts a tune is this look, and events only say when to look.
         """
         tune = await self._lock(session, tune_id)
         if tune.state != TuneState.WAITING_FILES:

@@ -1,4 +1,4 @@
-"""What keeps a tune from being forgotten: expired leases are taken, and lost facts are made good from the rows."""
+"""What keeps a tune from being forgotten: expired leases are taken, and lost events are made good from the rows."""
 
 import time
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class Reaper:
 
 
 class Reconciler:
-    """Finds tunes that wait for a fact past its bound and does what the fact would have done."""
+    """Finds tunes that wait for an event past its bound and does what the event would have done."""
 
     def __init__(self, database: Database, service: TuneService) -> None:
         self._database = database

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.trainer.child_process import Child
 from services.trainer.engine.config import Phase
 from services.trainer.errors import ChildFailedError, InputUnavailableError, StalledError
-from services.trainer.fence import is_away, patiently
+from services.trainer.fence import is_unavailable, patiently
 from services.trainer.inputs import prepare
 from services.trainer.messages import CheckpointReport, Failed, PhaseReport, Ready, SampleReport, StepReport, Stopped, Trained
 from services.trainer.settings import TrainerSettings
@@ -66,7 +66,7 @@ class Attempt:
         self._heard_at = time.monotonic()
         self._latest: StepReport | None = None
         self._steps_counted = 0
-        # No more than a fact may hold, should the database be away for long.
+        # No more than an event may hold, should the database be away for long.
         self._losses: deque[float] = deque(maxlen=_MOST_LOSSES)
         # Two that write at once would both count the same steps.
         self._writing_progress = asyncio.Lock()
@@ -178,7 +178,7 @@ class Attempt:
                 async with self._database.begin() as session:
                     renewal = await self._renew(session)
             except Exception as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 log.warning("trainer.renewal_failed", tune_id=self._tune_id, error=repr(error))
                 if time.monotonic() - renewed_at > self._settings.unreachable_limit_s:
@@ -208,7 +208,7 @@ class Attempt:
                         counted = await self._add_progress(session)
                     self._count(counted)
             except Exception as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 log.warning("trainer.progress_lost", tune_id=self._tune_id, error=repr(error))
 

@@ -19,7 +19,7 @@ _RETRY_S = 0.5
 _MAX_RETRY_S = 5.0
 
 
-def is_away(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """Say whether an error means that the database does not answer now, rather than that it refused."""
     if isinstance(error, IntegrityError | ProgrammingError):
         return False
@@ -37,7 +37,7 @@ async def patiently(database: Database, write: Write[T]) -> T:
             async with database.begin() as session:
                 return await write(session)
         except Exception as error:
-            if not is_away(error):
+            if not is_unavailable(error):
                 raise
             log.warning("trainer.database_away", error=repr(error), retry_in_s=pause_s)
         await asyncio.sleep(pause_s)

@@ -12,14 +12,14 @@ from prometheus_client import Counter
 from services.trainer import repository
 from services.trainer.attempt import Attempt
 from services.trainer.child_process import CHILD_COMMAND, Child
-from services.trainer.fence import is_away
+from services.trainer.fence import is_unavailable
 from services.trainer.settings import TrainerSettings
 from shared.blobs.checkpoint_cache import CheckpointCache
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.errors import UnavailableError
 from shared.ids import new_id
-from shared.messaging.events import Fact, TuneCancelRequested, TuneQueued, TuneRequeued
+from shared.messaging.events import Event, TuneCancelRequested, TuneQueued, TuneRequeued
 from shared.telemetry import get_logger
 from shared.tunes import leases
 from shared.tunes.leases import Claim
@@ -58,11 +58,11 @@ class TrainerService:
             return "busy"
         return "idle" if self._device else "starting"
 
-    def hear(self, fact: Fact) -> None:
+    def hear(self, event: Event) -> None:
         """Take a hint: look into the queue at once, or whether the tune in hand was cancelled."""
-        if not isinstance(fact, TuneCancelRequested):
+        if not isinstance(event, TuneCancelRequested):
             self._look_now.set()
-        elif self._attempt and self._attempt.claim.tune.id == fact.tune_id:
+        elif self._attempt and self._attempt.claim.tune.id == event.tune_id:
             self._attempt.look_for_cancel()
 
     async def ready(self) -> None:
@@ -147,7 +147,7 @@ class TrainerService:
                         running_per_account=self._settings.running_per_account,
                     )
             except Exception as error:
-                if not is_away(error):
+                if not is_unavailable(error):
                     raise
                 log.warning("trainer.claim_failed", error=repr(error))
                 claim = None

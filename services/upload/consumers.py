@@ -1,4 +1,4 @@
-"""The facts that upload listens to."""
+"""The events that upload listens to."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,11 +19,11 @@ def create(
     consumers = Consumers(context=Context.UPLOAD, group="upload", database=database, settings=settings)
 
     @consumers.on(AssetUploaded, gate=queue.room)
-    async def check_upload(_session: AsyncSession, fact: AssetUploaded) -> None:
-        queue.put(fact.asset_id, intake.check)
+    async def check_upload(_session: AsyncSession, event: AssetUploaded) -> None:
+        queue.put(event.asset_id, intake.check)
 
     @consumers.on(TuneTrained, gate=queue.room)
-    async def register_lora(_session: AsyncSession, fact: TuneTrained) -> None:
-        queue.put(fact.tune_id, registration.register)
+    async def register_lora(_session: AsyncSession, event: TuneTrained) -> None:
+        queue.put(event.tune_id, registration.register)
 
     return consumers

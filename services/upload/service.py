@@ -205,7 +205,7 @@ async def give_up_blobs(session: AsyncSession, asset: Asset) -> None:
 
 
 def identity(asset: Asset) -> dict[str, str]:
-    """Return the fields that every fact about an asset has."""
+    """Return the fields that every event about an asset has."""
     return {"asset_id": asset.id, "account_id": str(asset.account_id)}
 
 

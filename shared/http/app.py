@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import InvalidError, TunesmithError, UnavailableError
-from shared.failures import is_away, is_value
+from shared.failures import is_unavailable, is_value
 from shared.http import openapi
 from shared.http.idempotency import REPLAYED_HEADER, Replay
 from shared.ids import new_id
@@ -109,7 +109,7 @@ def _classified(error: Exception) -> Exception:
     if is_value(error):
         msg = "a value of the request cannot be stored: text with a NUL character, or a number that is too large"
         return InvalidError(msg, loc=("request",))
-    if is_away(error):
+    if is_unavailable(error):
         log.warning("http.unavailable", error=repr(error))
         return UnavailableError("a part of the platform is away just now; try again", headers={"Retry-After": "2"})
     return error

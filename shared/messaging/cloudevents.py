@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 in Kafka's binary mode: attributes in `ce_*` headers, the fact's JSON as the body."""
+"""CloudEvents 1.0 in Kafka's binary mode: attributes in `ce_*` headers, the event's JSON as the body."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -6,19 +6,19 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from shared.messaging.events import FACTS, Fact
+from shared.messaging.events import EVENTS, Event
 
 
 class MalformedError(Exception):
-    """A message that is not a fact of ours; the text says why."""
+    """A message that is not an event of ours; the text says why."""
 
 
-def headers(fact: Fact, event_id: UUID, *, source: str) -> dict[str, str]:
-    """Return the message headers of a fact."""
+def headers(event: Event, event_id: UUID, *, source: str) -> dict[str, str]:
+    """Return the message headers of an event."""
     return {
         "ce_specversion": "1.0",
         "ce_id": str(event_id),
-        "ce_type": fact.type,
+        "ce_type": event.type,
         "ce_source": f"tunesmith/{source}",
         "ce_time": datetime.now(UTC).isoformat(),
         "content-type": "application/json",
@@ -39,11 +39,11 @@ def event_id(found: Mapping[str, str]) -> UUID:
         raise MalformedError(msg) from error
 
 
-def parse(found: Mapping[str, str], body: bytes | None) -> Fact:
-    """Return the fact in a message. Raises MalformedError."""
-    kind = FACTS.get(found.get("ce_type", ""))
+def parse(found: Mapping[str, str], body: bytes | None) -> Event:
+    """Return the event in a message. Raises MalformedError."""
+    kind = EVENTS.get(found.get("ce_type", ""))
     if kind is None:
-        msg = f"the header ce_type is {found.get('ce_type')!r}, which is no fact of ours"
+        msg = f"the header ce_type is {found.get('ce_type')!r}, which is no event of ours"
         raise MalformedError(msg)
     try:
         return kind.model_validate_json(body or b"")

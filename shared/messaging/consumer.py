@@ -1,4 +1,4 @@
-"""Consumes facts: one transaction a fact (inbox, handler, outbox), committed before Kafka's offset is.
+"""Consumes events: one transaction an event (inbox, handler, outbox), committed before Kafka's offset is.
 
 FastStream's own acknowledgement is switched off. `ack()` there commits whatever was consumed of every partition, so the
 next message's ack would also pass a failed one; here each record commits its own partition's offset, by number. Decoding is
@@ -33,17 +33,17 @@ from shared.background import end_within, start_whole
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.errors import TunesmithError, UnavailableError
-from shared.failures import is_away
+from shared.failures import is_unavailable
 from shared.messaging import cloudevents, inbox, outbox
 from shared.messaging.cloudevents import MalformedError
-from shared.messaging.events import Fact
+from shared.messaging.events import Event
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, ensure_topics
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
-F = TypeVar("F", bound=Fact)
+F = TypeVar("F", bound=Event)
 Handler = Callable[[AsyncSession, Any], Awaitable[None]]
 Gate = Callable[[], Awaitable[None]]
 
@@ -58,7 +58,7 @@ _MAX_POLL_INTERVAL_MS = 600_000
 
 
 class Consumers:
-    """The handlers of one consumer group. Facts without a handler are passed over."""
+    """The handlers of one consumer group. Events without a handler are passed over."""
 
     def __init__(self, *, context: Context, group: str, database: Database, settings: ServiceSettings) -> None:
         self.group = group
@@ -71,7 +71,7 @@ class Consumers:
         self._last_poll = time.monotonic()
 
     def on(self, kind: type[F], *, gate: Gate | None = None) -> Callable[[Callable[[AsyncSession, F], Awaitable[None]]], None]:
-        """Return a decorator that makes a function the handler of a fact.
+        """Return a decorator that makes a function the handler of an event.
 
         It runs in a transaction that its caller commits. `gate` is awaited before the transaction begins: a worker
         without room holds the record there.
@@ -168,7 +168,7 @@ class Consumers:
         if headers.get("ts_group", self.group) != self.group:
             return
         kind = headers.get("ce_type", "")
-        if kind not in self._handlers and kind in cloudevents.FACTS:
+        if kind not in self._handlers and kind in cloudevents.EVENTS:
             return
         try:
             await self._handle(record, headers, kind)
@@ -182,20 +182,20 @@ class Consumers:
             else:
                 await self._put_aside(record, headers, error.code, error.message)
         except Exception as error:
-            if is_away(error):
+            if is_unavailable(error):
                 raise
             log.exception("consumer.failed", group=self.group, type=kind)
             await self._put_aside(record, headers, type(error).__name__, str(error))
 
     async def _handle(self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], kind: str) -> None:
         event_id = cloudevents.event_id(headers)
-        fact = cloudevents.parse(headers, record.value)
+        event = cloudevents.parse(headers, record.value)
         handler, gate = self._handlers[kind]
         if gate:
             await gate()
         async with self._database.begin() as session:
             if await inbox.is_new(session, self._context, event_id, self.group, record.topic, record.partition):
-                await handler(session, fact)
+                await handler(session, event)
 
     async def _try_later(self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], error: TunesmithError) -> None:
         attempt = int(headers.get("ts_attempt", "1"))

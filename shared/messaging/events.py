@@ -1,7 +1,7 @@
-"""Every fact that travels by Kafka: one model a fact, in the past tense.
+"""Every event that travels by Kafka: one model an event, in the past tense.
 
-On the wire a fact is a CloudEvents 1.0 message in binary mode: `ce_*` headers (`ce_id`, `ce_type`, `ce_source`,
-`ce_time`, `ce_specversion`), a JSON body, and the aggregate's id as the key. Changes are additive only: every fact ever
+On the wire an event is a CloudEvents 1.0 message in binary mode: `ce_*` headers (`ce_id`, `ce_type`, `ce_source`,
+`ce_time`, `ce_specversion`), a JSON body, and the aggregate's id as the key. Changes are additive only: every event ever
 published must still parse (`tests/contract/golden`).
 """
 
@@ -10,10 +10,10 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 
-class Fact(BaseModel):
+class Event(BaseModel):
     """Something that happened to one aggregate.
 
-    `version` is the aggregate's after it happened: a handler applies a fact only if it is newer than what it knows, which
+    `version` is the aggregate's after it happened: a handler applies an event only if it is newer than what it knows, which
     makes replays harmless.
     """
 
@@ -27,12 +27,12 @@ class Fact(BaseModel):
 
     @property
     def key(self) -> str:
-        """The Kafka key: facts of one key stay in order."""
+        """The Kafka key: events of one key stay in order."""
         return getattr(self, self.key_field)
 
 
-class AssetFact(Fact):
-    """A fact about an asset."""
+class AssetEventBase(Event):
+    """An event about an asset."""
 
     topic = "assets"
     key_field = "asset_id"
@@ -41,7 +41,7 @@ class AssetFact(Fact):
     account_id: str
 
 
-class AssetCreated(AssetFact):
+class AssetCreated(AssetEventBase):
     """An asset was created and waits for its bytes."""
 
     type = "asset.created"
@@ -49,13 +49,13 @@ class AssetCreated(AssetFact):
     name: str
 
 
-class AssetUploaded(AssetFact):
+class AssetUploaded(AssetEventBase):
     """The bytes are in staging; intake may look at them."""
 
     type = "asset.uploaded"
 
 
-class AssetReady(AssetFact):
+class AssetReady(AssetEventBase):
     """The asset passed intake and can be used by name. `tune_id` names the tune that made it, if one did."""
 
     type = "asset.ready"
@@ -64,7 +64,7 @@ class AssetReady(AssetFact):
     tune_id: str | None = None
 
 
-class AssetRejected(AssetFact):
+class AssetRejected(AssetEventBase):
     """Intake refused the asset. For a LoRA that a tune made, `tune_id` names the tune."""
 
     type = "asset.rejected"
@@ -72,14 +72,14 @@ class AssetRejected(AssetFact):
     tune_id: str | None = None
 
 
-class AssetDeleted(AssetFact):
+class AssetDeleted(AssetEventBase):
     """The asset was deleted; its name is free."""
 
     type = "asset.deleted"
 
 
-class TuneFact(Fact):
-    """A fact about a tune; `version` is also its sequence number among the tune's events."""
+class TuneEventBase(Event):
+    """An event about a tune; `version` is also its sequence number among the tune's events."""
 
     topic = "tunes"
     key_field = "tune_id"
@@ -88,13 +88,13 @@ class TuneFact(Fact):
     account_id: str
 
 
-class TuneQueued(TuneFact):
+class TuneQueued(TuneEventBase):
     """The tune's files are there; a trainer may claim it."""
 
     type = "tune.queued"
 
 
-class TuneRequeued(TuneFact):
+class TuneRequeued(TuneEventBase):
     """The tune lost its trainer and waits for another. `reason` is `preempted`, `lease_expired` or an error's code."""
 
     type = "tune.requeued"
@@ -102,7 +102,7 @@ class TuneRequeued(TuneFact):
     attempt: int
 
 
-class TuneStarted(TuneFact):
+class TuneStarted(TuneEventBase):
     """A trainer claimed the tune; it starts from `step` (0, or that of the checkpoint it resumes from)."""
 
     type = "tune.started"
@@ -112,7 +112,7 @@ class TuneStarted(TuneFact):
     step: int
 
 
-class TuneProgressed(TuneFact):
+class TuneProgressed(TuneEventBase):
     """Training went on: steps done, the mean loss since the last report, and the speed.
 
     `losses` has one for each of the steps up to and with `step` since the last report; after an outage the first may be missing.
@@ -127,7 +127,7 @@ class TuneProgressed(TuneFact):
     losses: list[float] = []
 
 
-class TuneCheckpointed(TuneFact):
+class TuneCheckpointed(TuneEventBase):
     """A resumable state is in the store."""
 
     type = "tune.checkpointed"
@@ -146,7 +146,7 @@ class TuneSample(BaseModel):
     key: str
 
 
-class TuneSampled(TuneFact):
+class TuneSampled(TuneEventBase):
     """Pictures for the validation prompts, drawn after `step` steps, are in the store."""
 
     type = "tune.sampled"
@@ -155,7 +155,7 @@ class TuneSampled(TuneFact):
     samples: list[TuneSample]
 
 
-class TuneTrained(TuneFact):
+class TuneTrained(TuneEventBase):
     """The LoRA is stored under the tune's prefix and waits to be registered in the library."""
 
     type = "tune.trained"
@@ -171,14 +171,14 @@ class TuneTrained(TuneFact):
     lora_size_bytes: int
 
 
-class TuneSucceeded(TuneFact):
+class TuneSucceeded(TuneEventBase):
     """The LoRA is in the library, usable by the tune's name."""
 
     type = "tune.succeeded"
     lora_asset_id: str
 
 
-class TuneFailed(TuneFact):
+class TuneFailed(TuneEventBase):
     """The tune ended without a LoRA; `code` is of the error taxonomy."""
 
     type = "tune.failed"
@@ -186,25 +186,25 @@ class TuneFailed(TuneFact):
     message: str
 
 
-class TuneCancelRequested(TuneFact):
+class TuneCancelRequested(TuneEventBase):
     """Someone asked for the tune to stop; its trainer still has to."""
 
     type = "tune.cancel_requested"
 
 
-class TuneCancelled(TuneFact):
+class TuneCancelled(TuneEventBase):
     """The tune stopped on request."""
 
     type = "tune.cancelled"
 
 
-class TuneDeleted(TuneFact):
+class TuneDeleted(TuneEventBase):
     """The tune is gone from the lists; its LoRA and images stay."""
 
     type = "tune.deleted"
 
 
-class ImageRequested(Fact):
+class ImageRequested(Event):
     """Images were asked for; keyed by affinity, so that a worker meets the checkpoint and LoRAs that it has loaded."""
 
     type = "image.requested"
@@ -215,7 +215,7 @@ class ImageRequested(Fact):
     affinity: str
 
 
-class ImageGenerated(Fact):
+class ImageGenerated(Event):
     """The images are in the store, their keys in the generation's row."""
 
     type = "image.generated"
@@ -225,7 +225,7 @@ class ImageGenerated(Fact):
     generation_id: str
 
 
-class ImageFailed(Fact):
+class ImageFailed(Event):
     """The generation ended without images; the error is in its row."""
 
     type = "image.failed"
@@ -237,10 +237,10 @@ class ImageFailed(Fact):
     message: str
 
 
-def _leaves(base: type[Fact]) -> list[type[Fact]]:
+def _leaves(base: type[Event]) -> list[type[Event]]:
     subclasses = base.__subclasses__()
     return [leaf for child in subclasses for leaf in _leaves(child)] if subclasses else [base]
 
 
-FACTS: dict[str, type[Fact]] = {fact.type: fact for fact in _leaves(Fact)}
-"""Every fact by its CloudEvents type."""
+EVENTS: dict[str, type[Event]] = {event.type: event for event in _leaves(Event)}
+"""Every event by its CloudEvents type."""

@@ -1,4 +1,4 @@
-"""Facts heard without a group: every listener hears all of them, from now on, and may miss some.
+"""Events heard without a group: every listener hears all of them, from now on, and may miss some.
 
 A hint only saves waiting: whoever listens also looks into the database from time to time.
 """
@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 from shared.background import end_within, start_whole
 from shared.errors import UnavailableError
 from shared.messaging import cloudevents
-from shared.messaging.events import Fact
+from shared.messaging.events import Event
 from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
@@ -26,9 +26,9 @@ _WATCH_EVERY_S = 2.0
 
 
 class Hints:
-    """Calls a function for every fact of the given kinds that is published while it runs."""
+    """Calls a function for every event of the given kinds that is published while it runs."""
 
-    def __init__(self, settings: ServiceSettings, kinds: Sequence[type[Fact]], heard: Callable[[Fact], object]) -> None:
+    def __init__(self, settings: ServiceSettings, kinds: Sequence[type[Event]], heard: Callable[[Event], object]) -> None:
         self._settings = settings
         self._kinds = {kind.type: kind for kind in kinds}
         self._heard = heard

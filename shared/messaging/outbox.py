@@ -1,4 +1,4 @@
-"""Facts wait in the outbox of their context, written in the transaction of the state that they tell of."""
+"""Events wait in the outbox of their context, written in the transaction of the state that they tell of."""
 
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.tables import OUTBOXES, Context
 from shared.messaging import cloudevents
-from shared.messaging.events import Fact
+from shared.messaging.events import Event
 
 MAX_BODY_BYTES = 256 * 1024
 """Well below Kafka's limit of 1 MiB a message, past which the whole outbox would be stuck behind one row."""
@@ -19,18 +19,18 @@ def channel(context: Context) -> str:
     return f"outbox_{context}"
 
 
-async def publish(session: AsyncSession, context: Context, *facts: Fact) -> None:
-    """Write facts to the context's outbox, in the caller's transaction.
+async def publish(session: AsyncSession, context: Context, *events: Event) -> None:
+    """Write events to the context's outbox, in the caller's transaction.
 
     Call it after the UPDATE that locks the aggregate: then the order of one key's rows is the order of its commits.
-    Raises ValueError for a fact over `MAX_BODY_BYTES`.
+    Raises ValueError for an event over `MAX_BODY_BYTES`.
     """
     # The aggregate's UPDATE may still wait in the session: it must come first.
     await session.flush()
-    for fact in facts:
+    for event in events:
         event_id = uuid4()
-        headers = cloudevents.headers(fact, event_id, source=context)
-        await enqueue(session, context, event_id, fact.topic, fact.key, headers, fact.model_dump_json().encode())
+        headers = cloudevents.headers(event, event_id, source=context)
+        await enqueue(session, context, event_id, event.topic, event.key, headers, event.model_dump_json().encode())
 
 
 async def enqueue(

@@ -22,7 +22,7 @@ _BATCH = 500
 _SEND_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 2.0
 _MAX_BACKOFF_S = 5.0
-_DEPTH = Gauge("tunesmith_outbox_rows", "Facts that wait for the broker", ["context"])
+_DEPTH = Gauge("tunesmith_outbox_rows", "Events that wait for the broker", ["context"])
 
 
 class Relay:

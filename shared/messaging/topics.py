@@ -19,7 +19,7 @@ DEAD_LETTER_SUFFIX = ".dlq"
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of facts; each has a `.retry` and a `.dlq` topic beside it."""
+    """A topic of events; each has a `.retry` and a `.dlq` topic beside it."""
 
     name: str
     partitions: int

@@ -232,7 +232,7 @@ async def trained(session: AsyncSession, tune_id: str, epoch: int, *, lora_key: 
         **NO_LEASE,
     }
 
-    def fact(tune: Tune) -> TuneTrained:
+    def event(tune: Tune) -> TuneTrained:
         return TuneTrained(
             **about(tune),
             epoch=epoch,
@@ -248,7 +248,7 @@ async def trained(session: AsyncSession, tune_id: str, epoch: int, *, lora_key: 
         )
 
     where = [*_fence(epoch), Tune.state == TuneState.TRAINING, Tune.cancel_requested_at.is_(None)]
-    if await move(session, tune_id, where, values, fact) is None:
+    if await move(session, tune_id, where, values, event) is None:
         if (await renew(session, tune_id, epoch, lease_s=1)).cancel_requested:
             msg = f"the tune {tune_id} was asked to stop"
             raise CancelRequestedError(msg)
@@ -312,15 +312,15 @@ async def _fenced(
     tune_id: str,
     epoch: int,
     values: dict[str, Any],
-    fact: Any,
+    event: Any,
     where: list[ColumnElement[bool]] | None = None,
 ) -> None:
-    if await move(session, tune_id, [*_fence(epoch), *(where or [])], values, fact) is None:
+    if await move(session, tune_id, [*_fence(epoch), *(where or [])], values, event) is None:
         raise _lost(tune_id, epoch)
 
 
 def _progressed(epoch: int, losses: Sequence[float] = ()) -> Any:
-    def fact(tune: Tune) -> TuneProgressed:
+    def event(tune: Tune) -> TuneProgressed:
         return TuneProgressed(
             **about(tune),
             epoch=epoch,
@@ -331,7 +331,7 @@ def _progressed(epoch: int, losses: Sequence[float] = ()) -> Any:
             losses=list(losses),
         )
 
-    return fact
+    return event
 
 
 def _requeued(reason: str) -> Any:

@@ -1,7 +1,7 @@
-"""Moves a tune and says so: the row, its event and its fact, in one transaction and one order.
+"""Moves a tune and says so: the row, its event and its event, in one transaction and one order.
 
 Every write that is visible outside goes through `move`: it bumps the tune's version, which is the event's sequence number
-and the fact's version at once, so that a tune's events have no gap and no two writers can tell the same number.
+and the event's version at once, so that a tune's events have no gap and no two writers can tell the same number.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from shared.accounts import names
 from shared.blobs import rows as blob_rows
 from shared.database.tables import Checkpoint, Context, Sample, Tune, TuneEvent
 from shared.messaging import outbox
-from shared.messaging.events import Fact, TuneCancelled, TuneFailed
+from shared.messaging.events import Event, TuneCancelled, TuneFailed
 from shared.states import TRANSITIONS, TuneState
 from shared.tunes import webhooks
 
@@ -34,9 +34,9 @@ async def move(
     tune_id: str,
     where: list[ColumnElement[bool]],
     values: dict[str, Any],
-    fact: Callable[[Tune], Fact],
+    event: Callable[[Tune], Event],
 ) -> Tune | None:
-    """Change the tune if `where` holds, then write its event and its fact; None when it does not hold.
+    """Change the tune if `where` holds, then write its event and its event; None when it does not hold.
 
     The UPDATE decides and locks; the outbox row comes after it, so that the outbox's order is the order of commits.
     """
@@ -49,22 +49,22 @@ async def move(
     )
     tune = (await session.scalars(changed)).one_or_none()
     if tune is not None:
-        await tell(session, tune, fact(tune))
+        await tell(session, tune, event(tune))
     return tune
 
 
-async def tell(session: AsyncSession, tune: Tune, fact: Fact) -> None:
-    """Write the event, the webhook's delivery and the fact of the version that the tune's row has just reached."""
-    data = fact.model_dump(mode="json", exclude={"tune_id", "account_id", "version"})
-    await session.execute(insert(TuneEvent).values(tune_id=tune.id, sequence=tune.version, type=fact.type, data=data))
-    await webhooks.write(session, tune, fact, data)
-    await outbox.publish(session, Context.TUNES, fact)
+async def tell(session: AsyncSession, tune: Tune, event: Event) -> None:
+    """Write the event, the webhook's delivery and the event of the version that the tune's row has just reached."""
+    data = event.model_dump(mode="json", exclude={"tune_id", "account_id", "version"})
+    await session.execute(insert(TuneEvent).values(tune_id=tune.id, sequence=tune.version, type=event.type, data=data))
+    await webhooks.write(session, tune, event, data)
+    await outbox.publish(session, Context.TUNES, event)
     # Delivered at commit, to whoever shows the tune's events as they come.
     await session.execute(select(func.pg_notify(CHANNEL, tune.id)))
 
 
 def about(tune: Tune) -> dict[str, Any]:
-    """Return the fields that every fact about a tune has."""
+    """Return the fields that every event about a tune has."""
     return {"tune_id": tune.id, "account_id": str(tune.account_id), "version": tune.version}
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.database.tables import Tune, WebhookDelivery
 from shared.ids import new_id
 from shared.messaging.events import (
-    Fact,
+    Event,
     TuneCancelled,
     TuneCheckpointed,
     TuneFailed,
@@ -27,24 +27,24 @@ _PROGRESS = (TuneProgressed, TuneCheckpointed, TuneSampled, TuneRequeued)
 _COMPLETED = (TuneSucceeded, TuneFailed, TuneCancelled)
 
 
-def kind_of(fact: Fact) -> str | None:
-    """Return what a webhook calls this fact; None for one that it is never called for.
+def kind_of(event: Event) -> str | None:
+    """Return what a webhook calls this event; None for one that it is never called for.
 
     A tune starts once: a claim after a trainer was lost is progress.
     """
-    if isinstance(fact, TuneStarted):
-        return "start" if fact.epoch == 1 else "progress"
-    if isinstance(fact, _PROGRESS):
+    if isinstance(event, TuneStarted):
+        return "start" if event.epoch == 1 else "progress"
+    if isinstance(event, _PROGRESS):
         return "progress"
-    return "completed" if isinstance(fact, _COMPLETED) else None
+    return "completed" if isinstance(event, _COMPLETED) else None
 
 
-async def write(session: AsyncSession, tune: Tune, fact: Fact, data: dict[str, Any]) -> None:
-    """Write the delivery that the fact asks for, if any; the caller holds the tune's row.
+async def write(session: AsyncSession, tune: Tune, event: Event, data: dict[str, Any]) -> None:
+    """Write the delivery that the event asks for, if any; the caller holds the tune's row.
 
     Progress is thinned out here: one in half a second, and one that could not be delivered yet makes way for the newer.
     """
-    kind = kind_of(fact)
+    kind = kind_of(event)
     if tune.webhook is None or kind is None or kind not in tune.webhook_events:
         return
     of_progress = WebhookDelivery.tune_id == tune.id, WebhookDelivery.kind == "progress"
@@ -55,11 +55,11 @@ async def write(session: AsyncSession, tune: Tune, fact: Fact, data: dict[str, A
     # One that is being sent is left alone: its sender will report on it.
     in_hand = func.coalesce(WebhookDelivery.claimed_until > func.now(), False)
     await session.execute(delete(WebhookDelivery).where(*of_progress, WebhookDelivery.state == "pending", ~in_hand))
-    if isinstance(fact, TuneSampled):
+    if isinstance(event, TuneSampled):
         # Where a picture lies in the store is not for outside; the tune's events have a link to it.
-        data = data | {"samples": [sample.model_dump(exclude={"key"}) for sample in fact.samples]}
+        data = data | {"samples": [sample.model_dump(exclude={"key"}) for sample in event.samples]}
     body = {
-        "type": fact.type,
+        "type": event.type,
         "timestamp": datetime.now(UTC).isoformat(),
         "data": {
             "tune_id": tune.id,

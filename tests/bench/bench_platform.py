@@ -25,7 +25,7 @@ from shared.tunes import leases
 from tests.bench.conftest import Report
 from tests.support.trainer_world import eventually
 
-FACTS = 300
+EVENTS = 300
 IN_A_TRANSACTION = 50
 CLAIMS = 50
 
@@ -45,33 +45,33 @@ async def database(settings: ServiceSettings) -> AsyncIterator[Database]:
 
 
 async def test_relay_against_a_bare_idempotent_producer(report: Report, database: Database, settings: ServiceSettings) -> None:
-    facts = [AssetUploaded(asset_id=new_id("asset"), account_id=str(uuid4()), version=2) for _ in range(FACTS)]
+    events = [AssetUploaded(asset_id=new_id("asset"), account_id=str(uuid4()), version=2) for _ in range(EVENTS)]
 
     async def ours() -> int:
-        for start in range(0, FACTS, IN_A_TRANSACTION):
+        for start in range(0, EVENTS, IN_A_TRANSACTION):
             async with database.begin() as session:
-                await outbox.publish(session, Context.UPLOAD, *facts[start : start + IN_A_TRANSACTION])
+                await outbox.publish(session, Context.UPLOAD, *events[start : start + IN_A_TRANSACTION])
 
         async def empty() -> bool | None:
             async with database.begin() as session:
                 return None if await session.scalar(select(func.count()).select_from(OUTBOXES[Context.UPLOAD])) else True
 
         await eventually(empty, 600)
-        return FACTS
+        return EVENTS
 
     async def bare() -> int:
-        for start in range(0, FACTS, IN_A_TRANSACTION):
+        for start in range(0, EVENTS, IN_A_TRANSACTION):
             acks = [
                 await producer.send(
-                    fact.topic,
-                    fact.model_dump_json().encode(),
-                    key=fact.key.encode(),
-                    headers=[(k, v.encode()) for k, v in cloudevents.headers(fact, uuid4(), source="bench").items()],
+                    event.topic,
+                    event.model_dump_json().encode(),
+                    key=event.key.encode(),
+                    headers=[(k, v.encode()) for k, v in cloudevents.headers(event, uuid4(), source="bench").items()],
                 )
-                for fact in facts[start : start + IN_A_TRANSACTION]
+                for event in events[start : start + IN_A_TRANSACTION]
             ]
             await asyncio.gather(*acks)
-        return FACTS
+        return EVENTS
 
     servers = settings.kafka_bootstrap_servers
     async with (
@@ -80,9 +80,9 @@ async def test_relay_against_a_bare_idempotent_producer(report: Report, database
     ):
         background.run("relay", Relay(database, Context.UPLOAD, settings).run)
         await report.compare(
-            f"facts through outbox and relay, {IN_A_TRANSACTION} a transaction",
+            f"events through outbox and relay, {IN_A_TRANSACTION} a transaction",
             ours,
-            "facts by a bare idempotent producer, without a database",
+            "events by a bare idempotent producer, without a database",
             bare,
         )
 
@@ -126,7 +126,7 @@ async def test_claim_against_a_bare_update(report: Report, database: Database) -
         return CLAIMS
 
     await report.compare(
-        "claims: fair order, limit, epoch, event and fact", ours, "claims by a bare UPDATE ... SKIP LOCKED of the oldest", bare
+        "claims: fair order, limit, epoch, event and event", ours, "claims by a bare UPDATE ... SKIP LOCKED of the oldest", bare
     )
     async with database.begin() as session:
         await session.execute(text("TRUNCATE outbox_tunes"))

@@ -1,4 +1,4 @@
-"""Facts that were ever published must still parse: `golden/` holds one of each, as it was when it was first published.
+"""Events that were ever published must still parse: `golden/` holds one of each, as it was when it was first published.
 
 A change here that makes a golden file fail breaks every outbox and topic that holds the old form. Add fields with a default;
 never rename, remove or require.
@@ -12,24 +12,24 @@ import pytest
 
 from shared.messaging import cloudevents
 from shared.messaging.cloudevents import MalformedError
-from shared.messaging.events import FACTS
+from shared.messaging.events import EVENTS
 from shared.messaging.topics import TOPICS
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
-def test_every_fact_has_a_golden_form() -> None:
-    assert {path.stem for path in GOLDEN} == set(FACTS)
+def test_every_event_has_a_golden_form() -> None:
+    assert {path.stem for path in GOLDEN} == set(EVENTS)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_the_golden_form_still_means_the_same(path: Path) -> None:
     published = json.loads(path.read_text())
-    fact = cloudevents.parse({"ce_type": path.stem}, path.read_bytes())
+    event = cloudevents.parse({"ce_type": path.stem}, path.read_bytes())
 
-    now = fact.model_dump(mode="json")
+    now = event.model_dump(mode="json")
     assert {name: now[name] for name in published} == published
-    assert fact.key
+    assert event.key
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -40,7 +40,7 @@ def test_a_newer_publishers_fields_are_passed_over(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_a_fact_without_its_version_is_no_fact(path: Path) -> None:
+def test_a_event_without_its_version_is_no_event(path: Path) -> None:
     broken = json.loads(path.read_text())
     del broken["version"]
 
@@ -48,14 +48,14 @@ def test_a_fact_without_its_version_is_no_fact(path: Path) -> None:
         cloudevents.parse({"ce_type": path.stem}, json.dumps(broken).encode())
 
 
-def test_every_fact_travels_on_a_topic_of_the_table() -> None:
-    assert {fact.topic for fact in FACTS.values()} == {topic.name for topic in TOPICS}
+def test_every_event_travels_on_a_topic_of_the_table() -> None:
+    assert {event.topic for event in EVENTS.values()} == {topic.name for topic in TOPICS}
 
 
 def test_the_headers_are_cloudevents_in_binary_mode() -> None:
-    fact = cloudevents.parse({"ce_type": "tune.queued"}, (GOLDEN[0].parent / "tune.queued.json").read_bytes())
+    event = cloudevents.parse({"ce_type": "tune.queued"}, (GOLDEN[0].parent / "tune.queued.json").read_bytes())
     event_id = uuid4()
-    headers = cloudevents.headers(fact, event_id, source="tunes")
+    headers = cloudevents.headers(event, event_id, source="tunes")
 
     assert headers["ce_specversion"] == "1.0"
     assert headers["ce_type"] == "tune.queued"

@@ -12,7 +12,7 @@ MOST_LINES = 2
 """What a service may log of an outage, however long: a line for its relay or listener, and one for its consumers."""
 
 
-def test_a_tune_runs_from_start_to_end_without_a_broker_and_its_facts_follow(
+def test_a_tune_runs_from_start_to_end_without_a_broker_and_its_events_follow(
     stack: StubStack, client: Client, picture: Asset
 ) -> None:
     services = ("upload", "scheduler", "inference", "trainer", "inference-worker")

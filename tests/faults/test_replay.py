@@ -23,7 +23,7 @@ _SETTLED = """
 """
 
 
-def test_every_fact_again_twice_and_shuffled_changes_no_row(stack: StubStack, client: Client, picture: Asset) -> None:
+def test_every_event_again_twice_and_shuffled_changes_no_row(stack: StubStack, client: Client, picture: Asset) -> None:
     assert ended(client, start_tune(client, picture, "replayed")).status == "succeeded"
     cancelled = start_tune(client, picture, "replayed-cancelled", trigger_word="hold@3")
     client.cancel_tune(cancelled.id)
@@ -39,7 +39,7 @@ def test_every_fact_again_twice_and_shuffled_changes_no_row(stack: StubStack, cl
 
 
 def dump(stack: StubStack) -> dict[str, str]:
-    """Return a digest of each table that facts can change."""
+    """Return a digest of each table that events can change."""
     query = "SELECT coalesce(md5(string_agg(t::text, '' ORDER BY t::text)), '') FROM {} t"
     return {table: stack.scalar(query.format(table)) for table in TABLES}
 

@@ -7,7 +7,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.database.sessions import Database
-from shared.failures import is_away
+from shared.failures import is_unavailable
 
 
 async def test_a_database_without_a_free_connection_is_away(database_url: str) -> None:
@@ -25,4 +25,4 @@ async def test_a_database_without_a_free_connection_is_away(database_url: str) -
         await database.close()
 
     assert "too many connections" in str(refused.value)
-    assert is_away(refused.value)
+    assert is_unavailable(refused.value)

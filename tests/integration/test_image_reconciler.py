@@ -81,7 +81,7 @@ class World:
         async with self.database.begin() as session:
             return await session.get_one(Generation, generation_id)
 
-    async def facts(self) -> list[tuple[str, dict[str, Any]]]:
+    async def waiting_events(self) -> list[tuple[str, dict[str, Any]]]:
         outbox = OUTBOXES[Context.IMAGES]
         async with self.database.begin() as session:
             rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
@@ -100,14 +100,14 @@ async def world(database_url: str, blobs: Blobs, make_settings: Callable[..., In
 async def test_a_request_that_nobody_claims_is_said_again_once_a_bound(world: World) -> None:
     generation_id = await world.ask()
     await world.service.reconcile()
-    assert await world.facts() == [], "it has not waited for long"
+    assert await world.waiting_events() == [], "it has not waited for long"
 
     await world.later(generation_id, world.settings.generation_hint_s + 1)
     for _ in range(2):
         await world.service.reconcile()
 
     said = {"version": 1, "generation_id": generation_id, "affinity": "affinity"}
-    assert await world.facts() == [("image.requested", said)]
+    assert await world.waiting_events() == [("image.requested", said)]
 
 
 async def test_a_request_whose_worker_went_away_is_anothers_and_the_first_can_write_nothing(world: World) -> None:
@@ -120,7 +120,7 @@ async def test_a_request_whose_worker_went_away_is_anothers_and_the_first_can_wr
     await world.later(generation_id, CLAIM_S + 1)
     await world.service.reconcile()
 
-    assert [kind for kind, _ in await world.facts()] == ["image.requested"]
+    assert [kind for kind, _ in await world.waiting_events()] == ["image.requested"]
     second = await world.claim(generation_id)
     assert second is not None
     assert (second.epoch, second.attempt) == (2, 2)
@@ -139,7 +139,7 @@ async def test_a_request_said_twice_is_drawn_once(world: World) -> None:
         await worker.succeed(session, held, {"pictures": [], "prediction_time_ms": 1.0, "notices": []})
 
     assert await world.claim(generation_id) is None
-    assert [kind for kind, _ in await world.facts()] == ["image.generated"]
+    assert [kind for kind, _ in await world.waiting_events()] == ["image.generated"]
 
 
 async def test_a_request_that_no_worker_survives_fails_and_says_so(world: World) -> None:
@@ -153,6 +153,6 @@ async def test_a_request_that_no_worker_survives_fails_and_says_so(world: World)
     assert (row.state, row.attempt) == ("failed", world.settings.generation_attempts)
     assert row.error is not None
     assert row.error["code"] == "attempts_exhausted"
-    kind, fact = (await world.facts())[-1]
-    assert (kind, fact["generation_id"], fact["code"]) == ("image.failed", generation_id, "attempts_exhausted")
-    assert fact["version"] == row.version
+    kind, event = (await world.waiting_events())[-1]
+    assert (kind, event["generation_id"], event["code"]) == ("image.failed", generation_id, "attempts_exhausted")
+    assert event["version"] == row.version

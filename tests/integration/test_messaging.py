@@ -1,4 +1,4 @@
-"""Facts travel from a transaction to a handler: once in effect, in order, and past what is broken."""
+"""Events travel from a transaction to a handler: once in effect, in order, and past what is broken."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -46,7 +46,7 @@ def deleted(asset_id: str, version: int = 1) -> AssetDeleted:
 
 
 class Recorder:
-    """Collects the facts of this test's own assets: topics are shared with other tests."""
+    """Collects the events of this test's own assets: topics are shared with other tests."""
 
     def __init__(self, database: Database, settings: ServiceSettings) -> None:
         self.prefix = f"asset_{uuid4().hex}"
@@ -56,12 +56,12 @@ class Recorder:
         self.consumers = Consumers(context=Context.UPLOAD, group=f"test-{self.prefix}", database=database, settings=settings)
 
         @self.consumers.on(AssetDeleted)
-        async def handle(_session: AsyncSession, fact: AssetDeleted) -> None:
-            if not fact.asset_id.startswith(self.prefix):
+        async def handle(_session: AsyncSession, event: AssetDeleted) -> None:
+            if not event.asset_id.startswith(self.prefix):
                 return
-            if self.fail.get(fact.asset_id):
-                raise self.fail[fact.asset_id].pop(0)
-            self.heard.append(fact)
+            if self.fail.get(event.asset_id):
+                raise self.fail[event.asset_id].pop(0)
+            self.heard.append(event)
             self.changed.set()
 
     async def until(self, count: int) -> list[AssetDeleted]:
@@ -81,15 +81,15 @@ async def recorder(database: Database, settings: ServiceSettings) -> AsyncIterat
         yield recorder
 
 
-async def test_a_fact_of_a_committed_transaction_arrives(database: Database, recorder: Recorder) -> None:
-    fact = deleted(recorder.prefix)
+async def test_a_event_of_a_committed_transaction_arrives(database: Database, recorder: Recorder) -> None:
+    event = deleted(recorder.prefix)
     async with database.begin() as session:
-        await outbox.publish(session, Context.UPLOAD, fact)
+        await outbox.publish(session, Context.UPLOAD, event)
 
-    assert await recorder.until(1) == [fact]
+    assert await recorder.until(1) == [event]
 
 
-async def test_a_fact_of_a_transaction_that_failed_does_not(database: Database, recorder: Recorder) -> None:
+async def test_a_event_of_a_transaction_that_failed_does_not(database: Database, recorder: Recorder) -> None:
     with pytest.raises(ZeroDivisionError):
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix + "lost"))
@@ -97,15 +97,15 @@ async def test_a_fact_of_a_transaction_that_failed_does_not(database: Database, 
     async with database.begin() as session:
         await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix + "kept"))
 
-    assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix + "kept"]
+    assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix + "kept"]
 
 
-async def test_facts_of_one_key_arrive_in_order(database: Database, recorder: Recorder) -> None:
+async def test_events_of_one_key_arrive_in_order(database: Database, recorder: Recorder) -> None:
     for version in range(1, 51):
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix, version))
 
-    assert [fact.version for fact in await recorder.until(50)] == list(range(1, 51))
+    assert [event.version for event in await recorder.until(50)] == list(range(1, 51))
 
 
 async def test_the_outbox_is_empty_once_the_broker_has_all(database: Database, recorder: Recorder) -> None:
@@ -120,17 +120,17 @@ async def test_the_outbox_is_empty_once_the_broker_has_all(database: Database, r
                     return
 
 
-async def test_a_redelivered_fact_is_handled_once(database: Database, recorder: Recorder, settings: ServiceSettings) -> None:
-    fact = deleted(recorder.prefix)
-    headers = [(k, v.encode()) for k, v in outbox.cloudevents.headers(fact, uuid4(), source="test").items()]
+async def test_a_redelivered_event_is_handled_once(database: Database, recorder: Recorder, settings: ServiceSettings) -> None:
+    event = deleted(recorder.prefix)
+    headers = [(k, v.encode()) for k, v in outbox.cloudevents.headers(event, uuid4(), source="test").items()]
     async with _producer(settings) as producer:
         for _ in range(3):
-            await producer.send_and_wait(fact.topic, fact.model_dump_json().encode(), key=b"k", headers=headers)
+            await producer.send_and_wait(event.topic, event.model_dump_json().encode(), key=b"k", headers=headers)
         last = deleted(recorder.prefix + "last")
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, last)
 
-    assert sorted(f.asset_id for f in await recorder.until(2)) == [fact.asset_id, last.asset_id]
+    assert sorted(f.asset_id for f in await recorder.until(2)) == [event.asset_id, last.asset_id]
 
 
 async def test_a_handler_that_asks_for_another_try_gets_it(database: Database, recorder: Recorder) -> None:
@@ -138,7 +138,7 @@ async def test_a_handler_that_asks_for_another_try_gets_it(database: Database, r
     async with database.begin() as session:
         await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix))
 
-    assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix]
+    assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix]
 
 
 async def test_what_is_away_is_waited_for_and_nothing_overtakes(database: Database, recorder: Recorder) -> None:
@@ -147,7 +147,7 @@ async def test_what_is_away_is_waited_for_and_nothing_overtakes(database: Databa
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix, version))
 
-    assert [fact.version for fact in await recorder.until(2)] == [1, 2]
+    assert [event.version for event in await recorder.until(2)] == [1, 2]
 
 
 async def test_poison_becomes_a_dead_letter_with_its_reason_and_blocks_nobody(
@@ -161,7 +161,7 @@ async def test_poison_becomes_a_dead_letter_with_its_reason_and_blocks_nobody(
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(poison), deleted(recorder.prefix + "neighbour"))
 
-        assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix + "neighbour"]
+        assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix + "neighbour"]
         found: dict[str, str] = {}
         async with asyncio.timeout(WAIT_S):
             async for record in letters:
@@ -190,18 +190,18 @@ async def test_a_dead_letter_that_is_replayed_after_the_mending_is_handled(
 
     await asyncio.to_thread(dlq.replay, [f"{letter.topic}/{letter.offset}"], settings.kafka_bootstrap_servers, None)
 
-    assert [fact.asset_id for fact in await recorder.until(1)] == [recorder.prefix]
+    assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix]
 
 
 async def test_everybody_who_listens_hears_a_hint(database: Database, settings: ServiceSettings) -> None:
     asset_id = f"asset_{uuid4().hex}"
     heard = [asyncio.Event(), asyncio.Event()]
 
-    def hear(event: asyncio.Event) -> Callable[[AssetReady], None]:
-        return lambda fact: event.set() if fact.asset_id == asset_id else None
+    def hear(came: asyncio.Event) -> Callable[[AssetReady], None]:
+        return lambda event: came.set() if event.asset_id == asset_id else None
 
     async with Background() as background:
-        listeners = [Hints(settings, [AssetReady], hear(event)) for event in heard]  # pyright: ignore[reportArgumentType]
+        listeners = [Hints(settings, [AssetReady], hear(came)) for came in heard]  # pyright: ignore[reportArgumentType]
         for number, listener in enumerate(listeners):
             background.run(f"hints {number}", listener.run)
             await asyncio.wait_for(listener.listening.wait(), WAIT_S)
@@ -210,7 +210,7 @@ async def test_everybody_who_listens_hears_a_hint(database: Database, settings: 
             ready = AssetReady(asset_id=asset_id, account_id="a", version=1, asset_type="file", name="n")
             await outbox.publish(session, Context.UPLOAD, ready)
 
-        await asyncio.wait_for(asyncio.gather(*(event.wait() for event in heard)), WAIT_S)
+        await asyncio.wait_for(asyncio.gather(*(came.wait() for came in heard)), WAIT_S)
 
 
 @asynccontextmanager

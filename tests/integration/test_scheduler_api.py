@@ -46,7 +46,7 @@ async def test_a_new_tune_is_answered_in_full_and_queued(world: World) -> None:
     assert await world.name_holder("sks1-dog") == "tune"
 
 
-async def test_a_tune_waits_for_its_files_and_needs_no_fact_to_go_on(world: World) -> None:
+async def test_a_tune_waits_for_its_files_and_needs_no_event_to_go_on(world: World) -> None:
     uploaded = await world.add_asset("photo", status="uploaded")
     tune = await world.create(files=[{"file_id": uploaded}])
     assert (await world.row(tune["id"])).state == "waiting_files"
@@ -213,17 +213,17 @@ async def test_a_tune_succeeds_when_its_lora_is_in_the_library(world: World) -> 
 async def test_a_tune_that_nobody_claims_is_said_again_once_a_bound(world: World) -> None:
     tune = await world.create("dog")
     bound_s = SchedulerSettings.model_fields["requeue_hint_s"].default
-    assert await world.facts() == [("tune.queued", 1)]
+    assert await world.waiting_events() == [("tune.queued", 1)]
 
     await Reconciler(world.database, world.service).run_once()
-    assert await world.facts() == [("tune.queued", 1)], "it has not waited for long"
+    assert await world.waiting_events() == [("tune.queued", 1)], "it has not waited for long"
 
     async with world.database.begin() as session:
         await session.execute(update(Tune).values(updated_at=func.now() - timedelta(seconds=bound_s + 1)))
     for _ in range(2):
         await Reconciler(world.database, world.service).run_once()
 
-    assert await world.facts() == [("tune.queued", 1), ("tune.queued", 1)], "the same version: it says nothing new"
+    assert await world.waiting_events() == [("tune.queued", 1), ("tune.queued", 1)], "the same version: it says nothing new"
     assert await world.events(tune["id"]) == [(1, "tune.queued")]
 
 

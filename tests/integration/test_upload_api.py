@@ -87,7 +87,7 @@ async def test_an_upload_becomes_uploaded_and_completing_twice_is_fine(world: Up
     assert (again.status_code, again.json()) == (200, {"error": None})
     shown = await world.shown(asset_id)
     assert (shown["status"], shown["size_bytes"]) == ("uploaded", len(png()))
-    assert [kind for kind, _ in await world.facts()] == ["asset.created", "asset.uploaded"]
+    assert [kind for kind, _ in await world.waiting_events()] == ["asset.created", "asset.uploaded"]
 
 
 async def test_completing_without_a_file_is_refused_and_can_be_made_good(world: UploadWorld) -> None:
@@ -179,7 +179,7 @@ async def test_what_is_wrong_with_a_request_is_said(world: UploadWorld) -> None:
         else:
             assert [item.keys() for item in detail] == [{"loc", "msg", "type"}], change
             assert detail[0]["loc"] == loc
-    assert await world.facts() == []
+    assert await world.waiting_events() == []
 
 
 async def test_a_deleted_asset_is_gone_and_its_name_free(world: UploadWorld) -> None:
@@ -192,7 +192,7 @@ async def test_a_deleted_asset_is_gone_and_its_name_free(world: UploadWorld) -> 
     assert (await world.client.get(f"/v1/assets/{asset_id}")).status_code == 404
     assert (await world.client.delete(f"/v1/assets/{asset_id}")).status_code == 404
     await world.create("cat")
-    assert [kind for kind, _ in await world.facts()] == ["asset.created", "asset.deleted", "asset.created"]
+    assert [kind for kind, _ in await world.waiting_events()] == ["asset.created", "asset.deleted", "asset.created"]
 
 
 async def test_another_accounts_asset_does_not_exist(world: UploadWorld) -> None:

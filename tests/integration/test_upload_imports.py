@@ -126,7 +126,7 @@ async def test_a_lora_is_fetched_by_its_address_and_then_checked_as_any_upload(w
     assert created["transfer_api"] == {"type": "none"}
     assert (created["asset"]["status"], created["asset"]["url"]) == ("uploaded", host.url("/style.safetensors"))
     assert row.size_bytes == len(lora(metadata={"trigger_word": "sks1"}))
-    assert [kind for kind, _ in await world.facts()] == ["asset.created", "asset.uploaded"]
+    assert [kind for kind, _ in await world.waiting_events()] == ["asset.created", "asset.uploaded"]
     assert (await world.client.post(f"/v1/assets/{row.id}/complete-upload", json={"token": ""})).json() == {"error": None}
     await world.intake.check(row.id)
     shown = await world.shown("style")
@@ -171,7 +171,7 @@ async def test_what_cannot_be_fetched_ends_in_an_error_that_says_why(
 
     assert row.status == "error"
     assert reason in row.status_details
-    assert (await world.facts())[-1][0] == "asset.rejected"
+    assert (await world.waiting_events())[-1][0] == "asset.rejected"
     assert await world.blob_state(row.staging_key) == "orphaned"
 
 
@@ -244,7 +244,7 @@ async def test_a_token_opens_a_gated_repository_and_is_found_nowhere(
     assert world.importer._mine == {}
     outbox = OUTBOXES[Context.UPLOAD]
     async with world.database.begin() as session:
-        # Facts are kept as bytes, which a row's text shows in hexadecimal.
+        # Events are kept as bytes, which a row's text shows in hexadecimal.
         rows = [str(bytes(body)) for body in await session.scalars(select(outbox.c.body))]
         tables = await session.scalars(text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"))
         for table in tables.all():
@@ -301,7 +301,7 @@ async def test_the_reconciler_leaves_an_import_without_bytes_alone(world: Upload
     await world.reconciler.run_once()
     await world.intake.check(created["asset"]["id"])
 
-    assert [kind for kind, _ in await world.facts()] == ["asset.created"]
+    assert [kind for kind, _ in await world.waiting_events()] == ["asset.created"]
     assert (await world.row(created["asset"]["id"])).status == "uploaded"
 
 
@@ -317,7 +317,7 @@ async def test_one_that_is_deleted_meanwhile_leaves_nothing(world: UploadWorld, 
     await world.importer._hand_over(row, late, late.stat().st_size)
 
     assert await world.blob_state(row.staging_key) == "orphaned"
-    assert [kind for kind, _ in await world.facts()] == ["asset.created", "asset.deleted"]
+    assert [kind for kind, _ in await world.waiting_events()] == ["asset.created", "asset.deleted"]
 
 
 async def test_an_account_without_room_for_the_file_is_told_so(world: UploadWorld, host: FileHost) -> None:

@@ -43,8 +43,8 @@ async def test_a_picture_becomes_ready_as_a_clean_copy(world: UploadWorld) -> No
     assert row.size_bytes == len(copy)
     assert await world.blob_state(row.blob_key) == "committed"
     assert await world.blob_state(row.staging_key) == "orphaned"
-    kind, fact = (await world.facts())[-1]
-    assert (kind, fact["asset_id"], fact["version"], fact["tune_id"]) == ("asset.ready", asset_id, 3, None)
+    kind, event = (await world.waiting_events())[-1]
+    assert (kind, event["asset_id"], event["version"], event["tune_id"]) == ("asset.ready", asset_id, 3, None)
 
 
 async def test_what_is_no_picture_is_rejected_with_the_reason(world: UploadWorld) -> None:
@@ -54,8 +54,8 @@ async def test_what_is_no_picture_is_rejected_with_the_reason(world: UploadWorld
 
     shown = await world.shown(asset_id)
     assert (shown["status"], shown["status_details"]) == ("rejected", "the file is neither PNG nor JPEG")
-    kind, fact = (await world.facts())[-1]
-    assert (kind, fact["reason"]) == ("asset.rejected", "the file is neither PNG nor JPEG")
+    kind, event = (await world.waiting_events())[-1]
+    assert (kind, event["reason"]) == ("asset.rejected", "the file is neither PNG nor JPEG")
     completed = await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})
     assert completed.status_code == 409
 
@@ -68,7 +68,7 @@ async def test_checking_twice_gives_one_verdict(world: UploadWorld) -> None:
     await world.intake.check(asset_id)
 
     assert (await world.row(asset_id)).blob_key == first.blob_key
-    assert [kind for kind, _ in await world.facts()].count("asset.ready") == 1
+    assert [kind for kind, _ in await world.waiting_events()].count("asset.ready") == 1
 
 
 async def test_what_is_written_after_the_verdict_changes_nothing(world: UploadWorld) -> None:
@@ -224,7 +224,7 @@ async def test_a_picture_that_the_safety_checker_refuses_is_rejected_with_the_re
         "rejected",
         "the safety checker refuses the picture: it scores 1.00, where 0 is safe and 1 is not",
     )
-    assert (await world.facts())[-1][0] == "asset.rejected"
+    assert (await world.waiting_events())[-1][0] == "asset.rejected"
 
 
 def _single_file(**without: str) -> dict[str, list[int]]:

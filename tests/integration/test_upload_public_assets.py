@@ -93,7 +93,7 @@ async def test_the_same_bytes_again_change_nothing(world: UploadWorld, tmp_path:
 
     after = await world.row(again)
     assert (first, before.blob_key, before.version) == (again, after.blob_key, after.version)
-    assert len(await world.facts()) == 1
+    assert len(await world.waiting_events()) == 1
 
 
 async def test_other_bytes_are_switched_to_and_the_old_ones_given_up(world: UploadWorld, tmp_path: Path) -> None:

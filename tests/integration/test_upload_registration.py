@@ -45,8 +45,8 @@ async def test_a_trained_lora_is_in_the_library_under_the_tunes_name(world: Uplo
     row = await world.row(shown["id"])
     assert row.blob_key == f"assets/{row.id}/lora.safetensors"
     assert await world.blobs.get_bytes(row.blob_key or "", max_bytes=100_000) == LORA
-    kind, fact = (await world.facts())[-1]
-    assert (kind, fact["asset_id"], fact["tune_id"], fact["name"]) == ("asset.ready", row.id, tune_id, "sks1-dog")
+    kind, event = (await world.waiting_events())[-1]
+    assert (kind, event["asset_id"], event["tune_id"], event["name"]) == ("asset.ready", row.id, tune_id, "sks1-dog")
     async with world.database.begin() as session:
         holder = await session.get_one(AssetName, (row.account_id, "sks1-dog"))
     assert (holder.holder_kind, holder.holder_id) == ("asset", row.id)
@@ -61,8 +61,8 @@ async def test_registering_at_once_and_again_makes_one_asset(world: UploadWorld)
     async with world.database.begin() as session:
         assets = (await session.scalars(select(Asset))).all()
     assert len(assets) == 1
-    # Each says it, since the fact of the first may be what was lost; it is the same fact each time.
-    said = {(kind, fact["asset_id"], fact["version"]) for kind, fact in await world.facts()}
+    # Each says it, since the event of the first may be what was lost; it is the same event each time.
+    said = {(kind, event["asset_id"], event["version"]) for kind, event in await world.waiting_events()}
     assert said == {("asset.ready", assets[0].id, 1)}
     states = [await world.blob_state(item.key) for item in await world.blobs.list("assets/asset_")]
     assert states.count("committed") == 1
@@ -73,9 +73,9 @@ async def test_a_lora_whose_bytes_changed_is_not_registered(world: UploadWorld) 
 
     await world.registration.register(tune_id)
 
-    [(kind, fact)] = await world.facts()
-    assert (kind, fact["tune_id"]) == ("asset.rejected", tune_id)
-    assert "SHA-256" in fact["reason"]
+    [(kind, event)] = await world.waiting_events()
+    assert (kind, event["tune_id"]) == ("asset.rejected", tune_id)
+    assert "SHA-256" in event["reason"]
     assert (await world.client.get("/v1/assets")).json()["total"] == 0
 
 
@@ -85,8 +85,8 @@ async def test_a_lora_that_is_gone_is_not_registered(world: UploadWorld) -> None
 
     await world.registration.register(tune_id)
 
-    [(kind, fact)] = await world.facts()
-    assert (kind, fact["tune_id"]) == ("asset.rejected", tune_id)
+    [(kind, event)] = await world.waiting_events()
+    assert (kind, event["tune_id"]) == ("asset.rejected", tune_id)
 
 
 async def test_a_tune_that_ended_meanwhile_gets_no_asset(world: UploadWorld) -> None:
@@ -96,7 +96,7 @@ async def test_a_tune_that_ended_meanwhile_gets_no_asset(world: UploadWorld) -> 
 
     await world.registration.register(tune_id)
 
-    assert await world.facts() == []
+    assert await world.waiting_events() == []
 
 
 async def _age(world: UploadWorld, column: str, table: str) -> None:
@@ -109,28 +109,28 @@ async def test_a_trained_tune_that_nobody_spoke_of_is_registered(world: UploadWo
     tune_id = await world.add_trained_tune()
     working = asyncio.create_task(world.queue.run())
     await world.reconciler.run_once()
-    assert await world.facts() == []
+    assert await world.waiting_events() == []
 
     await _age(world, "trained_at", "tunes")
     await world.reconciler.run_once()
     async with asyncio.timeout(20):
-        while not (facts := await world.facts()):
+        while not (events := await world.waiting_events()):
             await asyncio.sleep(0.02)
     working.cancel()
 
-    assert [(kind, fact["tune_id"]) for kind, fact in facts] == [("asset.ready", tune_id)]
+    assert [(kind, event["tune_id"]) for kind, event in events] == [("asset.ready", tune_id)]
 
 
 async def test_an_upload_without_a_verdict_is_announced_again_once_a_bound(world: UploadWorld) -> None:
     asset_id = await world.send(png())
     await world.reconciler.run_once()
-    said_at_first = [kind for kind, _ in await world.facts()].count("asset.uploaded")
+    said_at_first = [kind for kind, _ in await world.waiting_events()].count("asset.uploaded")
 
     await _age(world, "updated_at", "assets")
     await world.reconciler.run_once()
     await world.reconciler.run_once()
 
-    again = [(kind, fact["asset_id"], fact["version"]) for kind, fact in await world.facts()][-2:]
+    again = [(kind, event["asset_id"], event["version"]) for kind, event in await world.waiting_events()][-2:]
     assert said_at_first == 1
     assert again == [("asset.uploaded", asset_id, 2)] * 2
 

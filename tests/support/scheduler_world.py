@@ -101,8 +101,8 @@ class World:
             )
             return [(sequence, kind) for sequence, kind in rows]
 
-    async def facts(self) -> list[tuple[str, int]]:
-        """Return the type and version of each fact that waits in the outbox, in order."""
+    async def waiting_events(self) -> list[tuple[str, int]]:
+        """Return the type and version of each event that waits in the outbox, in order."""
         outbox = OUTBOXES[Context.TUNES]
         async with self.database.begin() as session:
             rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))

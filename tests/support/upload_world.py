@@ -146,8 +146,8 @@ class UploadWorld:
         async with self.database.begin() as session:
             return await session.scalar(select(Blob.state).where(Blob.key == key))
 
-    async def facts(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return what waits in the outbox: each fact's type and body, in order."""
+    async def waiting_events(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what waits in the outbox: each event's type and body, in order."""
         outbox = OUTBOXES[Context.UPLOAD]
         async with self.database.begin() as session:
             rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))

@@ -95,8 +95,8 @@ async def fail(
     """End the request without pictures; `loc` names the field that is to blame. Raises LeaseLostError."""
     error = {"code": code, "message": message, "status": status, "loc": list(loc)}
     version = await _fenced(session, held, {"state": "failed", "error": error, "finished_at": func.now(), **_FREE})
-    fact = ImageFailed(generation_id=held.generation_id, version=version, code=code, message=message)
-    await outbox.publish(session, Context.IMAGES, fact)
+    event = ImageFailed(generation_id=held.generation_id, version=version, code=code, message=message)
+    await outbox.publish(session, Context.IMAGES, event)
 
 
 async def give_back(session: AsyncSession, held: Claim, *, count_attempt: bool) -> None:
@@ -107,8 +107,8 @@ async def give_back(session: AsyncSession, held: Claim, *, count_attempt: bool) 
     attempt = Generation.attempt if count_attempt else Generation.attempt - 1
     version = await _fenced(session, held, {"state": "queued", "attempt": attempt, **_FREE})
     if not count_attempt:
-        fact = ImageRequested(generation_id=held.generation_id, affinity=held.affinity, version=version)
-        await outbox.publish(session, Context.IMAGES, fact)
+        event = ImageRequested(generation_id=held.generation_id, affinity=held.affinity, version=version)
+        await outbox.publish(session, Context.IMAGES, event)
 
 
 async def _fenced(session: AsyncSession, held: Claim, values: dict[str, Any]) -> int:

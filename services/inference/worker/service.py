@@ -39,7 +39,7 @@ _HINTS_KEPT = 200
 class Worker:
     """Draws one request at a time.
 
-    A fact on Kafka only says that a request waits: it is acknowledged at once, busy or not, so that no partition stands still
+    An event on Kafka only says that a request waits: it is acknowledged at once, busy or not, so that no partition stands still
     behind a worker that draws. What is claimed is a row, and an idle worker looks for rows by itself, too.
     """
 
@@ -64,9 +64,9 @@ class Worker:
             msg = "still loading torch and diffusers"
             raise UnavailableError(msg)
 
-    async def hear(self, _session: AsyncSession, fact: ImageRequested) -> None:
+    async def hear(self, _session: AsyncSession, event: ImageRequested) -> None:
         """Remember that a request waits whose models this worker has loaded, or is the one to load."""
-        self._hinted.append(fact.generation_id)
+        self._hinted.append(event.generation_id)
         self._wake.set()
 
     async def run(self) -> None:

@@ -1,4 +1,4 @@
-"""Outbox and inbox, one pair a context: a service's facts wait in its own table until the broker has them."""
+"""Outbox and inbox, one pair a context: a service's events wait in its own table until the broker has them."""
 
 from enum import StrEnum
 

@@ -90,9 +90,9 @@ lock)
 	# Nothing of where the packages came from is written down: a lock is names, versions and hashes.
 	compile=(.uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 		--no-emit-find-links --no-annotate --no-header --no-emit-package tunesmith pyproject.toml)
-	"${compile[@]}" ${UPGRADE:+--upgrade} --all-extras --output-file locks/all.txt
-	for extra in upload scheduler trainer inference inference-worker console; do
-		"${compile[@]}" --extra "$extra" --constraint locks/all.txt --output-file "locks/$extra.txt"
+	"${compile[@]}" ${UPGRADE:+--upgrade} --group dev --output-file locks/all.txt
+	for service in upload scheduler trainer inference inference-worker console; do
+		"${compile[@]}" --group "$service" --constraint locks/all.txt --output-file "locks/$service.txt"
 	done
 	;;
 uv)

@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from tunesmith import clone
+
 _COMMANDS = {
     "up": ("deploy.local.commands", "up"),
     "down": ("deploy.local.commands", "down"),
@@ -15,14 +17,16 @@ _COMMANDS = {
     "asset": ("tunesmith.asset_commands", "asset"),
     "tune": ("tunesmith.tune_commands", "tune"),
     "generate": ("tunesmith.commands", "generate"),
-    "demo": ("tunesmith.commands", "demo"),
+    "demo": ("tunesmith.demo", "demo"),
     "checkpoints": ("deploy.local.checkpoints_command", "app"),
     "keys": ("deploy.local.keys", "app"),
     "dlq": ("deploy.local.dlq", "app"),
     "migrate": ("deploy.local.commands", "migrate"),
     "doctor": ("deploy.local.commands", "doctor"),
 }
-"""Each command's module and attribute; those in `deploy` come with the `local` extra."""
+"""Each command's module and attribute."""
+_CLIENT = ("asset", "tune", "generate")
+"""The commands that the wheel has; the others need a clone."""
 _HELP = {
     "up": "Start the local stack.",
     "down": "End the local stack.",
@@ -41,7 +45,7 @@ _HELP = {
 
 class _Lazy(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class gives it
-        return list(_COMMANDS)
+        return list(_COMMANDS if clone.is_clone() else _CLIENT)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
@@ -49,11 +53,18 @@ class _Lazy(TyperGroup):
         # Help for all of them must not import all of them.
         if not set(sys.argv[1:]) & _COMMANDS.keys():
             return _single(cmd_name, lambda: None, _HELP[cmd_name])
+        if cmd_name not in _CLIENT and not clone.is_clone():
+            typer.echo(
+                f"tunesmith {cmd_name}: needs a clone of Tunesmith, and this is the installed client; run "
+                f"`git clone {clone.URL} && cd tunesmith && make install`, then `.venv/bin/tunesmith {cmd_name}` there",
+                err=True,
+            )
+            raise typer.Exit(1)
         module, name = _COMMANDS[cmd_name]
         try:
             found = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            typer.echo(f"{cmd_name}: {error.name} is not installed; `pip install tunesmith[local]` has it", err=True)
+            typer.echo(f"tunesmith {cmd_name}: {error.name} is not installed; run `make install` in {clone.ROOT}", err=True)
             raise typer.Exit(1) from error
         return typer.main.get_command(found) if isinstance(found, typer.Typer) else _single(cmd_name, found)
 
@@ -70,6 +81,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Fine-tune Stable Diffusion on your own machines.",
+    epilog=None if clone.is_clone() else f"The local stack and its demo need a clone: {clone.URL}",
 )
 
 

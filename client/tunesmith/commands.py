@@ -1,4 +1,4 @@
-"""The client's commands for images, and the demo."""
+"""The client's command for images."""
 
 import re
 from pathlib import Path
@@ -54,16 +54,3 @@ def generate(
         console.print(str(path), highlight=False)
     if made.notice:
         console.print(f"note: {made.notice}", style="dim", highlight=False)
-
-
-def demo(
-    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The stack to run on.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path(),
-) -> None:
-    """Run the main job from upload to images and write one picture that shows it."""
-    from tunesmith import demo as job  # noqa: PLC0415 - needs Pillow, which the client alone does not
-
-    with connect(data_dir) as client:
-        path = job.run(client, out, console)
-        console.print(f"\nthe stack: {client.url}", highlight=False)
-    console.print(f"the picture: {path.resolve()}", highlight=False, soft_wrap=True)

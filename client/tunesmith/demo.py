@@ -1,14 +1,20 @@
-"""The main job, start to end: upload, tune, generate without and with the LoRA, and one picture that shows it."""
+"""The main job, start to end: upload, tune, generate without and with the LoRA, and one picture that shows it.
+
+It runs from a clone and is not in the wheel: the picture needs Pillow, and the tune the checkpoint that a local stack has.
+"""
 
 import json
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tunesmith import sheet
 from tunesmith.client import Client, TunesmithApiError
+from tunesmith.local import connect
 
 SAMPLES = Path(__file__).parent / "samples"
 BASE = "octoai:tiny-sd15"
@@ -25,6 +31,18 @@ PROMPTS = (
 """Grounds that no training image shows: the subject is to be learnt, not its pictures."""
 _SEED = 11
 _GENERATE = {"sampler": "DDIM", "steps": 25, "cfg_scale": 5.0, "width": 512, "height": 512, "image_encoding": "png"}
+
+
+def demo(
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", help="The stack to run on.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the contact sheet.")] = Path(),
+) -> None:
+    """Run the main job from upload to images and write one picture that shows it."""
+    console = Console()
+    with connect(data_dir) as client:
+        path = run(client, out, console)
+        console.print(f"\nthe stack: {client.url}", highlight=False)
+    console.print(f"the picture: {path.resolve()}", highlight=False, soft_wrap=True)
 
 
 def run(client: Client, folder: Path, console: Console) -> Path:

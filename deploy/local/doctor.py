@@ -68,8 +68,6 @@ def _python() -> Finding:
 
 def _installed() -> Finding:
     lock = PROJECT / "locks" / "all.txt"
-    if not lock.is_file():
-        return _ok("installed from a package: no lock to compare with")
     wrong: list[str] = []
     for line in lock.read_text().splitlines():
         if not line or line.startswith((" ", "#")):

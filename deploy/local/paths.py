@@ -8,11 +8,8 @@ PROJECT = Path(__file__).parents[2]
 
 
 def default_data_dir() -> Path:
-    """Return the default stack's folder: `.data` in a clone, `~/.local/share/tunesmith` when installed elsewhere."""
-    if (PROJECT / "pyproject.toml").is_file():
-        return PROJECT / ".data"
-    share = os.environ.get("XDG_DATA_HOME")
-    return (Path(share) if share else Path.home() / ".local" / "share") / "tunesmith"
+    """Return the default stack's folder: `.data` in the clone."""
+    return PROJECT / ".data"
 
 
 def cache_dir() -> Path:

@@ -1,19 +1,17 @@
 """The `octoai` command takes the guide's lines."""
 
-import configparser
 import json
 import os
 import stat
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
-from deploy.local.paths import PROJECT, StackPaths
+from deploy.local.paths import StackPaths
 from tunesmith import demo
 from tunesmith.client import Client
 
@@ -93,16 +91,3 @@ def test_without_a_login_it_says_what_to_do(tmp_path: Path) -> None:
         1,
         "error: no server is known: run `octoai login`, or set TUNESMITH_URL and OCTOAI_TOKEN\n",
     )
-
-
-def test_its_package_brings_the_command_and_not_the_import_name(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=PROJECT / "client" / "octoai_cli", check=True, capture_output=True, timeout=120)
-    [wheel] = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as file:
-        packages = {name.partition("/")[0] for name in file.namelist()}
-        entry_points = configparser.ConfigParser()
-        entry_points.read_string(file.read("tunesmith_octoai_cli-0.1.0.dist-info/entry_points.txt").decode())
-
-    assert packages == {"tunesmith_octoai_cli", "tunesmith_octoai_cli-0.1.0.dist-info"}
-    assert dict(entry_points["console_scripts"]) == {"octoai": "tunesmith_octoai_cli.cli:main"}

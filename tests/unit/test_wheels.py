@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import tomllib
 import zipfile
@@ -127,7 +128,18 @@ def test_the_wheel_holds_the_client_alone(wheel: zipfile.ZipFile) -> None:
     )
 
 
-def test_its_metadata_names_the_clients_dependencies_alone(wheel: zipfile.ZipFile) -> None:
+def test_the_source_distribution_holds_what_the_wheel_is_made_of(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+
+    modules = {f"client/{name}" for name in wheel.namelist() if name.startswith("tunesmith/")}
+    assert names == modules | {"pyproject.toml", "README.md", "LICENSE", ".gitignore", "PKG-INFO"}
+
+
+def test_the_wheels_metadata_names_the_clients_dependencies_alone(wheel: zipfile.ZipFile) -> None:
     told = email.message_from_bytes(wheel.read(f"{INFO}/METADATA"))
     urls = dict(line.split(", ") for line in told.get_all("Project-URL", []))
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from shared.engines import Engine
+from shared.tunes.memory import SMALL_PX
 
 MAX_STEPS = 10_000
 MAX_RESOLUTION_PX = 2048
@@ -42,6 +43,6 @@ def default_parameters(engine: Engine, native_size_px: int) -> dict[str, Any]:
     are trained along; theirs were measured.
     """
     by_size = {"resolution": native_size_px}
-    if native_size_px < 256:  # noqa: PLR2004 - the docstring says what it parts
+    if native_size_px < SMALL_PX:
         return by_size | {"rank": 8, "learning_rate": 2e-3, "batch_size": 4, "train_text_encoder": True}
     return by_size | {"rank": 16, "learning_rate": 1e-4, "batch_size": 4 if engine is Engine.SD15 else 2}

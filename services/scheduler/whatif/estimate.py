@@ -14,18 +14,16 @@ from pydantic import BaseModel
 
 from shared.database.tables import Asset, Tune
 from shared.engines import Engine
+from shared.tunes.memory import SMALL_PX, activation_bytes
 from shared.tunes.options import CLASS_BATCH_SIZE, default_parameters
 
 _GIB = 2**30
-_SMALL_PX = 256
 _SMALL_STEP_S = 0.05
 """200 steps of a 64 px checkpoint, four pictures each, took 10.4 s on two idle CPU cores."""
 _SMALL_REST_S = 6.0
 _LARGE_TFLOP = {Engine.SD15: (1.72, 512), Engine.SDXL: (14.19, 1024)}
 """Of a step with one picture, and the size that was counted at."""
 _H100_TFLOP_PER_S = 790.0
-_ACTIVATIONS_GIB = {Engine.SD15: (0.7, 512), Engine.SDXL: (5.5, 1024)}
-"""That one picture keeps for the backward pass."""
 _PROCESS_GIB = 0.9
 _ADAPTER_PARAMETERS = {Engine.SD15: 0.2e6, Engine.SDXL: 1.45e6}
 """A unit of rank."""
@@ -58,8 +56,7 @@ def estimate(base: Asset, base_bytes: int, steps: int, chosen: dict[str, Any], p
     engine, native_px = Engine(base.data["engine"]), base.data["native_size_px"]
     load = _load(engine, native_px, chosen)
     seconds, basis = _seconds(engine, native_px, load, steps, past)
-    gib, side_px = _ACTIVATIONS_GIB[engine]
-    activations = gib * _GIB * load.pictures * (load.resolution_px / side_px) ** 2
+    activations = activation_bytes(engine, load.pictures, load.resolution_px)
     rank = chosen.get("rank") or default_parameters(engine, native_px)["rank"]
     adapter = rank * _ADAPTER_PARAMETERS[engine] * _BYTES_A_PARAMETER[chosen.get("optimizer") or "adamw"]
     memory = int(_PROCESS_GIB * _GIB + base_bytes + activations + adapter)
@@ -73,7 +70,7 @@ def _seconds(engine: Engine, native_px: int, load: _Load, steps: int, past: Sequ
         rests = [max(0.0, _took_s(tune) - tune.steps / speed) for tune, speed in measured]
         seconds = median(rests) + steps * median(speeds) * load.pixels
         return seconds, f"the last {len(measured)} tunes of this shape here"
-    if native_px < _SMALL_PX:
+    if native_px < SMALL_PX:
         usual = _load(engine, native_px, {})
         return _SMALL_REST_S + steps * _SMALL_STEP_S * load.pixels / usual.pixels, "a small checkpoint on two CPU cores"
     tflop, side_px = _LARGE_TFLOP[engine]

@@ -8,16 +8,13 @@ from peft import LoraConfig, inject_adapter_in_model
 from services.trainer.engine.base import Base
 from services.trainer.engine.config import Job, Parameters
 from services.trainer.engine.order import generator
-from shared.engines import Engine
+from shared.tunes.memory import SMALL_PX, activation_bytes
 
 _UNET_TARGETS = ["to_k", "to_q", "to_v", "to_out.0"]
 # With the convolutions as well the subject comes out no better (loss on unseen pictures of it -30 % both ways), and its class
 # drifts nearly twice as far (+22 % against +12 %).
 _SMALL_UNET_TARGETS = [*_UNET_TARGETS, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
 _TEXT_TARGETS = ["k_proj", "q_proj", "v_proj", "out_proj"]
-_SMALL_PX = 256
-# GiB of activations that one picture at 512 px (SD 1.5) and 1024 px (SDXL) keeps for the backward pass.
-_ACTIVATIONS_GIB = {Engine.SD15: (0.7, 512), Engine.SDXL: (5.5, 1024)}
 
 
 def add_adapters(
@@ -27,7 +24,7 @@ def add_adapters(
 
     Returns the modules that have one, by diffusers' names, and the trainable weights by their full names.
     """
-    unet_targets = _SMALL_UNET_TARGETS if native_size_px < _SMALL_PX else _UNET_TARGETS
+    unet_targets = _SMALL_UNET_TARGETS if native_size_px < SMALL_PX else _UNET_TARGETS
     targets: dict[str, tuple[Any, list[str]]] = {"unet": (base.pipeline.unet, unet_targets)}
     if parameters.text_encoder_learning_rate:
         targets |= {name: (encoder, _TEXT_TARGETS) for name, encoder in base.text_encoders.items()}
@@ -54,8 +51,6 @@ def needs_gradient_checkpointing(base: Base, job: Job) -> bool:
     """Say whether the activations of a step would not fit the GPU; recomputing them costs a third more time."""
     if base.device.type != "cuda":
         return False
-    gib, side_px = _ACTIVATIONS_GIB[job.engine]
     pictures = job.parameters.batch_size + (job.parameters.class_batch_size if job.parameters.class_images else 0)
-    needed = gib * pictures * (job.parameters.resolution / side_px) ** 2 * 2**30
     free, _ = torch.cuda.mem_get_info(base.device)
-    return needed > 0.8 * free
+    return activation_bytes(job.engine, pictures, job.parameters.resolution) > 0.8 * free

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.database.tables import Account, Asset, AssetName, Sample, Tune, TuneEvent, TuneFile
+from shared.database.tables import Account, Asset, Tune, TuneFile
 from shared.states import TERMINAL, TuneState
 
 PLATFORM_PREFIX = "octoai:"
-_ALIKE = 20
 _NAME_IN_USE = text("deleted_at IS NULL OR ended_at IS NULL")
 
 
@@ -109,31 +108,6 @@ async def pending_files(session: AsyncSession, tune_id: str) -> list[tuple[TuneF
         .execution_options(populate_existing=True)
     )
     return [(file, asset) for file, asset in rows]
-
-
-async def events_of(session: AsyncSession, tune_id: str, *, after: int, limit: int) -> list[TuneEvent]:
-    """Return the tune's events after a sequence number, oldest first."""
-    page = select(TuneEvent).where(TuneEvent.tune_id == tune_id, TuneEvent.sequence > after)
-    return list(await session.scalars(page.order_by(TuneEvent.sequence).limit(limit)))
-
-
-async def sample_keys(session: AsyncSession, tune_id: str) -> set[str]:
-    """Return the blobs of the tune's samples that are still there."""
-    return set(await session.scalars(select(Sample.blob_key).where(Sample.tune_id == tune_id)))
-
-
-async def name_is_taken(session: AsyncSession, account_id: UUID, name: str) -> bool:
-    """Say whether an asset or a tune has the name now. Decides nothing: an index does, when the tune is created."""
-    of_asset = exists().where(AssetName.account_id == account_id, AssetName.name == name)
-    in_use = or_(Tune.deleted_at.is_(None), Tune.ended_at.is_(None))
-    of_tune = exists().where(Tune.account_id == account_id, Tune.name == name, in_use)
-    return bool(await session.scalar(select(or_(of_asset, of_tune))))
-
-
-async def trained_alike(session: AsyncSession, shape_class: str) -> list[Tune]:
-    """Return the last tunes on bases of this shape that were trained in one go."""
-    alike = select(Tune).where(Tune.shape_class == shape_class, Tune.trained_at.is_not(None), Tune.lease_epoch == 1)
-    return list(await session.scalars(alike.order_by(Tune.created_at.desc()).limit(_ALIKE)))
 
 
 async def waiting_for_file(session: AsyncSession, asset_id: str) -> list[str]:

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from services.scheduler.events.service import EventList, EventReader, EventStreams
+from services.scheduler.events.schemas import EventList
+from services.scheduler.events.service import EventReader, EventStreams
 from services.scheduler.service import TuneService
 from shared.database.sessions import Database
 from shared.http.auth import Principal, require

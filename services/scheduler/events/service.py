@@ -3,14 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
-from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.scheduler import repository
+from services.scheduler.events import repository
+from services.scheduler.events.schemas import EventAnswer, EventList
 from services.scheduler.notifications import Notices
 from services.scheduler.settings import SchedulerSettings
 from shared.blobs.store import Blobs
@@ -22,22 +21,6 @@ from shared.messaging.events import TuneCancelled, TuneFailed, TuneSampled, Tune
 _LAST = frozenset({TuneSucceeded.type, TuneFailed.type, TuneCancelled.type})
 _URL_S = 3600
 _PAGE = 100
-
-
-class Event(BaseModel):
-    """Something that happened to a tune. `sequence` counts a tune's events from 1 without a gap."""
-
-    sequence: int
-    type: str
-    data: dict[str, Any]
-    occurred_at: datetime
-
-
-class EventList(BaseModel):
-    """A page of a tune's events, oldest first; ask for the next with `after` set to the last one's sequence."""
-
-    data: list[Event]
-    has_more: bool
 
 
 class EventReader:
@@ -55,11 +38,11 @@ class EventReader:
             kept = await repository.sample_keys(session, tune_id)
         return EventList(data=[self._show(event, kept) for event in shown], has_more=len(found) > limit)
 
-    def _show(self, event: TuneEvent, kept: set[str]) -> Event:
+    def _show(self, event: TuneEvent, kept: set[str]) -> EventAnswer:
         data = event.data
         if event.type == TuneSampled.type:
             data = data | {"samples": [self._link(sample, kept) for sample in data["samples"]]}
-        return Event(sequence=event.sequence, type=event.type, data=data, occurred_at=event.occurred_at)
+        return EventAnswer(sequence=event.sequence, type=event.type, data=data, occurred_at=event.occurred_at)
 
     def _link(self, sample: dict[str, Any], kept: set[str]) -> dict[str, Any]:
         key = sample["key"]

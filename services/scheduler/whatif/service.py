@@ -7,10 +7,10 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from services.scheduler import repository
 from services.scheduler.checks import Checked, check
 from services.scheduler.schemas import OPTIONS, CreateTune, Warning_
 from services.scheduler.settings import SchedulerSettings
+from services.scheduler.whatif import repository
 from services.scheduler.whatif.estimate import Estimate, estimate
 from services.scheduler.whatif.lint import lint_pictures, lint_request
 from services.scheduler.whatif.measures import Measurer, Measures

@@ -63,8 +63,8 @@ async def deliver(world: World, **settings: object) -> None:
     """Call webhooks until nothing is due."""
     webhooks = Webhooks(world.database, world.notices, world.settings.model_copy(update=settings))
     async with webhooks._http:
-        while await webhooks.deliver_next():
-            pass
+        while delivery := await webhooks._claim():
+            await webhooks._deliver(delivery)
 
 
 async def rows(world: World) -> list[WebhookDelivery]:
@@ -132,7 +132,7 @@ async def test_a_redirect_is_a_failure_and_after_the_last_attempt_it_is_given_up
     await deliver(world)
 
     [row] = await rows(world)
-    assert (row.state, row.attempt, row.last_error) == ("failed", 3, "it answered 302; redirects are not followed")
+    assert (row.state, row.attempt, row.last_error) == ("failed", 3, "the receiver answered 302; redirects are not followed")
     assert len(receiver.got) == 3
 
 
@@ -162,7 +162,7 @@ async def test_an_account_sees_how_its_calls_went_page_by_page(world: World, rec
     ]
     assert all(row["next_attempt_at"] and row["last_status"] is None for row in before["data"])
     shown = [(row["state"], row["attempts"], row["last_status"], row["last_error"]) for row in after["data"]]
-    assert shown == [("failed", 1, 410, "it answered 410"), ("delivered", 2, 200, None)]
+    assert shown == [("failed", 1, 410, "the receiver answered 410"), ("delivered", 2, 200, None)]
     assert all(row["ended_at"] and row["next_attempt_at"] is None for row in after["data"])
     assert {row["id"] for row in after["data"]} == {headers["webhook-id"] for headers, _ in receiver.got}
     first = await listed(limit=1)
@@ -178,7 +178,7 @@ async def test_between_two_attempts_the_time_of_the_next_and_the_last_error_are_
     await deliver(world, webhook_retry_s=60.0)
 
     [row] = (await world.client.get(f"/v1/tune/{tune_id}/webhook_deliveries")).json()["data"]
-    assert (row["state"], row["attempts"], row["last_status"], row["last_error"]) == ("pending", 1, 500, "it answered 500")
+    assert (row["state"], row["attempts"], row["last_status"], row["last_error"]) == ("pending", 1, 500, "the receiver answered 500")
     assert row["next_attempt_at"] > row["created_at"]
     assert row["ended_at"] is None
 

@@ -1,15 +1,12 @@
-"""The webhooks of an account over HTTP: its secret, and how the calls of a tune went."""
+"""The webhooks of an account over HTTP: its secret, and the calls of a tune."""
 
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler.service import TuneService
-from services.scheduler.webhooks import schemas, signing
-from services.scheduler.webhooks.schemas import DeliveryList
-from services.scheduler.webhooks.signing import Secret
+from services.scheduler.webhooks import service as webhooks
+from services.scheduler.webhooks.schemas import DeliveryList, Secret
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http.auth import Principal, require
@@ -26,11 +23,11 @@ def router(database: Database, service: TuneService) -> APIRouter:
     @routes.get("/tunes/webhook-secret", summary="What the account's webhooks are signed with")
     async def webhook_secret(caller: Caller) -> Secret:
         async with database.begin() as session:
-            return Secret(secret=await signing.secret_of(session, caller.account_id))
+            return await webhooks.current_secret(session, caller.account_id)
 
     @routes.post("/tunes/webhook-secret/rotate", summary="Replace the secret; the old one signs as well for a day")
     async def rotate_webhook_secret(caller: Caller, once: Once) -> Secret:
-        return await once.run(database, Context.TUNES, caller, lambda session: _rotate(session, caller.account_id))
+        return await once.run(database, Context.TUNES, caller, lambda session: webhooks.rotate(session, caller.account_id))
 
     @routes.get("/tune/{tune_id}/webhook_deliveries", summary="How the calls of a tune's webhook went, oldest first")
     async def deliveries(
@@ -38,10 +35,6 @@ def router(database: Database, service: TuneService) -> APIRouter:
     ) -> DeliveryList:
         async with database.begin() as session:
             await service.get(session, caller.account_id, tune_id)
-            return await schemas.page(session, tune_id, after=after, limit=limit)
+            return await webhooks.page(session, tune_id, after=after, limit=limit)
 
     return routes
-
-
-async def _rotate(session: AsyncSession, account_id: UUID) -> Secret:
-    return Secret(secret=await signing.rotate(session, account_id))

@@ -1,19 +1,20 @@
-"""The webhook deliveries' SQL: claimed one at a time, fenced by their attempt."""
+"""The SQL of webhooks: deliveries, claimed one at a time and fenced by their attempt, and the accounts' secrets."""
 
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from shared.database.tables import Tune, WebhookDelivery
+from shared.database.tables import Tune, WebhookDelivery, WebhookSecret
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """A claimed delivery: `attempt` is this one's number, from 1."""
+class ClaimedDelivery:
+    """A delivery that this process may call now: `attempt` is this attempt's number, from 1."""
 
     id: str
     account_id: UUID
@@ -23,11 +24,11 @@ class Delivery:
     attempt: int
 
 
-async def claim(session: AsyncSession, *, claim_s: float) -> Delivery | None:
-    """Claim the delivery that has been due longest; None when there is none.
+async def claim(session: AsyncSession, *, claim_s: float) -> ClaimedDelivery | None:
+    """Claim the delivery that has been due longest; None when no delivery is due.
 
-    A tune's deliveries begin in the order of their events: one waits while an earlier one of its tune has not been tried
-    yet or is being tried. One that was tried in vain holds up nobody.
+    The first attempts of a tune's deliveries begin in the order of their events: a delivery waits while an earlier one of
+    its tune has had no attempt yet or is being called. A failed attempt does not hold up later deliveries.
     """
     earlier, row = aliased(WebhookDelivery), WebhookDelivery
     being_tried = or_(earlier.attempt == 0, earlier.claimed_until > func.now())
@@ -51,22 +52,24 @@ async def claim(session: AsyncSession, *, claim_s: float) -> Delivery | None:
     taken = update(row).where(row.id == delivery_id).values(values).returning(row.tune_id, row.url, row.body, row.attempt)
     found = (await session.execute(taken)).one()
     account_id = (await session.scalars(select(Tune.account_id).where(Tune.id == found.tune_id))).one()
-    return Delivery(delivery_id, account_id, found.tune_id, found.url, found.body.encode(), found.attempt)
+    return ClaimedDelivery(delivery_id, account_id, found.tune_id, found.url, found.body.encode(), found.attempt)
 
 
-async def delivered(session: AsyncSession, delivery: Delivery, *, status: int) -> None:
-    """Note that the receiver has it."""
+async def mark_delivered(session: AsyncSession, delivery: ClaimedDelivery, *, status: int) -> None:
+    """Record that the receiver accepted the delivery."""
     await _write(session, delivery, {"state": "delivered", "ended_at": func.now(), "last_status": status, "last_error": None})
 
 
-async def try_again(session: AsyncSession, delivery: Delivery, *, pause_s: float, status: int | None, error: str) -> None:
-    """Put it off."""
+async def retry_later(
+    session: AsyncSession, delivery: ClaimedDelivery, *, pause_s: float, status: int | None, error: str
+) -> None:
+    """Record a failed attempt; the next one is due after the pause."""
     due_at = func.now() + timedelta(seconds=pause_s)
     await _write(session, delivery, {"due_at": due_at, "last_status": status, "last_error": error})
 
 
-async def give_up(session: AsyncSession, delivery: Delivery, *, status: int | None, error: str) -> None:
-    """Note that it will not be tried again."""
+async def give_up(session: AsyncSession, delivery: ClaimedDelivery, *, status: int | None, error: str) -> None:
+    """Record that the delivery failed for good."""
     await _write(session, delivery, {"state": "failed", "ended_at": func.now(), "last_status": status, "last_error": error})
 
 
@@ -77,12 +80,32 @@ async def deliveries_of(session: AsyncSession, tune_id: str, *, after: int, limi
 
 
 async def forget(session: AsyncSession, *, older_than_s: float) -> None:
-    """Delete what ended long ago."""
+    """Delete the deliveries that ended longer ago than this."""
     old = WebhookDelivery.ended_at < func.now() - timedelta(seconds=older_than_s)
     await session.execute(delete(WebhookDelivery).where(WebhookDelivery.state != "pending", old))
 
 
-async def _write(session: AsyncSession, delivery: Delivery, values: dict[str, object]) -> None:
+async def secret_of(session: AsyncSession, account_id: UUID, *, first: str) -> str:
+    """Return the account's secret; `first` becomes its secret if it has none yet."""
+    await session.execute(insert(WebhookSecret).values(account_id=account_id, secret=first).on_conflict_do_nothing())
+    return (await session.scalars(select(WebhookSecret.secret).where(WebhookSecret.account_id == account_id))).one()
+
+
+async def previous_secret(session: AsyncSession, account_id: UUID) -> str | None:
+    """Return the secret before the last rotation while it still signs."""
+    valid = select(WebhookSecret.previous).where(
+        WebhookSecret.account_id == account_id, WebhookSecret.previous_until > func.now()
+    )
+    return await session.scalar(valid)
+
+
+async def replace_secret(session: AsyncSession, account_id: UUID, new: str, *, overlap: timedelta) -> None:
+    """Replace the account's secret, which must exist; the old one signs as well for `overlap`."""
+    values = {"secret": new, "previous": WebhookSecret.secret, "previous_until": func.now() + overlap}
+    await session.execute(update(WebhookSecret).where(WebhookSecret.account_id == account_id).values(values))
+
+
+async def _write(session: AsyncSession, delivery: ClaimedDelivery, values: dict[str, object]) -> None:
     row = WebhookDelivery
     mine = row.id == delivery.id, row.attempt == delivery.attempt, row.state == "pending"
     await session.execute(update(row).where(*mine).values(claimed_until=None, **values))

@@ -1,18 +1,19 @@
-"""What an account is told of its tunes' webhook calls."""
+"""Answers about an account's webhooks: its secret, and the calls of its tunes."""
 
-import json
 from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.scheduler.webhooks import repository
-from shared.database.tables import WebhookDelivery
+
+class Secret(BaseModel):
+    """The secret that the account's webhooks are signed with: `whsec_` and the key in base 64."""
+
+    secret: str
 
 
 class Delivery(BaseModel):
-    """A call of a tune's webhook, with all of its attempts. What never got an answer has no `last_status`."""
+    """A call of a tune's webhook, with all of its attempts. `last_status` is null while no answer came to the last attempt."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -24,7 +25,7 @@ class Delivery(BaseModel):
                     "state": "pending",
                     "attempts": 1,
                     "last_status": 500,
-                    "last_error": "it answered 500",
+                    "last_error": "the receiver answered 500",
                     "next_attempt_at": "2026-03-02T10:15:36Z",
                     "created_at": "2026-03-02T10:15:30Z",
                     "ended_at": None,
@@ -50,24 +51,3 @@ class DeliveryList(BaseModel):
 
     data: list[Delivery]
     has_more: bool
-
-
-async def page(session: AsyncSession, tune_id: str, *, after: int, limit: int) -> DeliveryList:
-    """Return the calls that tell of the tune's events after a sequence number, oldest first."""
-    found = await repository.deliveries_of(session, tune_id, after=after, limit=limit + 1)
-    return DeliveryList(data=[_show(row) for row in found[:limit]], has_more=len(found) > limit)
-
-
-def _show(row: WebhookDelivery) -> Delivery:
-    return Delivery(
-        id=row.id,
-        sequence=row.sequence,
-        type=json.loads(row.body)["type"],
-        state=row.state,  # pyright: ignore[reportArgumentType] - the table's own check
-        attempts=row.attempt,
-        last_status=row.last_status,
-        last_error=row.last_error,
-        next_attempt_at=row.due_at if row.state == "pending" else None,
-        created_at=row.created_at,
-        ended_at=row.ended_at,
-    )

@@ -1,18 +1,22 @@
-"""Calls the webhooks of tunes: signed, tried again with growing pauses, at least once each."""
+"""The webhooks of tunes: each event is delivered at least once, signed, and retried with growing pauses."""
 
 import asyncio
+import json
 import random
 import time
+from uuid import UUID
 
 import httpx
 from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler.notifications import Notices
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.webhooks import repository
-from services.scheduler.webhooks.repository import Delivery
-from services.scheduler.webhooks.signing import secrets_of, sign
+from services.scheduler.webhooks import repository, signing
+from services.scheduler.webhooks.repository import ClaimedDelivery
+from services.scheduler.webhooks.schemas import Delivery, DeliveryList, Secret
 from shared.database.sessions import Database
+from shared.database.tables import WebhookDelivery
 from shared.errors import InvalidError
 from shared.http import outbound
 from shared.telemetry import get_logger
@@ -29,10 +33,29 @@ _GONE = 410
 _USER_AGENT = "tunesmith-webhook/1"
 
 
+async def current_secret(session: AsyncSession, account_id: UUID) -> Secret:
+    """Return the account's secret, which is made on the first call."""
+    return Secret(secret=await repository.secret_of(session, account_id, first=signing.new_secret()))
+
+
+async def rotate(session: AsyncSession, account_id: UUID) -> Secret:
+    """Replace the account's secret and return the new one; the old one signs as well for a day."""
+    await current_secret(session, account_id)
+    new = signing.new_secret()
+    await repository.replace_secret(session, account_id, new, overlap=signing.OVERLAP)
+    return Secret(secret=new)
+
+
+async def page(session: AsyncSession, tune_id: str, *, after: int, limit: int) -> DeliveryList:
+    """Return the deliveries of the tune's events after a sequence number, oldest first."""
+    found = await repository.deliveries_of(session, tune_id, after=after, limit=limit + 1)
+    return DeliveryList(data=[_show(row) for row in found[:limit]], has_more=len(found) > limit)
+
+
 class Webhooks:
     """Delivers what `shared/tunes/webhooks.py` wrote. Replicas share the work: each delivery is claimed in the database.
 
-    A process that dies in the middle of a call has its claim expire, and the call is made again: receivers tell a repeat by
+    If a process dies during a call, its claim expires and another process calls again. Receivers recognize the repeat by its
     `webhook-id`.
     """
 
@@ -64,68 +87,62 @@ class Webhooks:
                         continue
                     calls.create_task(self._deliver_in_room(delivery))
 
-    async def deliver_next(self) -> bool:
-        """Deliver what has been due longest; False when nothing is due."""
-        delivery = await self._claim()
-        if delivery is None:
-            return False
-        await self._deliver(delivery)
-        return True
-
     async def forget(self) -> None:
-        """Forget what ended long ago."""
+        """Delete the deliveries that ended longer ago than `webhook_kept_s`."""
         async with self._database.begin() as session:
             await repository.forget(session, older_than_s=self._settings.webhook_kept_s)
 
-    async def _claim(self) -> Delivery | None:
+    async def _claim(self) -> ClaimedDelivery | None:
         claim_s = self._settings.webhook_timeout_s + _CLAIM_SLACK_S
         try:
             async with self._database.begin() as session:
                 return await repository.claim(session, claim_s=claim_s)
-        except Exception as error:  # noqa: BLE001 - with the database away there is nothing to deliver, and it comes back
+        except Exception as error:  # noqa: BLE001 - while the database is unavailable nothing can be claimed
             log.warning("webhooks.waiting", error=repr(error))
             await asyncio.sleep(_RETRY_AFTER_DATABASE_S)
             return None
 
-    async def _deliver_in_room(self, delivery: Delivery) -> None:
+    async def _deliver_in_room(self, delivery: ClaimedDelivery) -> None:
         try:
             await self._deliver(delivery)
-        except Exception as error:  # noqa: BLE001 - its claim expires, and it is tried again
+        except Exception as error:  # noqa: BLE001 - the claim expires, and the delivery is retried
             log.warning("webhook.not_recorded", delivery=delivery.id, error=repr(error))
         finally:
             self._room.release()
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    async def _deliver(self, delivery: ClaimedDelivery) -> None:
         async with self._database.begin() as session:
-            secrets = await secrets_of(session, delivery.account_id)
+            secrets = [(await current_secret(session, delivery.account_id)).secret]
+            previous = await repository.previous_secret(session, delivery.account_id)
+            secrets += [previous] if previous else []
         status, error, pause_s = await self._call(delivery, secrets)
         async with self._database.begin() as session:
             if status is not None and not error:
-                await repository.delivered(session, delivery, status=status)
+                await repository.mark_delivered(session, delivery, status=status)
                 outcome = "delivered"
             elif pause_s is None or delivery.attempt >= self._settings.webhook_attempts:
                 await repository.give_up(session, delivery, status=status, error=error)
                 outcome = "given_up"
             else:
-                await repository.try_again(session, delivery, pause_s=pause_s, status=status, error=error)
+                await repository.retry_later(session, delivery, pause_s=pause_s, status=status, error=error)
                 outcome = "failed"
         _CALLS.labels(outcome).inc()
         if error:
             log.info("webhook.failed", tune_id=delivery.tune_id, delivery=delivery.id, attempt=delivery.attempt, error=error)
 
-    async def _call(self, delivery: Delivery, secrets: list[str]) -> tuple[int | None, str, float | None]:
-        """Call once; returns the status, what went wrong, and how long to wait before the next try, None for no further one."""
+    async def _call(self, delivery: ClaimedDelivery, secrets: list[str]) -> tuple[int | None, str, float | None]:
+        """Call once. Return the status, what went wrong, and the pause before the next attempt, None for no further attempt."""
         timestamp = int(time.time())
         headers = {
             "Content-Type": "application/json",
             "User-Agent": _USER_AGENT,
             "webhook-id": delivery.id,
             "webhook-timestamp": str(timestamp),
-            "webhook-signature": " ".join(sign(secret, delivery.id, timestamp, delivery.body) for secret in secrets),
+            "webhook-signature": " ".join(signing.sign(secret, delivery.id, timestamp, delivery.body) for secret in secrets),
         }
         pause_s = self._pause_s(delivery.attempt)
         try:
-            # The answer's body is never read: only whether it has come counts.
+            # Only the status counts: the answer's body is never read.
             async with asyncio.timeout(self._settings.webhook_timeout_s):
                 async with self._http.stream("POST", delivery.url, content=delivery.body, headers=headers) as answer:
                     status = answer.status_code
@@ -136,11 +153,11 @@ class Webhooks:
         if answer.is_success:
             return status, "", None
         if answer.is_redirect:
-            return status, f"it answered {status}; redirects are not followed", pause_s
-        return status, f"it answered {status}", None if status == _GONE else max(pause_s, _retry_after_s(answer))
+            return status, f"the receiver answered {status}; redirects are not followed", pause_s
+        return status, f"the receiver answered {status}", None if status == _GONE else max(pause_s, _retry_after_s(answer))
 
     def _pause_s(self, attempt: int) -> float:
-        # Spread out, or all that failed together would come again together.
+        # Random, so that deliveries that failed together are not all retried at the same moment.
         pause_s = self._settings.webhook_retry_s * _FACTOR ** (attempt - 1)
         return min(pause_s, _LONGEST_PAUSE_S) * random.uniform(0.9, 1.1)
 
@@ -148,3 +165,18 @@ class Webhooks:
 def _retry_after_s(answer: httpx.Response) -> float:
     asked = answer.headers.get("Retry-After", "")
     return min(float(asked), _LONGEST_PAUSE_S) if asked.isascii() and asked.isdigit() else 0.0
+
+
+def _show(row: WebhookDelivery) -> Delivery:
+    return Delivery(
+        id=row.id,
+        sequence=row.sequence,
+        type=json.loads(row.body)["type"],
+        state=row.state,  # pyright: ignore[reportArgumentType] - the table's own check
+        attempts=row.attempt,
+        last_status=row.last_status,
+        last_error=row.last_error,
+        next_attempt_at=row.due_at if row.state == "pending" else None,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+    )

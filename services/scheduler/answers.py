@@ -1,4 +1,4 @@
-"""Turns a tune's row into what a client sees."""
+"""Answers about tunes, built from their rows."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,7 +8,7 @@ from shared.states import TuneState, client_status
 
 
 def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
-    """Build the answer for a tune and its files."""
+    """Return the answer for a tune and its files."""
     return TuneAnswer(
         id=tune.id,
         tenant_id=tune.account_id,
@@ -16,7 +16,7 @@ def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
         description=tune.description,
         tune_type="lora_tune",
         details={
-            # The discriminator of OctoAI's clients: without it they cannot read the answer.
+            # OctoAI's clients choose the type of `details` by this field, and cannot read the answer without it.
             "tune_type": "lora_tune",
             "base_checkpoint": {"checkpoint_id": tune.base_asset_id, "engine": tune.engine, "name": tune.base_name},
             "files": [{"file_id": file.asset_id, "caption": file.caption} for file in files],
@@ -37,14 +37,14 @@ def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
         progress=_progress(tune),
         warnings=caption_warnings(((file.asset_id, file.caption) for file in files), tune.trigger_word),
         webhook=tune.webhook,
-        webhook_events_filter=tune.webhook_events,  # pyright: ignore[reportArgumentType] - checked when they came in
+        webhook_events_filter=tune.webhook_events,  # pyright: ignore[reportArgumentType] - `CreateTune` has checked them
     )
 
 
 def _result(tune: Tune, files: Sequence[TuneFile]) -> Result | None:
-    """Tell what came of the tune, and of its files as soon as one of them is left out."""
-    waits = tune.state == TuneState.WAITING_FILES
-    left_out = any(file.verdict == "rejected" or (file.verdict == "pending" and not waits) for file in files)
+    """Return the result once the tune has succeeded or failed, or as soon as one of its files is left out."""
+    waiting = tune.state == TuneState.WAITING_FILES
+    left_out = any(file.verdict == "rejected" or (file.verdict == "pending" and not waiting) for file in files)
     if tune.state not in {TuneState.SUCCEEDED, TuneState.FAILED} and not left_out:
         return None
     by_verdict = {verdict: [f.asset_id for f in files if f.verdict == verdict] for verdict in ("ready", "rejected", "pending")}
@@ -59,19 +59,18 @@ def _result(tune: Tune, files: Sequence[TuneFile]) -> Result | None:
 def _progress(tune: Tune) -> Progress | None:
     if tune.lease_epoch == 0:
         return None
-    speed = tune.steps_per_second
-    training = tune.state == TuneState.TRAINING and speed
+    speed = tune.steps_per_second if tune.state == TuneState.TRAINING else None
     return Progress(
         step=tune.step,
         steps=tune.steps,
         loss=tune.loss,
-        steps_per_second=speed,
-        eta_seconds=round((tune.steps - tune.step) / speed, 1) if training and speed else None,
+        steps_per_second=tune.steps_per_second,
+        eta_seconds=round((tune.steps - tune.step) / speed, 1) if speed else None,
     )
 
 
 def caption_warnings(captions: Iterable[tuple[str, str]], trigger_word: str) -> list[Warning_]:
-    """Return a warning for each (file, caption) that does not say the trigger word: such a picture does not teach it."""
+    """Return a warning for each (file, caption) without the trigger word: such an image does not teach the word."""
     return [
         Warning_(
             code="caption_without_trigger_word",

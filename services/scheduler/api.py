@@ -1,4 +1,4 @@
-"""The tune API: parse, call, answer."""
+"""The tune API over HTTP."""
 
 from typing import Annotated
 
@@ -26,9 +26,9 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
     @routes.post(
         "/tune",
         status_code=201,
-        summary="Start a tune, or with `whatif` say what would become of it",
+        summary="Start a tune; with `whatif`, only check it and estimate what it takes",
         response_model=TuneAnswer,
-        responses={200: {"model": WhatIf, "description": "With `whatif`: nothing was started."}},
+        responses={200: {"model": WhatIf, "description": "With `whatif`: nothing is started."}},
     )
     async def create(caller: Caller, once: Once, body: CreateTune, *, whatif: bool = False) -> TuneAnswer | Response:
         if whatif:
@@ -40,7 +40,7 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
         async with database.begin() as session:
             return await service.get(session, caller.account_id, tune_id)
 
-    @routes.post("/tune/{tune_id}/cancel", summary="Ask a tune to stop")
+    @routes.post("/tune/{tune_id}/cancel", summary="Cancel a tune")
     async def cancel(caller: Caller, once: Once, tune_id: str) -> TuneAnswer:
         return await once.run(
             database, Context.TUNES, caller, lambda session: service.cancel(session, caller.account_id, tune_id)
@@ -58,7 +58,9 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
         name: str | None = None,
         tune_type: str | None = None,
         base_checkpoint_id: str | None = None,
-        base_checkpoint: Annotated[str | None, Query(description="As base_checkpoint_id; one client's name for it.")] = None,
+        base_checkpoint: Annotated[
+            str | None, Query(description="The same as base_checkpoint_id, as another client calls it.")
+        ] = None,
         trigger_words: Annotated[list[str] | None, Query()] = None,
         engine: str | None = None,
         offset: Offset = 0,
@@ -66,7 +68,7 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
     ) -> TuneList:
         if tune_type not in {None, "lora_tune"}:
             return TuneList(data=[], has_more=False, total=0)
-        # One client repeats the parameter, another joins the words with commas.
+        # Some clients repeat the parameter, others join the words with commas.
         words = tuple(word for part in trigger_words or [] for word in part.split(",") if word)
         wanted = TuneFilter(name, base_checkpoint_id or base_checkpoint, words, engine)
         async with database.begin() as session:

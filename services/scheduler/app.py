@@ -1,6 +1,6 @@
 """Wires the scheduler."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -22,7 +22,6 @@ from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import app as web
-from shared.http import idempotency
 from shared.http.auth import FLUSH_EVERY_S, Authenticator
 from shared.messaging.consumer import Consumers
 from shared.messaging.relay import Relay
@@ -36,8 +35,8 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
     database = Database.from_settings(settings, application_name="scheduler")
     blobs = Blobs.from_settings(settings)
     service = TuneService(settings)
-    heard = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
-    consumers.register(heard, service)
+    event_consumers = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
+    consumers.register(event_consumers, service)
     notices = Notices(settings)
     reader = EventReader(blobs)
     streams = EventStreams(database, reader, notices, settings)
@@ -52,29 +51,23 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         grace_s=settings.blob_grace_s,
         staging_s=settings.blob_staging_s,
     )
-
     authenticator = Authenticator(database, settings)
 
-    async def forget_answers() -> None:
-        async with database.begin() as session:
-            await idempotency.forget(session, Context.TUNES)
-
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.TUNES, settings).run)
-            background.run("consumers", heard.run)
+            background.run("consumers", event_consumers.run)
             background.run("notices", notices.run)
             background.run("webhooks", webhooks.run)
             background.every("reaper", settings.reap_every_s, reaper.run_once)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
             background.every("sweep", _HOUR_S, collector.sweep)
-            background.every("forget", _HOUR_S, reconciler.forget_old_events)
-            background.every("forget-answers", _HOUR_S, forget_answers)
+            background.every("forget", _HOUR_S, reconciler.forget)
+            background.every("forget-webhooks", _HOUR_S, webhooks.forget)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
-            background.every("forget webhooks", _HOUR_S, webhooks.forget)
             yield
         await authenticator.close()
         await blobs.close()

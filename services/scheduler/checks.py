@@ -1,4 +1,4 @@
-"""What is looked up before a tune is accepted: its base, its files, and whether they go together with what was asked for."""
+"""The checks of a request for a tune: its base and its files exist, are ready, and suit the options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ FILES = (*_DETAILS, "files")
 
 @dataclass(frozen=True)
 class Checked:
-    """What a request names, as the library has it; the files in the request's order."""
+    """The assets that a request names, the files in its order."""
 
     base: Asset
     files: dict[str, Asset]
 
 
 async def check(session: AsyncSession, account_id: UUID, body: CreateTune, *, private_webhooks: bool) -> Checked:
-    """Look up what the request names. Raises InvalidError at the field that is wrong."""
+    """Check a request and return the assets that it names. Raises InvalidError at the field that is wrong."""
     details = body.details
     base = await _base_checkpoint(session, account_id, details.base_checkpoint.checkpoint_id)
     _check_engine(details, base)
@@ -45,23 +45,23 @@ async def check(session: AsyncSession, account_id: UUID, body: CreateTune, *, pr
 def _check_engine(details: Details, base: Asset) -> None:
     engine = base.data["engine"]
     if engine not in FAMILIES:
-        msg = f"base_checkpoint: {base.name!r} is for {engine}; only checkpoints for {' and '.join(FAMILIES)} can be tuned"
+        msg = f"checkpoint_id: {base.name!r} is for {engine}; only checkpoints for {' and '.join(FAMILIES)} can be tuned"
         raise InvalidError(msg, loc=(*_DETAILS, "base_checkpoint", "checkpoint_id"))
-    given = (("engine", details.engine), ("base_checkpoint", details.base_checkpoint.engine))
-    for field, said in given:
-        if said is not None and said != engine:
-            msg = f"engine: {said!r} is not the engine of the checkpoint {base.name!r}, which is {engine}; leave it out"
-            loc = (*_DETAILS, "engine") if field == "engine" else (*_DETAILS, field, "engine")
-            raise InvalidError(msg, loc=loc)
+    given = ((("engine",), details.engine), (("base_checkpoint", "engine"), details.base_checkpoint.engine))
+    for field, value in given:
+        if value is not None and value != engine:
+            msg = f"engine: {value!r} is not the engine of the checkpoint {base.name!r}, which is {engine}; leave it out"
+            raise InvalidError(msg, loc=(*_DETAILS, *field))
 
 
 def _check_options(details: Details, base: Asset) -> None:
     native_px, resolution = base.data["native_size_px"], details.resolution
     if resolution is not None and not native_px / 2 <= resolution <= native_px * 2:
-        msg = f"resolution: {resolution} px; the checkpoint {base.name!r} takes {native_px // 2} to {native_px * 2} px"
+        limits = f"{native_px // 2} to {native_px * 2} px"
+        msg = f"resolution: {resolution} px is out of range; the checkpoint {base.name!r} takes {limits}"
         raise InvalidError(msg, loc=(*_DETAILS, "resolution"))
     if details.text_encoder_learning_rate and details.train_text_encoder is False:
-        msg = "text_encoder_learning_rate: goes with train_text_encoder, which is false"
+        msg = "text_encoder_learning_rate: it has no use while train_text_encoder is false; leave out one of them"
         raise InvalidError(msg, loc=(*_DETAILS, "text_encoder_learning_rate"))
 
 
@@ -72,7 +72,8 @@ async def _base_checkpoint(session: AsyncSession, account_id: UUID, key: str) ->
         msg = f"checkpoint_id: there is no checkpoint {key!r}; public ones are named octoai:NAME, e.g. octoai:default-sd15"
         raise InvalidError(msg, loc=loc)
     if base.status != "ready" or base.blob_key is None:
-        msg = f"checkpoint_id: the checkpoint {key!r} is not ready but {base.status} {base.status_details}".rstrip()
+        why = f"{base.status}: {base.status_details}" if base.status_details else base.status
+        msg = f"checkpoint_id: the checkpoint {key!r} is not ready but {why}; wait until it is ready, or name another"
         raise InvalidError(msg, loc=loc)
     return base
 
@@ -82,10 +83,10 @@ async def _training_images(session: AsyncSession, account_id: UUID, ids: Sequenc
     for position, asset_id in enumerate(ids):
         loc = (*FILES, position, "file_id")
         if asset_id not in found:
-            msg = f"file_id: there is no file {asset_id!r}"
+            msg = f"file_id: there is no file {asset_id!r}; upload it first"
             raise InvalidError(msg, loc=loc)
         if found[asset_id].asset_type != "file":
-            msg = f"file_id: {asset_id} is a {found[asset_id].asset_type}, not an image file"
+            msg = f"file_id: {asset_id} is a {found[asset_id].asset_type}, not an image; name assets of the type file"
             raise InvalidError(msg, loc=loc)
         if found[asset_id].status == "ready_to_upload":
             msg = f"file_id: {asset_id} was never uploaded; PUT its bytes and call complete-upload first"

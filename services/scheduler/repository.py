@@ -1,6 +1,6 @@
-"""All of the scheduler's SQL that is not the lease's (`shared/tunes/leases.py`)."""
+"""The SQL of tunes, apart from that of leases (`shared/tunes/leases.py`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -10,7 +10,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.tables import Account, Asset, Tune, TuneFile
-from shared.states import TERMINAL, TuneState
+from shared.messaging.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
+from shared.states import TuneState
+from shared.tunes import transitions
+from shared.tunes.transitions import about, move
 
 PLATFORM_PREFIX = "octoai:"
 _NAME_IN_USE = text("deleted_at IS NULL OR ended_at IS NULL")
@@ -18,7 +21,7 @@ _NAME_IN_USE = text("deleted_at IS NULL OR ended_at IS NULL")
 
 @dataclass(frozen=True)
 class TuneFilter:
-    """What a list of tunes is narrowed to."""
+    """What tunes a list contains; None and () leave a field open."""
 
     name: str | None = None
     base_checkpoint: str | None = None
@@ -27,7 +30,7 @@ class TuneFilter:
 
 
 async def find_checkpoint(session: AsyncSession, account_id: UUID, key: str) -> Asset | None:
-    """Return a checkpoint by id or name of the account's own, by `octoai:NAME`, or by the id of a public one."""
+    """Return the account's own checkpoint with this id or name, or a public one by its id or by `octoai:NAME`."""
     platform = select(Account.id).where(Account.is_platform).scalar_subquery()
     if key.startswith(PLATFORM_PREFIX):
         match: ColumnElement[bool] = and_(
@@ -41,13 +44,18 @@ async def find_checkpoint(session: AsyncSession, account_id: UUID, key: str) -> 
 
 
 async def find_assets(session: AsyncSession, account_id: UUID, ids: Sequence[str]) -> dict[str, Asset]:
-    """Return the account's own assets of these ids that are not deleted."""
+    """Return those of the account's own assets that have these ids and are not deleted."""
     own = select(Asset).where(Asset.account_id == account_id, Asset.id.in_(ids), Asset.deleted_at.is_(None))
     return {asset.id: asset for asset in await session.scalars(own)}
 
 
-async def insert_tune(session: AsyncSession, tune: dict[str, object]) -> bool:
-    """Insert a tune; False when a tune of that name exists. The partial unique index decides a race."""
+async def find_lora(session: AsyncSession, asset_id: str) -> Asset | None:
+    """Return the asset of any account that a tune's LoRA was registered as."""
+    return await session.get(Asset, asset_id)
+
+
+async def insert_tune(session: AsyncSession, tune: Mapping[str, object]) -> bool:
+    """Insert a tune; return False when a tune of that name exists. The partial unique index decides a race."""
     new = (
         insert(Tune)
         .values(tune)
@@ -57,22 +65,37 @@ async def insert_tune(session: AsyncSession, tune: dict[str, object]) -> bool:
     return (await session.execute(new)).scalar_one_or_none() is not None
 
 
+async def insert_files(session: AsyncSession, tune_id: str, files: Iterable[tuple[str, str]]) -> None:
+    """Insert the files of a new tune, given as pairs of asset id and caption, in their order and without a verdict."""
+    session.add_all(
+        TuneFile(tune_id=tune_id, position=position, asset_id=asset_id, caption=caption, verdict="pending")
+        for position, (asset_id, caption) in enumerate(files)
+    )
+    await session.flush()
+
+
 async def find_tune(session: AsyncSession, account_id: UUID, tune_id: str, *, lock: bool = False) -> Tune | None:
-    """Return the account's tune unless it is deleted; with `lock` nobody else changes it before we end."""
+    """Return the account's tune unless it is deleted; `lock` keeps other transactions from changing it until this one ends."""
     found = select(Tune).where(Tune.id == tune_id, Tune.account_id == account_id, Tune.deleted_at.is_(None))
     return (await session.scalars(found.with_for_update() if lock else found)).one_or_none()
 
 
-async def lock_tune(session: AsyncSession, tune_id: str) -> Tune | None:
-    """Return any account's tune, locked and as it is now."""
+async def lock_tune(session: AsyncSession, tune_id: str) -> Tune:
+    """Return the tune of any account, which must exist, locked and as the database has it now."""
     found = select(Tune).where(Tune.id == tune_id).with_for_update().execution_options(populate_existing=True)
-    return (await session.scalars(found)).one_or_none()
+    return (await session.scalars(found)).one()
+
+
+async def age_s(session: AsyncSession, tune_id: str) -> float:
+    """Return the seconds since the tune was created, by the clock of the database."""
+    age = select(func.now() - Tune.created_at).where(Tune.id == tune_id)
+    return (await session.scalars(age)).one().total_seconds()
 
 
 async def list_tunes(
     session: AsyncSession, account_id: UUID, wanted: TuneFilter, *, offset: int, limit: int
 ) -> tuple[list[Tune], int]:
-    """Return a page of the account's tunes, newest first, and how many there are in all."""
+    """Return a page of the account's tunes, newest first, and the number of all that match."""
     where = [Tune.account_id == account_id, Tune.deleted_at.is_(None)]
     if wanted.name is not None:
         where.append(Tune.name == wanted.name)
@@ -88,9 +111,12 @@ async def list_tunes(
 
 
 async def files_of(session: AsyncSession, tune_ids: Sequence[str]) -> dict[str, list[TuneFile]]:
-    """Return the files of several tunes, each in the order of its request."""
+    """Return the files of several tunes as the database has them now, each in the order of its request."""
     rows = await session.scalars(
-        select(TuneFile).where(TuneFile.tune_id.in_(tune_ids)).order_by(TuneFile.tune_id, TuneFile.position)
+        select(TuneFile)
+        .where(TuneFile.tune_id.in_(tune_ids))
+        .order_by(TuneFile.tune_id, TuneFile.position)
+        .execution_options(populate_existing=True)
     )
     files: dict[str, list[TuneFile]] = {tune_id: [] for tune_id in tune_ids}
     for row in rows:
@@ -99,7 +125,7 @@ async def files_of(session: AsyncSession, tune_ids: Sequence[str]) -> dict[str, 
 
 
 async def pending_files(session: AsyncSession, tune_id: str) -> list[tuple[TuneFile, Asset | None]]:
-    """Return the tune's files without a verdict, each with its asset as it is now."""
+    """Return the tune's files without a verdict, each with its asset as the database has it now."""
     rows = await session.execute(
         select(TuneFile, Asset)
         .outerjoin(Asset, Asset.id == TuneFile.asset_id)
@@ -111,23 +137,24 @@ async def pending_files(session: AsyncSession, tune_id: str) -> list[tuple[TuneF
 
 
 async def waiting_for_file(session: AsyncSession, asset_id: str) -> list[str]:
-    """Return the tunes that wait for this asset's verdict."""
+    """Return the ids of the tunes that wait for this asset's verdict."""
     wait = select(Tune.id).join(TuneFile, TuneFile.tune_id == Tune.id)
     wait = wait.where(TuneFile.asset_id == asset_id, Tune.state == TuneState.WAITING_FILES)
     return list(await session.scalars(wait.distinct()))
 
 
 async def waiting_tunes(session: AsyncSession) -> list[str]:
-    """Return the tunes that wait for any file's verdict."""
+    """Return the ids of tunes that wait for any file's verdict, the least recently changed first, at most 100."""
     return list(
         await session.scalars(select(Tune.id).where(Tune.state == TuneState.WAITING_FILES).order_by(Tune.updated_at).limit(100))
     )
 
 
-async def stale_queued(session: AsyncSession, older_than_s: float, *, limit: int) -> list[Tune]:
-    """Return the tunes that have stood longest in the queue without a word about them, and restart their clocks.
+async def touch_stale_queued(session: AsyncSession, older_than_s: float, *, limit: int) -> list[Tune]:
+    """Return the longest queued of the tunes that have not changed for this long, and set their `updated_at` to now.
 
-    Without the restart, each look would say them again, and fill the outbox of a broker that is away.
+    Otherwise every run would return the same tunes again, and their events would fill the outbox while the broker is
+    unavailable.
     """
     stale = (
         select(Tune.id)
@@ -140,8 +167,8 @@ async def stale_queued(session: AsyncSession, older_than_s: float, *, limit: int
     return list(await session.scalars(touched))
 
 
-async def published_elsewhere(session: AsyncSession) -> list[tuple[str, Asset]]:
-    """Return tunes that still count as publishing although their LoRA's asset has its verdict."""
+async def publishing_with_verdict(session: AsyncSession) -> list[tuple[str, Asset]]:
+    """Return the ids of tunes that are still publishing although their LoRA has its verdict in the library, with the LoRA."""
     rows = await session.execute(
         select(Tune.id, Asset)
         .join(Asset, Asset.tune_id == Tune.id)
@@ -150,7 +177,7 @@ async def published_elsewhere(session: AsyncSession) -> list[tuple[str, Asset]]:
     return [(tune_id, asset) for tune_id, asset in rows]
 
 
-async def set_pinned(session: AsyncSession, file: TuneFile, verdict: str, blob_key: str | None) -> None:
+async def set_verdict(session: AsyncSession, file: TuneFile, verdict: str, blob_key: str | None) -> None:
     """Record a file's verdict and, when it is ready, the blob that the tune keeps."""
     await session.execute(
         update(TuneFile)
@@ -159,6 +186,37 @@ async def set_pinned(session: AsyncSession, file: TuneFile, verdict: str, blob_k
     )
 
 
-def has_ended(tune: Tune) -> bool:
-    """Say whether the tune is in a state that it will not leave."""
-    return tune.state in TERMINAL
+async def queue(session: AsyncSession, tune_id: str) -> None:
+    """Move a tune that waits for its files into the queue."""
+    values = {"state": TuneState.QUEUED, "queued_at": func.now()}
+    where = [Tune.state == TuneState.WAITING_FILES]
+    await move(session, tune_id, where, values, lambda tune: TuneQueued(**about(tune)))
+
+
+async def succeed(session: AsyncSession, tune_id: str, lora_asset_id: str) -> Tune | None:
+    """End a publishing tune with its LoRA; return None when the tune is not publishing any more."""
+    values = {
+        "state": TuneState.SUCCEEDED,
+        "lora_asset_id": lora_asset_id,
+        "succeeded_at": func.now(),
+        "ended_at": func.now(),
+    }
+    where = [Tune.state == TuneState.PUBLISHING]
+    return await move(session, tune_id, where, values, lambda tune: TuneSucceeded(**about(tune), lora_asset_id=lora_asset_id))
+
+
+async def fail_publishing(session: AsyncSession, tune_id: str, *, code: str, message: str) -> None:
+    """End a publishing tune without a LoRA; do nothing when the tune is not publishing any more."""
+    await transitions.fail(session, tune_id, [Tune.state == TuneState.PUBLISHING], code=code, message=message)
+
+
+async def request_cancel(session: AsyncSession, tune_id: str) -> None:
+    """Record that the tune is to be cancelled, for the trainer that holds its lease."""
+    await move(session, tune_id, [], {"cancel_requested_at": func.now()}, lambda tune: TuneCancelRequested(**about(tune)))
+
+
+async def mark_deleted(session: AsyncSession, tune_id: str) -> Tune:
+    """Record that the tune, which must exist, is deleted."""
+    deleted = await move(session, tune_id, [], {"deleted_at": func.now()}, lambda tune: TuneDeleted(**about(tune)))
+    assert deleted is not None  # noqa: S101 - with no condition, only a tune that does not exist is not moved
+    return deleted

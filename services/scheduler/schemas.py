@@ -1,4 +1,4 @@
-"""Bodies and answers of the tune API, as OctoAI's clients send and read them, with what we add."""
+"""Bodies and answers of the tune API: OctoAI's fields, and those that Tunesmith adds."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from shared.states import ClientStatus
+from shared.tunes.memory import SMALL_PX
 from shared.tunes.options import (
     MAX_VALIDATION_PROMPTS,
     Alpha,
@@ -29,22 +30,26 @@ Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
 class _Lenient(BaseModel):
-    # OctoAI's guide and clients send fields that its own API file does not know.
+    # OctoAI's guide and clients send fields that its API description does not have.
     model_config = ConfigDict(extra="ignore")
 
 
 class BaseCheckpoint(_Lenient):
-    """The checkpoint to tune: an id or a name of the account's own, or `octoai:NAME`. Its `name` is not looked at."""
+    """The checkpoint to tune: its id, its name if it is the account's own, or `octoai:NAME`. A `name` beside it is ignored."""
 
     checkpoint_id: str
     engine: str | None = None
 
 
 class File(_Lenient):
-    """A training image and its caption; without a caption the trigger word stands in."""
+    """A training image and its caption; without a caption, the caption is the trigger word."""
 
     file_id: str
     caption: Text | None = None
+
+    def caption_or(self, trigger_word: str) -> str:
+        """Return the caption, or the trigger word if there is none."""
+        return (self.caption or "").strip() or trigger_word
 
 
 def _one_word(words: list[str]) -> list[str]:
@@ -55,7 +60,7 @@ def _one_word(words: list[str]) -> list[str]:
 
 
 class Details(_Lenient):
-    """What to train, and how. The fields after `resize_images` are ours, and all of them have a default."""
+    """What to train, and how. The fields after `resize_images` are not OctoAI's, and each has a default."""
 
     tune_type: Literal["lora_tune"] | None = "lora_tune"
     base_checkpoint: BaseCheckpoint
@@ -63,31 +68,39 @@ class Details(_Lenient):
     steps: Steps
     trigger_words: Annotated[list[Text], Field(min_length=1, max_length=1), AfterValidator(_one_word)]
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    engine: str | None = Field(default=None, description="By default the base checkpoint's, and never another.")
+    engine: str | None = Field(default=None, description="The base checkpoint's engine, which is the default.")
     resize_images: bool | None = Field(
-        default=False, description="Scale the stored training copies down to a shorter edge of 512 px (SDXL: 1024), never up."
+        default=False, description="Scale the trainer's copies down to a shorter edge of 512 px (SDXL: 1024), never up."
     )
     rank: Rank | None = Field(default=None, description="Rank of the LoRA's matrices.")
-    alpha: Alpha | None = Field(default=None, description="Scale of the LoRA is alpha / rank; by default the rank.")
+    alpha: Alpha | None = Field(default=None, description="The LoRA is scaled by alpha / rank; by default the rank.")
     learning_rate: LearningRate | None = Field(default=None, description="Peak learning rate.")
     optimizer: Optimizer | None = Field(default=None, description="By default adamw; adafactor needs less memory.")
-    batch_size: BatchSize | None = Field(default=None, description="Images a step.")
+    batch_size: BatchSize | None = Field(default=None, description="Training images in each step.")
     resolution: Resolution | None = Field(
         default=None,
-        description="Side in pixels of the square that has as many pixels as images are trained at; by default the base's own "
-        "size, at least half of it and at most twice.",
+        description="Side in pixels of a square with as many pixels as a training image has: half to twice the base's native "
+        "size, which is the default.",
     )
     train_text_encoder: bool | None = Field(
-        default=None, description="Train the text encoders as well; by default only below 256 px."
+        default=None, description=f"Train the text encoders as well; by default only if the base is below {SMALL_PX} px."
     )
     text_encoder_learning_rate: TextEncoderLearningRate | None = Field(
         default=None, description="Peak learning rate of the text encoders; by default half of `learning_rate`."
     )
     validation_prompts: ValidationPrompts | None = Field(
         default=None,
-        description=f"Up to {MAX_VALIDATION_PROMPTS} prompts that a picture is drawn for at each checkpoint, at most ten times.",
+        description=f"Up to {MAX_VALIDATION_PROMPTS} prompts; an image is drawn for each at the checkpoints, at most ten times, "
+        "and after the last step.",
     )
-    checkpoint_every_steps: Steps | None = Field(default=None, description="Steps between resumable states.")
+    checkpoint_every_steps: Steps | None = Field(
+        default=None, description="Steps between checkpoints, which an interrupted tune resumes from."
+    )
+
+    @property
+    def trigger_word(self) -> str:
+        """The only one of `trigger_words`."""
+        return self.trigger_words[0].strip()
 
 
 WebhookEvent = Literal["start", "progress", "completed"]
@@ -115,15 +128,15 @@ class CreateTune(_Lenient):
     )
 
     name: Name
-    tune_type: Literal["lora_tune"] | None = Field(default=None, description="Some clients say it here as well.")
+    tune_type: Literal["lora_tune"] | None = Field(default=None, description="Some clients send it here as well.")
     description: Text | None = None
     details: Details
     continue_on_rejection: bool | None = False
     webhook: Annotated[str, StringConstraints(max_length=MAX_URL)] | None = Field(
-        default=None, description="A public http(s) address that is told how the tune goes on."
+        default=None, description="A public http(s) address that receives the tune's events by POST."
     )
     webhook_events_filter: Annotated[list[WebhookEvent], Field(min_length=1)] | None = Field(
-        default=None, description="What the webhook is told; by default everything."
+        default=None, description="The kinds of events that the webhook receives; by default all."
     )
 
 
@@ -139,7 +152,7 @@ OPTIONS = (
     "validation_prompts",
     "checkpoint_every_steps",
 )
-"""The fields of `Details` that are passed on to the recipe; what is left out is the recipe's default."""
+"""The fields of `Details` that are passed on to the recipe; the recipe has a default for each."""
 
 
 class Progress(BaseModel):
@@ -153,7 +166,7 @@ class Progress(BaseModel):
 
 
 class Warning_(BaseModel):  # noqa: N801 - Warning is Python's own
-    """Something about the request that is allowed, but probably not meant."""
+    """A part of the request that is allowed, but probably a mistake."""
 
     code: str
     message: str
@@ -161,7 +174,7 @@ class Warning_(BaseModel):  # noqa: N801 - Warning is Python's own
 
 
 class Result(BaseModel):
-    """What a tune yielded, and which of its files were left out."""
+    """The LoRA of a tune, and the files that were left out of training."""
 
     number_of_available_assets: int
     output_assets: list[str]

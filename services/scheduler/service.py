@@ -4,7 +4,6 @@ import secrets
 from typing import get_args
 from uuid import UUID
 
-from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
@@ -15,26 +14,26 @@ from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, TuneAnswer
 from services.scheduler.settings import SchedulerSettings
 from shared.accounts import names, quotas
 from shared.blobs import rows as blob_rows
-from shared.database.tables import Asset, Context, Tune, TuneFile
+from shared.database.tables import Asset, Context, Tune
 from shared.errors import ConflictError, NameTakenError, NotFoundError
 from shared.ids import new_id
 from shared.messaging import outbox
-from shared.messaging.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
-from shared.states import CANCELLABLE, LEASED, TuneState
+from shared.messaging.events import TuneQueued
+from shared.states import CANCELLABLE, LEASED, TERMINAL, TuneState
 from shared.tunes import transitions
-from shared.tunes.transitions import about, move
+from shared.tunes.transitions import about
 
 
 class TuneService:
-    """Every function works in its caller's transaction."""
+    """Every method works in its caller's transaction."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self._settings = settings
 
     async def create(self, session: AsyncSession, account_id: UUID, body: CreateTune) -> TuneAnswer:
-        """Accept a tune.
+        """Create a tune, and queue it if its files have their verdicts.
 
-        Raises LimitError for one tune too many, InvalidError for a field that is wrong, NameTakenError.
+        Raises LimitError when the account has too many unfinished tunes, InvalidError for a wrong field, and NameTakenError.
         """
         await quotas.admit_tune(session, account_id, self._settings)
         details = body.details
@@ -55,7 +54,7 @@ class TuneService:
             "native_size_px": base.data["native_size_px"],
             "steps": details.steps,
             "seed": secrets.randbelow(MAX_SEED + 1) if details.seed is None else details.seed,
-            "trigger_word": details.trigger_words[0].strip(),
+            "trigger_word": details.trigger_word,
             "resize_images": bool(details.resize_images),
             "continue_on_rejection": bool(body.continue_on_rejection),
             "parameters": details.model_dump(mode="json", include=set(OPTIONS), exclude_none=True),
@@ -65,66 +64,50 @@ class TuneService:
             "state": TuneState.WAITING_FILES,
             "max_attempts": self._settings.max_attempts,
         }
-        # From here until the commit nobody collects the base: the row that refers to it is not visible yet.
+        # Until the commit the collector cannot see that this tune refers to the base, so the pin keeps the base.
         await blob_rows.pin(session, [str(base.blob_key)])
         if not await repository.insert_tune(session, row):
             msg = f"name: a tune named {body.name!r} exists already; choose another name, or delete that one first"
             raise NameTakenError(msg)
-        session.add_all(
-            TuneFile(
-                tune_id=tune_id,
-                position=position,
-                asset_id=file.file_id,
-                caption=(file.caption or "").strip() or details.trigger_words[0].strip(),
-                verdict="pending",
-            )
-            for position, file in enumerate(details.files)
-        )
-        await session.flush()
-        await self.settle(session, tune_id)
-        return await self._answer(session, await self._lock(session, tune_id))
+        captions = [(file.file_id, file.caption_or(details.trigger_word)) for file in details.files]
+        await repository.insert_files(session, tune_id, captions)
+        await self.queue_or_fail_by_verdicts(session, tune_id)
+        return await _answer(session, await repository.lock_tune(session, tune_id))
 
-    async def settle(self, session: AsyncSession, tune_id: str) -> None:
-        """Look at the files that a tune waits for, and queue or fail it once all have their verdict.
+    async def queue_or_fail_by_verdicts(self, session: AsyncSession, tune_id: str) -> None:
+        """Record the verdicts on a tune's files; queue or fail the tune once all are known or `files_timeout_s` has passed.
 
-        Harmless at any time: what starts a tune is this look, and events only say when to look.
+        Safe to call at any time: it decides by the rows alone, and events only say when to call it.
         """
-        tune = await self._lock(session, tune_id)
+        tune = await repository.lock_tune(session, tune_id)
         if tune.state != TuneState.WAITING_FILES:
             return
         waiting = False
         for file, asset in await repository.pending_files(session, tune_id):
             if asset is not None and asset.status == "ready" and asset.blob_key:
                 await blob_rows.pin(session, [asset.blob_key])
-                await repository.set_pinned(session, file, "ready", asset.blob_key)
+                await repository.set_verdict(session, file, "ready", asset.blob_key)
             elif asset is not None and asset.status in {"ready_to_upload", "uploaded"}:
                 waiting = True
             else:
-                await repository.set_pinned(session, file, "rejected", None)
-        now = await session.scalar(select(func.now()))
-        age_s = (now - tune.created_at).total_seconds() if now else 0.0
-        if waiting and age_s < self._settings.files_timeout_s:
+                await repository.set_verdict(session, file, "rejected", None)
+        if waiting and await repository.age_s(session, tune_id) < self._settings.files_timeout_s:
             return
-        may_go_on = tune.continue_on_rejection
-        session.expire_all()
         files = (await repository.files_of(session, [tune_id]))[tune_id]
-        ready = sum(file.verdict == "ready" for file in files)
         missing = [file.asset_id for file in files if file.verdict != "ready"]
-        if not ready or (missing and not may_go_on):
-            message = f"{len(missing)} of {len(files)} files cannot be trained on, the first is {missing[0]}"
+        if len(missing) == len(files) or (missing and not tune.continue_on_rejection):
+            message = f"files: {len(missing)} of {len(files)} files cannot be trained on, the first is {missing[0]}; replace them"
             await transitions.fail(session, tune_id, [], code="files_rejected", message=message)
             return
-        values = {"state": TuneState.QUEUED, "queued_at": func.now()}
-        where = [Tune.state == TuneState.WAITING_FILES]
-        await move(session, tune_id, where, values, lambda moved: TuneQueued(**about(moved)))
+        await repository.queue(session, tune_id)
 
     async def get(self, session: AsyncSession, account_id: UUID, tune_id: str) -> TuneAnswer:
         """Return a tune. Raises NotFoundError."""
-        return await self._answer(session, await _own(session, account_id, tune_id))
+        return await _answer(session, await _own(session, account_id, tune_id))
 
     async def has_ended(self, session: AsyncSession, account_id: UUID, tune_id: str) -> bool:
-        """Say whether a tune will not change any more. Raises NotFoundError."""
-        return repository.has_ended(await _own(session, account_id, tune_id))
+        """Say whether a tune has reached its last state. Raises NotFoundError."""
+        return (await _own(session, account_id, tune_id)).state in TERMINAL
 
     async def list(self, session: AsyncSession, account_id: UUID, wanted: TuneFilter, *, offset: int, limit: int) -> TuneList:
         """Return a page of tunes, newest first."""
@@ -134,76 +117,57 @@ class TuneService:
         return TuneList(data=data, has_more=offset + len(data) < total, total=total)
 
     async def cancel(self, session: AsyncSession, account_id: UUID, tune_id: str) -> TuneAnswer:
-        """Ask a tune to stop; again is fine. Raises ConflictError once it is trained or has ended otherwise."""
+        """Cancel a tune, or ask its trainer to; a repeat is fine. Raises NotFoundError, and ConflictError once it is trained."""
         tune = await _own(session, account_id, tune_id, lock=True)
         if tune.state != TuneState.CANCELLED:
             if tune.state not in CANCELLABLE:
-                where = f"it is {tune.state}" if repository.has_ended(tune) else "its LoRA is being published"
-                msg = f"the tune {tune_id} cannot be cancelled any more: {where}"
+                why = f"it has {tune.state}" if tune.state in TERMINAL else "its LoRA is being published"
+                msg = f"tune_id: {tune_id} cannot be cancelled any more, because {why}; delete it if it is not wanted"
                 raise ConflictError(msg)
-            await self._stop(session, tune)
-        return await self._answer(session, await self._lock(session, tune_id))
+            await _stop(session, tune)
+        return await _answer(session, await repository.lock_tune(session, tune_id))
 
     async def delete(self, session: AsyncSession, account_id: UUID, tune_id: str) -> TuneAnswer:
-        """Delete a tune, which cancels it if it still runs; its images and its LoRA stay."""
+        """Delete a tune, and cancel it if it waits or is trained; its images and its LoRA stay. Raises NotFoundError."""
         tune = await _own(session, account_id, tune_id, lock=True)
         if tune.state in CANCELLABLE:
-            await self._stop(session, tune)
-        deleted = await move(session, tune_id, [], {"deleted_at": func.now()}, lambda moved: TuneDeleted(**about(moved)))
-        assert deleted is not None  # noqa: S101 - locked above
-        if repository.has_ended(deleted):
+            await _stop(session, tune)
+        deleted = await repository.mark_deleted(session, tune_id)
+        if deleted.state in TERMINAL:
             await transitions.clear_up(session, deleted)
-        return await self._answer(session, deleted)
+        return await _answer(session, deleted)
 
-    async def registered(self, session: AsyncSession, tune_id: str, asset: Asset) -> None:
-        """End a tune whose LoRA has its verdict in the library; does nothing when it has ended already.
+    async def end_publishing(self, session: AsyncSession, tune_id: str, lora: Asset) -> None:
+        """End a tune whose LoRA has its verdict in the library; do nothing when the tune has ended already.
 
-        A LoRA is registered ready: one that is deleted by now was there, and its tune succeeded all the same.
+        A LoRA enters the library ready: a deleted one was in it, and its tune has succeeded.
         """
-        if asset.status in {"ready", "deleted"}:
-            values = {
-                "state": TuneState.SUCCEEDED,
-                "lora_asset_id": asset.id,
-                "succeeded_at": func.now(),
-                "ended_at": func.now(),
-            }
-            where = [Tune.state == TuneState.PUBLISHING]
-            done = await move(session, tune_id, where, values, lambda tune: TuneSucceeded(**about(tune), lora_asset_id=asset.id))
-            if done:
-                await transitions.clear_up(session, done)
-            return
-        reason = asset.status_details or f"its asset is {asset.status}"
-        await self.not_registered(session, tune_id, reason)
+        if lora.status not in {"ready", "deleted"}:
+            await self.fail_publishing(session, tune_id, lora.status_details or f"its asset is {lora.status}")
+        elif ended := await repository.succeed(session, tune_id, lora.id):
+            await transitions.clear_up(session, ended)
 
-    async def not_registered(self, session: AsyncSession, tune_id: str, reason: str) -> None:
-        """End a tune whose LoRA the library refused."""
-        message = f"the LoRA could not be put into the library: {reason}"
-        await transitions.fail(
-            session, tune_id, [Tune.state == TuneState.PUBLISHING], code="lora_not_registered", message=message
-        )
+    async def fail_publishing(self, session: AsyncSession, tune_id: str, reason: str) -> None:
+        """Fail a tune whose LoRA the library refused; do nothing when the tune has ended already."""
+        message = f"the LoRA could not be registered in the library: {reason}"
+        await repository.fail_publishing(session, tune_id, code="lora_not_registered", message=message)
 
-    async def say_queued_again(self, session: AsyncSession) -> None:
-        """Remind trainers of tunes that have stood in the queue for long; their state does not change."""
-        for tune in await repository.stale_queued(session, self._settings.requeue_hint_s, limit=5):
+    async def republish_queued(self, session: AsyncSession) -> None:
+        """Republish `tune.queued` for tunes that have been queued for long, in case the first one was lost."""
+        for tune in await repository.touch_stale_queued(session, self._settings.requeue_hint_s, limit=5):
             await outbox.publish(session, Context.TUNES, TuneQueued(**about(tune)))
 
-    async def _stop(self, session: AsyncSession, tune: Tune) -> None:
-        """Cancel at once what nobody trains; ask the trainer otherwise."""
-        if tune.state not in LEASED:
-            await transitions.cancel(session, tune.id, [])
-        elif tune.cancel_requested_at is None:
-            values = {"cancel_requested_at": func.now()}
-            await move(session, tune.id, [], values, lambda moved: TuneCancelRequested(**about(moved)))
 
-    async def _lock(self, session: AsyncSession, tune_id: str) -> Tune:
-        tune = await repository.lock_tune(session, tune_id)
-        if tune is None:
-            msg = f"there is no tune {tune_id!r}"
-            raise NotFoundError(msg)
-        return tune
+async def _stop(session: AsyncSession, tune: Tune) -> None:
+    """Cancel the tune at once if no trainer holds its lease; otherwise ask the trainer."""
+    if tune.state not in LEASED:
+        await transitions.cancel(session, tune.id, [])
+    elif tune.cancel_requested_at is None:
+        await repository.request_cancel(session, tune.id)
 
-    async def _answer(self, session: AsyncSession, tune: Tune) -> TuneAnswer:
-        return answer(tune, (await repository.files_of(session, [tune.id]))[tune.id])
+
+async def _answer(session: AsyncSession, tune: Tune) -> TuneAnswer:
+    return answer(tune, (await repository.files_of(session, [tune.id]))[tune.id])
 
 
 async def _own(session: AsyncSession, account_id: UUID, tune_id: str, *, lock: bool = False) -> Tune:

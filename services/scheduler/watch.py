@@ -1,4 +1,4 @@
-"""What keeps a tune from being forgotten: expired leases are taken, and lost events are made good from the rows."""
+"""Background tasks that move tunes on when a trainer or an event was lost: the reaper and the reconciler."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from services.scheduler import repository
 from services.scheduler.service import TuneService
 from shared.database.sessions import Database
 from shared.database.tables import Context
+from shared.http import idempotency
 from shared.messaging import inbox
 from shared.telemetry import get_logger
 from shared.tunes import leases
@@ -15,9 +16,10 @@ log = get_logger(__name__)
 
 
 class Reaper:
-    """Takes expired leases. After it could not reach the database, or at its start, it first waits one full lease.
+    """Takes expired leases. At its start, and after it could not reach the database, it first waits for one full lease.
 
-    While the database was away no trainer could renew, so every lease looks expired: whoever is alive gets the time to.
+    While the database is unavailable no trainer can renew, so every lease looks expired; trainers that are alive get the time
+    to renew.
     """
 
     def __init__(self, database: Database, *, lease_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,7 +29,7 @@ class Reaper:
         self._reachable_since: float | None = None
 
     async def run_once(self) -> list[str]:
-        """Take what has expired and return the tunes."""
+        """Take the expired leases and return the ids of their tunes."""
         try:
             async with self._database.begin() as session:
                 await session.connection()
@@ -45,27 +47,28 @@ class Reaper:
 
 
 class Reconciler:
-    """Finds tunes that wait for an event past its bound and does what the event would have done."""
+    """Finds tunes whose event was lost or is late, and does what its handler would have done."""
 
     def __init__(self, database: Database, service: TuneService) -> None:
         self._database = database
         self._service = service
 
     async def run_once(self) -> None:
-        """Look once; each tune in a transaction of its own, so that one that fails holds up no other."""
+        """Check all tunes once, each in a transaction of its own: a tune that fails rolls back no other."""
         async with self._database.begin() as session:
             waiting = await repository.waiting_tunes(session)
-            published = await repository.published_elsewhere(session)
+            publishing = await repository.publishing_with_verdict(session)
         for tune_id in waiting:
             async with self._database.begin() as session:
-                await self._service.settle(session, tune_id)
-        for tune_id, asset in published:
+                await self._service.queue_or_fail_by_verdicts(session, tune_id)
+        for tune_id, lora in publishing:
             async with self._database.begin() as session:
-                await self._service.registered(session, tune_id, asset)
+                await self._service.end_publishing(session, tune_id, lora)
         async with self._database.begin() as session:
-            await self._service.say_queued_again(session)
+            await self._service.republish_queued(session)
 
-    async def forget_old_events(self) -> None:
-        """Empty the inbox of what no topic can deliver again."""
+    async def forget(self) -> None:
+        """Delete the records of events that no topic can deliver again, and of answers that are not replayed any more."""
         async with self._database.begin() as session:
             await inbox.forget(session, Context.TUNES)
+            await idempotency.forget(session, Context.TUNES)

@@ -232,7 +232,7 @@ async def test_a_tune_whose_lora_cannot_be_registered_fails_and_gives_its_name_b
     await world.train(tune["id"])
 
     async with world.database.begin() as session:
-        await world.service.not_registered(session, tune["id"], "its object is gone")
+        await world.service.fail_publishing(session, tune["id"], "its object is gone")
 
     shown = (await world.client.get(f"/v1/tune/{tune['id']}")).json()
     assert shown["status"] == "failed"
@@ -356,7 +356,7 @@ async def test_result_tells_which_files_were_left_out_as_soon_as_one_is(world: W
 
     impatient = TuneService(world.settings.model_copy(update={"files_timeout_s": 1e-6}))
     async with world.database.begin() as session:
-        await impatient.settle(session, tune["id"])
+        await impatient.queue_or_fail_by_verdicts(session, tune["id"])
 
     shown = (await world.client.get(f"/v1/tune/{tune['id']}")).json()
     assert (await world.row(tune["id"])).state == "queued"

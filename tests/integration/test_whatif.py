@@ -122,7 +122,7 @@ async def test_the_time_is_that_of_the_tunes_that_were_trained_here(world: World
     same = await estimate(world, file_id, steps=100)
     larger = await estimate(world, file_id, steps=200, batch_size=10)
 
-    assert same["basis"] == "the last 1 tunes of this shape here"
+    assert same["basis"] == "the last 1 tunes of this shape on this server"
     assert same["seconds"] == pytest.approx(15, abs=0.2)
     # Twice the steps, and twelve pictures in each instead of six.
     assert larger["seconds"] == pytest.approx(5 + 40, abs=0.2)

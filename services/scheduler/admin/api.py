@@ -47,33 +47,32 @@ def router(database: Database) -> APIRouter:
     ) -> AccountList:
         async with database.begin() as session:
             found, total = await accounts.list_accounts(session, offset=offset, limit=limit)
-        return AccountList(data=[_shown(one) for one in found], has_more=offset + len(found) < total, total=total)
+        return AccountList(data=[_answer(account) for account in found], has_more=offset + len(found) < total, total=total)
 
     @routes.get("/{account_id}", summary="An account")
     async def get(_caller: Admin, account_id: UUID) -> AccountAnswer:
         async with database.begin() as session:
-            return _shown(await accounts.find_account(session, account_id))
+            return _answer(await accounts.find_account(session, account_id))
 
     @routes.patch("/{account_id}", summary="Change an account's limits")
     async def change(_caller: Admin, account_id: UUID, body: ChangeAccount) -> AccountAnswer:
         async with database.begin() as session:
-            return _shown(await accounts.set_limits(session, account_id, body.limits.model_dump(exclude_unset=True)))
+            return _answer(await accounts.set_limits(session, account_id, body.limits.model_dump(exclude_unset=True)))
 
-    @routes.post("/{account_id}/keys", status_code=201, summary="Create a key; its secret is shown this once")
+    @routes.post("/{account_id}/keys", status_code=201, summary="Create a key; its secret is shown only once")
     async def create_key(caller: Admin, once: Once, account_id: UUID, body: CreateKey) -> KeyCreated:
         if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
-            msg = f"expires_at: {body.expires_at.isoformat()} has passed"
+            msg = f"expires_at: {body.expires_at.isoformat()} is in the past; choose a later time, or leave it out"
             raise InvalidError(msg, loc=("body", "expires_at"))
         key_id, secret = new_id("key"), keys.new_secret()
         async with database.begin() as session:
             await accounts.find_account(session, account_id)
-            made = await once.refer(session, Context.TUNES, caller, key_id)
-            if made != key_id:
-                # The first answer held a secret, which is kept nowhere.
-                msg = f"the key {made} was created by this request before; if its secret is lost, revoke it and create another"
+            created = await once.refer(session, Context.TUNES, caller, key_id)
+            if created != key_id:
+                # The first answer cannot be replayed: it had the secret, which is not stored.
+                msg = f"Idempotency-Key: used before, to create the key {created}; if its secret is lost, revoke it and create another"
                 raise ConflictError(msg)
-            wanted = body.model_dump(include={"name", "scopes", "expires_at"})
-            key = await accounts.add_key(session, account_id, key_id, secret, **wanted)
+            key = await accounts.add_key(session, account_id, key_id, secret, **body.model_dump())
         return KeyCreated(secret=secret, **KeyAnswer.model_validate(key).model_dump())
 
     @routes.get("/{account_id}/keys", summary="An account's keys, newest first")
@@ -83,7 +82,7 @@ def router(database: Database) -> APIRouter:
             found = await accounts.list_keys(session, account_id)
         return KeyList(data=[KeyAnswer.model_validate(key) for key in found])
 
-    @routes.delete("/{account_id}/keys/{key_id}", summary="Revoke a key; it ends at once, and stays in the list")
+    @routes.delete("/{account_id}/keys/{key_id}", summary="Revoke a key; it is refused from now on, and stays in the list")
     async def revoke(_caller: Admin, account_id: UUID, key_id: str) -> KeyAnswer:
         async with database.begin() as session:
             return KeyAnswer.model_validate(await accounts.revoke_key(session, account_id, key_id))
@@ -92,10 +91,10 @@ def router(database: Database) -> APIRouter:
 
 
 async def _create(session: AsyncSession, body: CreateAccount) -> AccountAnswer:
-    return _shown(await accounts.add_account(session, body.name, body.limits.model_dump()))
+    return _answer(await accounts.add_account(session, body.name, body.limits.model_dump()))
 
 
-def _shown(account: Account) -> AccountAnswer:
+def _answer(account: Account) -> AccountAnswer:
     limits = Limits(**{limit: getattr(account, limit) for limit in LIMITS})
     return AccountAnswer(
         id=account.id,

@@ -15,7 +15,7 @@ KeyName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]+$", max_lengt
 
 
 class Limits(BaseModel):
-    """An account's own limits; null leaves one to the platform's setting."""
+    """An account's own limits. A limit that is null is the platform's setting."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -37,7 +37,7 @@ class CreateAccount(BaseModel):
 
 
 class ChangeAccount(BaseModel):
-    """What to change of an account: limits that are not named stay as they are."""
+    """A change of an account's limits. A limit that is left out stays as it is."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"limits": {"max_requests_per_minute": 60}}]})
 
@@ -46,8 +46,6 @@ class ChangeAccount(BaseModel):
 
 class AccountAnswer(BaseModel):
     """An account."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: UUID
     name: str
@@ -76,7 +74,7 @@ class CreateKey(BaseModel):
         default=list(USER_SCOPES),
         min_length=1,
         max_length=20,
-        description="Each of assets, tunes, images and admin is both to read and to write; `tunes:read` is to read alone.",
+        description="assets, tunes, images and admin each allow reading and writing; `tunes:read` allows only reading.",
     )
     expires_at: AwareDatetime | None = None
 
@@ -89,16 +87,16 @@ class KeyAnswer(BaseModel):
     id: str
     account_id: UUID
     name: str
-    hint: str = Field(description="The secret's first characters.")
+    hint: str = Field(description="The first characters of the secret.")
     scopes: list[str]
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
-    last_used_at: datetime | None = Field(description="To the minute.")
+    last_used_at: datetime | None = Field(description="Precise to the minute.")
 
 
 class KeyCreated(KeyAnswer):
-    """A new key, with its secret: this once."""
+    """A new key with its secret, which no later answer has."""
 
     secret: str
 

@@ -1,1 +1,1 @@
-"""The events of a tune, as pages and as a stream."""
+"""The events of a tune over HTTP, in pages and as a stream."""

@@ -17,13 +17,13 @@ _STREAM_ANSWERS: dict[int | str, dict[str, Any]] = {
         "description": "Server-sent events; `id` is the event's sequence number, `event` its type, `data` the event as JSON.",
         "content": {_STREAM: {"schema": {"type": "string"}}},
     },
-    204: {"description": "The tune has ended, and nothing is left to be told."},
+    204: {"description": "The tune has ended, and no event is left."},
 }
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
 After = Annotated[int, Query(ge=0, description="Only events with a larger sequence number.")]
 LastEventId = Annotated[
-    int | None, Header(ge=0, description="The last event that a stream's client has seen; it counts more than `after`.")
+    int | None, Header(ge=0, description="The sequence number of the last event that the client has seen; it overrides `after`.")
 ]
 
 
@@ -37,7 +37,7 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
             ended = await service.has_ended(session, caller.account_id, tune_id)
             left = await reader.page(session, tune_id, after=after, limit=1)
         if ended and not left.data:
-            # What makes a browser's EventSource stop asking.
+            # A browser's EventSource reconnects when its stream ends; a 204 makes it stop.
             return Response(status_code=204)
         frames = streams.frames(tune_id, after=after, stopping=request.app.state.stopping)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -45,7 +45,7 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
 
     @routes.get(
         "/tune/{tune_id}/events",
-        summary="What happened to a tune, oldest first; with `Accept: text/event-stream` as it happens",
+        summary="A tune's events, oldest first; with `Accept: text/event-stream` as they happen",
         response_model=EventList,
         responses={200: {"content": {_STREAM: {"schema": {"type": "string"}}}}, 204: _STREAM_ANSWERS[204]},
     )
@@ -66,7 +66,7 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
 
     @routes.get(
         "/tune/{tune_id}/events/stream",
-        summary="What happens to a tune, as it happens",
+        summary="A tune's events, as they happen",
         response_class=StreamingResponse,
         responses=_STREAM_ANSWERS,
     )

@@ -13,5 +13,5 @@ async def events_of(session: AsyncSession, tune_id: str, *, after: int, limit: i
 
 
 async def sample_keys(session: AsyncSession, tune_id: str) -> set[str]:
-    """Return the blobs of the tune's samples that are still there."""
+    """Return the blob keys of the tune's samples that still exist."""
     return set(await session.scalars(select(Sample.blob_key).where(Sample.tune_id == tune_id)))

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 class EventAnswer(BaseModel):
-    """Something that happened to a tune. `sequence` counts a tune's events from 1 without a gap."""
+    """An event of a tune. `sequence` counts the tune's events from 1 without a gap."""
 
     sequence: int
     type: str

@@ -1,4 +1,4 @@
-"""A tune's events as clients read them: pages, and a stream of the same."""
+"""A tune's events for clients, in pages and as a stream."""
 
 import asyncio
 import time
@@ -18,13 +18,13 @@ from shared.database.tables import TuneEvent
 from shared.errors import LimitError
 from shared.messaging.events import TuneCancelled, TuneFailed, TuneSampled, TuneSucceeded
 
-_LAST = frozenset({TuneSucceeded.type, TuneFailed.type, TuneCancelled.type})
+_FINAL = frozenset({TuneSucceeded.type, TuneFailed.type, TuneCancelled.type})
 _URL_S = 3600
 _PAGE = 100
 
 
 class EventReader:
-    """Reads a tune's events; a sample comes with a link to its picture, or with none when a later one replaced it."""
+    """Reads a tune's events. A sample has a link to its image, or null once a later sample has replaced it."""
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
@@ -51,10 +51,10 @@ class EventReader:
 
 
 class EventStreams:
-    """Server-sent events: what `EventReader` reads, as it happens.
+    """Sends a tune's events as server-sent events, as they happen.
 
-    A notification wakes a stream; without one it looks every few seconds. Between two looks a stream holds no connection to
-    the database.
+    A notification wakes a stream; without one, the stream reads the database every `event_poll_s`. It holds a connection to
+    the database only while it reads.
     """
 
     def __init__(self, database: Database, reader: EventReader, notices: Notices, settings: SchedulerSettings) -> None:
@@ -65,13 +65,13 @@ class EventStreams:
         self.open = 0
 
     def check_room(self) -> None:
-        """Raise LimitError when this process holds as many streams as it may."""
+        """Raise LimitError when this process holds `event_streams` open."""
         if self.open >= self._settings.event_streams:
-            msg = f"this server holds {self.open} event streams open, its limit; poll the events, or try again soon"
+            msg = f"this server holds {self.open} event streams open, its limit; poll the events, or retry in 5 seconds"
             raise LimitError(msg, headers={"Retry-After": "5"})
 
     async def frames(self, tune_id: str, *, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
-        """Yield the events after a sequence number until the tune has ended, time is up, or the process is to stop."""
+        """Yield the events after a sequence number until the tune ends, `event_stream_s` has passed, or the process stops."""
         self.open += 1
         try:
             with self._notices.about(tune_id) as news:
@@ -82,8 +82,8 @@ class EventStreams:
 
     async def _frames(self, tune_id: str, after: int, stopping: asyncio.Event, news: asyncio.Event) -> AsyncIterator[bytes]:
         ends_at = time.monotonic() + self._settings.event_stream_s
-        spoke_at = time.monotonic()
-        # At once, so that client and proxies see that the stream is open.
+        sent_at = time.monotonic()
+        # Sent at once, so that client and proxies see that the stream is open.
         yield KEEPALIVE_COMMENT
         while not stopping.is_set() and time.monotonic() < ends_at:
             news.clear()
@@ -91,12 +91,12 @@ class EventStreams:
                 page = await self._reader.page(session, tune_id, after=after, limit=_PAGE)
             for event in page.data:
                 yield format_sse_event(id=str(event.sequence), event=event.type, data_str=event.model_dump_json())
-                after, spoke_at = event.sequence, time.monotonic()
-            if any(event.type in _LAST for event in page.data):
+                after, sent_at = event.sequence, time.monotonic()
+            if any(event.type in _FINAL for event in page.data):
                 return
             if page.has_more:
                 continue
             await self._notices.wait(news, stopping, self._settings.event_poll_s)
-            if time.monotonic() - spoke_at >= self._settings.event_heartbeat_s:
+            if time.monotonic() - sent_at >= self._settings.event_heartbeat_s:
                 yield KEEPALIVE_COMMENT
-                spoke_at = time.monotonic()
+                sent_at = time.monotonic()

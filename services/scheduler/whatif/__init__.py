@@ -1,1 +1,1 @@
-"""What a tune would take: findings about its images, and an estimate."""
+"""What-if: advice about a request for a tune, and an estimate of what it takes."""

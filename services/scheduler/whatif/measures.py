@@ -1,6 +1,6 @@
-"""What a lint needs to know of pictures, measured in a process of its own with bounded memory and time.
+"""Measures of images for their lint, taken in a child process with bounded memory and time.
 
-`python -m services.scheduler.whatif.measures` is the child: a path a line comes in, a JSON object a line goes out.
+`python -m services.scheduler.whatif.measures` is the child: it reads a path from each line, and answers with a line of JSON.
 """
 
 import asyncio
@@ -19,16 +19,17 @@ from pydantic import BaseModel
 _MEMORY_BYTES = 1 << 30
 _CPU_S = 300
 _WALL_S = 30.0
-"""For one picture; a busy machine must not turn a good one down."""
+"""For one image: long enough that a busy machine does not fail a good one."""
 _SHARPNESS_SIDE_PX = 512
 _HASH_SIDE = 8
 
 
 class Measures(BaseModel):
-    """A picture's size in pixels, how sharp it is, and what it looks like from afar.
+    """An image's size in pixels, its sharpness, and a hash of its coarse content.
 
-    `sharpness` is the variance of the Laplacian of its brightness (0 to 255), scaled down to 512 px first. `difference_hash` has
-    64 bits: whether each pixel of a 9 x 8 copy is darker than its neighbour (dHash); alike pictures differ in few of them.
+    `sharpness` is the variance of the Laplacian of the brightness (0 to 255), after the image was scaled down to 512 px.
+    `difference_hash` has 64 bits: each says whether a pixel of a 9 x 8 copy is darker than its right neighbour (dHash). Similar
+    images differ in few bits.
     """
 
     width: int
@@ -38,13 +39,13 @@ class Measures(BaseModel):
 
 
 class Measurer:
-    """Measures pictures one after the other; one that breaks the child is reported as None, and the next gets a new child."""
+    """Measures images one after the other. An image that breaks the child has no measures, and the next gets a new child."""
 
     def __init__(self) -> None:
         self._child: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
-        """The child starts with the first picture."""
+        """Return the measurer; its child starts with the first image."""
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -52,7 +53,7 @@ class Measurer:
         await self._end()
 
     async def measure(self, file: Path) -> Measures | None:
-        """Return the measures of a picture, None when it cannot be read within the bounds."""
+        """Return the measures of an image, or None when it cannot be read within the bounds."""
         child = self._child or await self._start()
         assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - asked for as pipes
         with contextlib.suppress(TimeoutError, ConnectionError):
@@ -71,7 +72,7 @@ class Measurer:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            # Without our environment, which holds our secrets.
+            # The scheduler's environment holds its secrets; the child must not have them.
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         return self._child
@@ -85,18 +86,18 @@ class Measurer:
 
 
 def measure(file: Path) -> Measures:
-    """Measure a picture in this process. Raises what Pillow does."""
-    # Here, so that the scheduler itself does not pay for Pillow, and Pillow sees the bounds.
+    """Measure an image in this process. Raises what Pillow does."""
+    # Imported here, so that the scheduler itself does not load Pillow, and the child loads it within its bounds.
     from PIL import Image, ImageFilter, ImageStat  # noqa: PLC0415
 
     with Image.open(file, formats=["PNG", "JPEG"]) as opened:
         width, height = opened.size
         grey = opened.convert("L")
-    far = list(grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX).tobytes())
-    rows = [far[start : start + _HASH_SIDE + 1] for start in range(0, len(far), _HASH_SIDE + 1)]
+    coarse = list(grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX).tobytes())
+    rows = [coarse[start : start + _HASH_SIDE + 1] for start in range(0, len(coarse), _HASH_SIDE + 1)]
     bits = [left < right for row in rows for left, right in pairwise(row)]
     grey.thumbnail((_SHARPNESS_SIDE_PX, _SHARPNESS_SIDE_PX), Image.Resampling.BOX)
-    # Halved and lifted, so that both signs of the Laplacian fit into a byte: variance is a quarter then.
+    # Halved and shifted by 128, so that both signs of the Laplacian fit into a byte; the variance is then a quarter.
     edges = grey.filter(ImageFilter.Kernel((3, 3), (0, 1, 0, 1, -4, 1, 0, 1, 0), scale=2, offset=128))
     inner = edges.crop((1, 1, edges.width - 1, edges.height - 1))
     return Measures(
@@ -116,7 +117,7 @@ def _main() -> None:
     for line in sys.stdin.buffer:
         try:
             answer = measure(Path(os.fsdecode(line.rstrip(b"\n")))).model_dump_json()
-        except Exception as error:  # noqa: BLE001 - whatever Pillow makes of a file, the next one is another
+        except Exception as error:  # noqa: BLE001 - Pillow raises anything for a broken file; the next file may be good
             answer = type(error).__name__
         print(answer, flush=True)
 

@@ -1,4 +1,4 @@
-"""The SQL of a what-if. It reads only."""
+"""The SQL of a what-if, which only reads."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""What would become of a tune: checked as if it were created, its pictures looked at, its cost estimated; nothing is written."""
+"""The answer to a what-if: the checks of a real request, advice about its images, and an estimate. Nothing is written."""
 
 import asyncio
 import tempfile
@@ -12,7 +12,7 @@ from services.scheduler.schemas import OPTIONS, CreateTune, Warning_
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.whatif import repository
 from services.scheduler.whatif.estimate import Estimate, estimate
-from services.scheduler.whatif.lint import lint_pictures, lint_request
+from services.scheduler.whatif.lint import lint_images, lint_request
 from services.scheduler.whatif.measures import Measurer, Measures
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
@@ -22,7 +22,7 @@ _AT_ONCE = 2
 
 
 class WhatIf(BaseModel):
-    """What would become of a tune. `lint` is advice: with it or without, the tune would be accepted."""
+    """What a tune would take. `lint` is advice: the tune would be accepted in spite of it."""
 
     lint: list[Warning_]
     estimate: Estimate
@@ -38,29 +38,32 @@ class WhatIfService:
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def answer(self, account_id: UUID, body: CreateTune) -> WhatIf:
-        """Look at a request. Raises what creating the tune would raise, and LimitError while others are looked at."""
+        """Return lint and estimate of a request.
+
+        Raises what the creation of the tune would raise, and LimitError while this process measures for two other requests.
+        """
         details = body.details
         chosen = details.model_dump(mode="json", include=set(OPTIONS), exclude_none=True)
         async with self._database.begin() as session:
             checked = await check(session, account_id, body, private_webhooks=self._settings.webhook_allow_private)
             if await repository.name_is_taken(session, account_id, body.name):
-                msg = f"name: {body.name!r} is in use; choose another name, or delete what has it first"
+                msg = f"name: {body.name!r} is in use; choose another name, or delete the tune or asset that has it first"
                 raise NameTakenError(msg)
             past = await repository.trained_alike(session, checked.base.data["shape_class"])
-        cost = estimate(checked.base, checked.base.size_bytes, details.steps, chosen, past)
+        cost = estimate(checked.base, details.steps, chosen, past)
         measured = await self._measure(checked)
-        lint = lint_request(details.files, details.trigger_words[0].strip(), details.steps)
+        lint = lint_request(details.files, details.trigger_word, details.steps)
         lint += [
-            Warning_(code="not_checked_yet", message="it is still being checked, and was not looked at", file_id=file_id)
+            Warning_(code="not_checked_yet", message="the image is still being checked, so it has no lint yet", file_id=file_id)
             for file_id, asset in checked.files.items()
             if asset.status == "uploaded"
         ]
         resolution_px = details.resolution or checked.base.data["native_size_px"]
-        return WhatIf(lint=lint + lint_pictures(details.files, measured, resolution_px), estimate=cost)
+        return WhatIf(lint=lint + lint_images(details.files, measured, resolution_px), estimate=cost)
 
     async def _measure(self, checked: Checked) -> dict[str, Measures | None]:
         if self._room.locked():
-            msg = "the pictures of other requests are being looked at; try again in a few seconds"
+            msg = f"this server measures the images of {_AT_ONCE} other requests, its limit; retry in a few seconds"
             raise LimitError(msg, headers={"Retry-After": "5"})
         measured: dict[str, Measures | None] = {}
         self._settings.work_dir.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,7 @@ class WhatIfService:
                 for file_id, asset in checked.files.items():
                     if asset.status != "ready" or asset.blob_key is None:
                         continue
-                    file = Path(folder) / "picture"
+                    file = Path(folder) / "image"
                     try:
                         await self._blobs.get_file(asset.blob_key, file)
                     except NotFoundError:

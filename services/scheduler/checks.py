@@ -14,12 +14,12 @@ from shared.errors import InvalidError
 from shared.http import outbound
 
 _DETAILS = ("body", "details")
-FILES = (*_DETAILS, "files")
+_FILES = (*_DETAILS, "files")
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The assets that a request names, the files in its order."""
+    """The assets that a request names; the files are in the request's order."""
 
     base: Asset
     files: dict[str, Asset]
@@ -38,7 +38,7 @@ async def check(session: AsyncSession, account_id: UUID, body: CreateTune, *, pr
     if rejected and not body.continue_on_rejection:
         first = rejected[0]
         msg = f"files: {first.id} was rejected: {first.status_details}; leave it out or set continue_on_rejection"
-        raise InvalidError(msg, loc=FILES)
+        raise InvalidError(msg, loc=_FILES)
     return Checked(base, files)
 
 
@@ -81,7 +81,7 @@ async def _base_checkpoint(session: AsyncSession, account_id: UUID, key: str) ->
 async def _training_images(session: AsyncSession, account_id: UUID, ids: Sequence[str]) -> dict[str, Asset]:
     found = await repository.find_assets(session, account_id, ids)
     for position, asset_id in enumerate(ids):
-        loc = (*FILES, position, "file_id")
+        loc = (*_FILES, position, "file_id")
         if asset_id not in found:
             msg = f"file_id: there is no file {asset_id!r}; upload it first"
             raise InvalidError(msg, loc=loc)

@@ -50,7 +50,7 @@ async def find_assets(session: AsyncSession, account_id: UUID, ids: Sequence[str
 
 
 async def find_lora(session: AsyncSession, asset_id: str) -> Asset | None:
-    """Return the asset of any account that a tune's LoRA was registered as."""
+    """Return the LoRA with this asset id, of any account and in any state."""
     return await session.get(Asset, asset_id)
 
 
@@ -153,8 +153,8 @@ async def waiting_tunes(session: AsyncSession) -> list[str]:
 async def touch_stale_queued(session: AsyncSession, older_than_s: float, *, limit: int) -> list[Tune]:
     """Return the longest queued of the tunes that have not changed for this long, and set their `updated_at` to now.
 
-    Otherwise every run would return the same tunes again, and their events would fill the outbox while the broker is
-    unavailable.
+    Without the new `updated_at`, every call would return the same tunes, and their events would fill the outbox while the
+    broker is unavailable.
     """
     stale = (
         select(Tune.id)
@@ -168,7 +168,7 @@ async def touch_stale_queued(session: AsyncSession, older_than_s: float, *, limi
 
 
 async def publishing_with_verdict(session: AsyncSession) -> list[tuple[str, Asset]]:
-    """Return the ids of tunes that are still publishing although their LoRA has its verdict in the library, with the LoRA."""
+    """Return the id and the LoRA of each publishing tune whose LoRA has its verdict in the library."""
     rows = await session.execute(
         select(Tune.id, Asset)
         .join(Asset, Asset.tune_id == Tune.id)

@@ -1,4 +1,4 @@
-"""Decisions about tunes: what is accepted, when one may run, how one ends."""
+"""Decisions about tunes: which are accepted, when one is queued, and how one ends."""
 
 import secrets
 from typing import get_args
@@ -25,7 +25,7 @@ from shared.tunes.transitions import about
 
 
 class TuneService:
-    """Every method works in its caller's transaction."""
+    """Creates, cancels and deletes tunes, and moves them on; every method works in its caller's transaction."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self._settings = settings
@@ -106,7 +106,7 @@ class TuneService:
         return await _answer(session, await _own(session, account_id, tune_id))
 
     async def has_ended(self, session: AsyncSession, account_id: UUID, tune_id: str) -> bool:
-        """Say whether a tune has reached its last state. Raises NotFoundError."""
+        """Return whether a tune has reached its last state. Raises NotFoundError."""
         return (await _own(session, account_id, tune_id)).state in TERMINAL
 
     async def list(self, session: AsyncSession, account_id: UUID, wanted: TuneFilter, *, offset: int, limit: int) -> TuneList:
@@ -122,7 +122,7 @@ class TuneService:
         if tune.state != TuneState.CANCELLED:
             if tune.state not in CANCELLABLE:
                 why = f"it has {tune.state}" if tune.state in TERMINAL else "its LoRA is being published"
-                msg = f"tune_id: {tune_id} cannot be cancelled any more, because {why}; delete it if it is not wanted"
+                msg = f"tune_id: {tune_id} cannot be cancelled any more, because {why}; delete the tune if it is not wanted"
                 raise ConflictError(msg)
             await _stop(session, tune)
         return await _answer(session, await repository.lock_tune(session, tune_id))
@@ -140,7 +140,7 @@ class TuneService:
     async def end_publishing(self, session: AsyncSession, tune_id: str, lora: Asset) -> None:
         """End a tune whose LoRA has its verdict in the library; do nothing when the tune has ended already.
 
-        A LoRA enters the library ready: a deleted one was in it, and its tune has succeeded.
+        A LoRA is registered as ready, so one that is deleted now was ready before, and its tune succeeds.
         """
         if lora.status not in {"ready", "deleted"}:
             await self.fail_publishing(session, tune_id, lora.status_details or f"its asset is {lora.status}")

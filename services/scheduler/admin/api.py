@@ -70,7 +70,7 @@ def router(database: Database) -> APIRouter:
             created = await once.refer(session, Context.TUNES, caller, key_id)
             if created != key_id:
                 # The first answer cannot be replayed: it had the secret, which is not stored.
-                msg = f"Idempotency-Key: used before, to create the key {created}; if its secret is lost, revoke it and create another"
+                msg = f"Idempotency-Key: it was used for the key {created}; if its secret is lost, revoke that and create another"
                 raise ConflictError(msg)
             key = await accounts.add_key(session, account_id, key_id, secret, **body.model_dump())
         return KeyCreated(secret=secret, **KeyAnswer.model_validate(key).model_dump())

@@ -13,14 +13,14 @@ from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
-After = Annotated[int, Query(ge=0, description="Only calls that tell of an event with a larger sequence number.")]
+After = Annotated[int, Query(ge=0, description="Only calls for events with a larger sequence number.")]
 
 
 def router(database: Database, service: TuneService) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1", tags=["tunes"])
 
-    @routes.get("/tunes/webhook-secret", summary="What the account's webhooks are signed with")
+    @routes.get("/tunes/webhook-secret", summary="The secret that the account's webhooks are signed with")
     async def webhook_secret(caller: Caller) -> Secret:
         async with database.begin() as session:
             return await webhooks.current_secret(session, caller.account_id)
@@ -29,7 +29,7 @@ def router(database: Database, service: TuneService) -> APIRouter:
     async def rotate_webhook_secret(caller: Caller, once: Once) -> Secret:
         return await once.run(database, Context.TUNES, caller, lambda session: webhooks.rotate(session, caller.account_id))
 
-    @routes.get("/tune/{tune_id}/webhook_deliveries", summary="How the calls of a tune's webhook went, oldest first")
+    @routes.get("/tune/{tune_id}/webhook_deliveries", summary="The calls of a tune's webhook and their outcomes, oldest first")
     async def deliveries(
         caller: Caller, tune_id: str, *, after: After = 0, limit: Annotated[int, Query(ge=1, le=100)] = 100
     ) -> DeliveryList:

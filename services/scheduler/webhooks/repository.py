@@ -31,10 +31,10 @@ async def claim(session: AsyncSession, *, claim_s: float) -> ClaimedDelivery | N
     its tune has had no attempt yet or is being called. A failed attempt does not hold up later deliveries.
     """
     earlier, row = aliased(WebhookDelivery), WebhookDelivery
-    being_tried = or_(earlier.attempt == 0, earlier.claimed_until > func.now())
+    blocking = or_(earlier.attempt == 0, earlier.claimed_until > func.now())
     held_up = (
         select(earlier.id)
-        .where(earlier.tune_id == row.tune_id, earlier.sequence < row.sequence, earlier.state == "pending", being_tried)
+        .where(earlier.tune_id == row.tune_id, earlier.sequence < row.sequence, earlier.state == "pending", blocking)
         .exists()
     )
     free = or_(row.claimed_until.is_(None), row.claimed_until < func.now())
@@ -74,7 +74,7 @@ async def give_up(session: AsyncSession, delivery: ClaimedDelivery, *, status: i
 
 
 async def deliveries_of(session: AsyncSession, tune_id: str, *, after: int, limit: int) -> list[WebhookDelivery]:
-    """Return the tune's deliveries that tell of events after a sequence number, oldest first."""
+    """Return the deliveries of the tune's events after a sequence number, oldest first."""
     page = select(WebhookDelivery).where(WebhookDelivery.tune_id == tune_id, WebhookDelivery.sequence > after)
     return list(await session.scalars(page.order_by(WebhookDelivery.sequence).limit(limit)))
 
@@ -106,6 +106,7 @@ async def replace_secret(session: AsyncSession, account_id: UUID, new: str, *, o
 
 
 async def _write(session: AsyncSession, delivery: ClaimedDelivery, values: dict[str, object]) -> None:
+    """End the claim with these values; write nothing if a later attempt has begun, or the delivery has ended."""
     row = WebhookDelivery
     mine = row.id == delivery.id, row.attempt == delivery.attempt, row.state == "pending"
     await session.execute(update(row).where(*mine).values(claimed_until=None, **values))

@@ -23,7 +23,7 @@ from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
-_CALLS = Counter("tunesmith_webhook_calls", "Calls of webhooks, by how they ended.", ["outcome"])
+_CALLS = Counter("tunesmith_webhook_calls", "Calls of webhooks by their outcome.", ["outcome"])
 _POLL_S = 1.0
 _RETRY_AFTER_DATABASE_S = 1.0
 _FACTOR = 4.0
@@ -59,13 +59,11 @@ class Webhooks:
     `webhook-id`.
     """
 
-    def __init__(
-        self, database: Database, notices: Notices, settings: SchedulerSettings, *, http: httpx.AsyncClient | None = None
-    ) -> None:
+    def __init__(self, database: Database, notices: Notices, settings: SchedulerSettings) -> None:
         self._database = database
         self._notices = notices
         self._settings = settings
-        self._http = http or outbound.client(
+        self._http = outbound.client(
             allow_private=settings.webhook_allow_private,
             timeout_s=settings.webhook_timeout_s,
             connections=settings.webhook_concurrency,
@@ -112,9 +110,7 @@ class Webhooks:
 
     async def _deliver(self, delivery: ClaimedDelivery) -> None:
         async with self._database.begin() as session:
-            secrets = [(await current_secret(session, delivery.account_id)).secret]
-            previous = await repository.previous_secret(session, delivery.account_id)
-            secrets += [previous] if previous else []
+            secrets = await _secrets(session, delivery.account_id)
         status, error, pause_s = await self._call(delivery, secrets)
         async with self._database.begin() as session:
             if status is not None and not error:
@@ -160,6 +156,13 @@ class Webhooks:
         # Random, so that deliveries that failed together are not all retried at the same moment.
         pause_s = self._settings.webhook_retry_s * _FACTOR ** (attempt - 1)
         return min(pause_s, _LONGEST_PAUSE_S) * random.uniform(0.9, 1.1)
+
+
+async def _secrets(session: AsyncSession, account_id: UUID) -> list[str]:
+    """Return the secrets that sign now: the current one, and for a day after a rotation the one before."""
+    current = (await current_secret(session, account_id)).secret
+    previous = await repository.previous_secret(session, account_id)
+    return [current] if previous is None else [current, previous]
 
 
 def _retry_after_s(answer: httpx.Response) -> float:

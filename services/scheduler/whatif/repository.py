@@ -11,7 +11,7 @@ _MOST_TUNES = 20
 
 
 async def name_is_taken(session: AsyncSession, account_id: UUID, name: str) -> bool:
-    """Say whether an asset or a tune has the name now. The unique index decides when the tune is created."""
+    """Return whether an asset or a tune has the name now. When the tune is created, the unique index decides."""
     of_asset = exists().where(AssetName.account_id == account_id, AssetName.name == name)
     in_use = or_(Tune.deleted_at.is_(None), Tune.ended_at.is_(None))
     of_tune = exists().where(Tune.account_id == account_id, Tune.name == name, in_use)

@@ -1,4 +1,4 @@
-"""The admin API: accounts, their limits, their keys; and what an `Idempotency-Key` does, shown on its routes."""
+"""The admin API: accounts, limits and keys; and the effects of an `Idempotency-Key`, on the admin API's routes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -68,7 +68,7 @@ async def world(make_settings: Callable[..., Any], database_url: str) -> AsyncIt
     await database.close()
 
 
-async def test_an_account_is_made_shown_and_listed(world: World) -> None:
+async def test_an_account_is_created_shown_and_listed(world: World) -> None:
     made = await world.account("studio", max_unfinished_tunes=3)
 
     assert (made["name"], made["is_platform"]) == ("studio", False)
@@ -86,7 +86,7 @@ async def test_the_name_of_an_account_is_unique_even_in_a_race(world: World) -> 
     assert {answer.json().get("code") for answer in answers} == {None, "name_taken"}
 
 
-async def test_a_limit_is_set_and_given_back_and_the_others_stay(world: World) -> None:
+async def test_a_limit_is_set_or_cleared_and_the_others_stay(world: World) -> None:
     made = await world.account("studio", max_unfinished_tunes=3, max_stored_bytes=10)
     path = f"/v1/admin/accounts/{made['id']}"
 
@@ -103,7 +103,7 @@ async def test_a_limit_is_set_and_given_back_and_the_others_stay(world: World) -
         assert (await world.client.patch(path, json={"limits": wrong})).status_code == 422
 
 
-async def test_a_key_opens_the_account_until_it_is_revoked_and_stays_in_the_list(world: World) -> None:
+async def test_a_key_authenticates_until_it_is_revoked_and_stays_in_the_list(world: World) -> None:
     account = await world.account()
     path = f"/v1/admin/accounts/{account['id']}/keys"
     later = (datetime.now(UTC) + timedelta(days=1)).isoformat()
@@ -122,7 +122,7 @@ async def test_a_key_opens_the_account_until_it_is_revoked_and_stays_in_the_list
     assert made["secret"].startswith(listed["hint"])
 
 
-async def test_what_is_wrong_with_a_key_is_said_at_the_field(world: World) -> None:
+async def test_an_error_of_a_key_names_its_field(world: World) -> None:
     path = f"/v1/admin/accounts/{(await world.account())['id']}/keys"
     past = (datetime.now(UTC) - timedelta(days=1)).isoformat()
     for change, field in (
@@ -137,21 +137,21 @@ async def test_what_is_wrong_with_a_key_is_said_at_the_field(world: World) -> No
     assert (await world.client.get(path)).json()["data"] == []
 
 
-async def test_what_does_not_exist_is_a_404(world: World) -> None:
-    account, nobody = (await world.account())["id"], "00000000-0000-4000-8000-000000000000"
+async def test_unknown_accounts_and_keys_are_not_found(world: World) -> None:
+    account, unknown = (await world.account())["id"], "00000000-0000-4000-8000-000000000000"
 
     answers = [
-        await world.client.get(f"/v1/admin/accounts/{nobody}"),
-        await world.client.patch(f"/v1/admin/accounts/{nobody}", json={"limits": {}}),
-        await world.client.get(f"/v1/admin/accounts/{nobody}/keys"),
-        await world.client.post(f"/v1/admin/accounts/{nobody}/keys", json={"name": "x"}),
+        await world.client.get(f"/v1/admin/accounts/{unknown}"),
+        await world.client.patch(f"/v1/admin/accounts/{unknown}", json={"limits": {}}),
+        await world.client.get(f"/v1/admin/accounts/{unknown}/keys"),
+        await world.client.post(f"/v1/admin/accounts/{unknown}/keys", json={"name": "x"}),
         await world.client.delete(f"/v1/admin/accounts/{account}/keys/key_unknown"),
     ]
 
     assert [answer.status_code for answer in answers] == [404] * 5
 
 
-async def test_the_last_use_of_a_key_is_written_down_now_and_then(world: World) -> None:
+async def test_the_last_use_of_a_key_is_stored_at_the_next_flush(world: World) -> None:
     async def last_use() -> datetime | None:
         async with world.database.begin() as session:
             wanted = select(ApiKey.last_used_at).join(Account, Account.id == ApiKey.account_id)
@@ -170,7 +170,7 @@ async def test_the_last_use_of_a_key_is_written_down_now_and_then(world: World) 
     assert await last_use() == used
 
 
-async def test_an_account_that_asks_too_often_is_told_when_to_come_back(world: World) -> None:
+async def test_an_account_over_its_rate_is_refused_with_retry_after(world: World) -> None:
     async with world.database.begin() as session:
         await session.execute(update(Account).where(Account.name == "operators").values(max_requests_per_minute=2))
 
@@ -195,7 +195,7 @@ async def test_a_repeated_request_gets_the_same_answer_and_has_no_second_effect(
     assert await world.count(Account) == 3
 
 
-async def test_repeats_at_the_same_time_have_one_effect(world: World) -> None:
+async def test_simultaneous_repeats_have_one_effect(world: World) -> None:
     request = {"json": {"name": "studio"}, "headers": {"Idempotency-Key": "k1"}}
 
     answers = await asyncio.gather(*(world.client.post("/v1/admin/accounts", **request) for _ in range(8)))
@@ -205,7 +205,7 @@ async def test_repeats_at_the_same_time_have_one_effect(world: World) -> None:
     assert sum("Idempotency-Replayed" in answer.headers for answer in answers) == 7
 
 
-async def test_a_key_is_for_one_request(world: World) -> None:
+async def test_an_idempotency_key_is_for_one_request(world: World) -> None:
     headers = {"Idempotency-Key": "k1"}
     await world.client.post("/v1/admin/accounts", json={"name": "studio"}, headers=headers)
 
@@ -216,7 +216,7 @@ async def test_a_key_is_for_one_request(world: World) -> None:
     assert await world.count(Account) == 3
 
 
-async def test_each_account_and_each_route_has_keys_of_its_own(world: World) -> None:
+async def test_each_account_and_each_route_has_idempotency_keys_of_its_own(world: World) -> None:
     headers = {"Idempotency-Key": "k1"}
 
     mine = await world.client.post("/v1/admin/accounts", json={"name": "studio"}, headers=headers)
@@ -226,7 +226,7 @@ async def test_each_account_and_each_route_has_keys_of_its_own(world: World) -> 
     assert [answer.status_code for answer in (mine, theirs, key)] == [201] * 3
 
 
-async def test_an_error_is_not_kept(world: World) -> None:
+async def test_an_error_is_not_replayed(world: World) -> None:
     request = {"json": {"name": "studio"}, "headers": {"Idempotency-Key": "k1"}}
     holder = await world.account("studio")
     refused = await world.client.post("/v1/admin/accounts", **request)
@@ -237,7 +237,7 @@ async def test_an_error_is_not_kept(world: World) -> None:
     assert (await world.client.post("/v1/admin/accounts", **request)).status_code == 201
 
 
-async def test_after_a_day_a_key_is_forgotten(world: World) -> None:
+async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None:
     headers = {"Idempotency-Key": "k1"}
     for name in ("studio", "atelier"):
         made = await world.client.post("/v1/admin/accounts", json={"name": name}, headers=headers)
@@ -251,7 +251,7 @@ async def test_after_a_day_a_key_is_forgotten(world: World) -> None:
     assert await world.count(ANSWERS) == 0
 
 
-async def test_a_secret_is_kept_nowhere_and_so_not_given_again(world: World) -> None:
+async def test_a_secret_is_not_stored_and_so_not_replayed(world: World) -> None:
     path = f"/v1/admin/accounts/{(await world.account())['id']}/keys"
     request = {"json": {"name": "laptop"}, "headers": {"Idempotency-Key": "k1"}}
 
@@ -267,7 +267,7 @@ async def test_a_secret_is_kept_nowhere_and_so_not_given_again(world: World) -> 
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256])
-async def test_a_key_that_cannot_be_one_is_refused(world: World, key: str) -> None:
+async def test_a_malformed_idempotency_key_is_refused(world: World, key: str) -> None:
     answer = await world.client.post("/v1/admin/accounts", json={"name": "studio"}, headers={"Idempotency-Key": key})
 
     assert answer.status_code == 422

@@ -1,4 +1,4 @@
-"""The tune API, in the shapes that OctoAI's clients insist on, and what starts and ends a tune."""
+"""The tune API: the shapes that OctoAI's clients need, and what queues, cancels and ends a tune."""
 
 import asyncio
 import re
@@ -11,13 +11,15 @@ from sqlalchemy import func, select, update
 
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.watch import Reconciler
+from services.scheduler.watch import Reaper, Reconciler
 from shared.accounts import names
 from shared.blobs.store import Blobs
+from shared.database.sessions import Database
 from shared.database.tables import Account, Asset, Blob, Context, Tune
 from shared.engines import Engine
 from shared.ids import new_id
 from tests.support.scheduler_world import SD15, World, make_world
+from tests.support.trainer_world import claim_next
 
 
 @pytest.fixture
@@ -26,10 +28,10 @@ async def world(make_settings: Callable[..., SchedulerSettings], database_url: s
         yield world
 
 
-async def test_a_new_tune_is_answered_in_full_and_queued(world: World) -> None:
-    picture = await world.add_asset("photo")
+async def test_a_new_tune_is_queued_and_its_answer_is_complete(world: World) -> None:
+    image = await world.add_asset("photo")
 
-    tune = await world.create(files=[{"file_id": picture}], seed=None, tune_type="lora_tune")
+    tune = await world.create(files=[{"file_id": image}], seed=None, tune_type="lora_tune")
 
     assert re.fullmatch(r"tune_[0-9a-z]{26}", tune["id"])
     assert (tune["status"], tune["status_details"], tune["description"]) == ("pending", "", "")
@@ -39,14 +41,14 @@ async def test_a_new_tune_is_answered_in_full_and_queued(world: World) -> None:
     assert details["tune_type"] == "lora_tune"
     assert details["base_checkpoint"]["engine"] == SD15
     assert details["base_checkpoint"]["name"] == "octoai:tiny-sd15"
-    assert details["files"] == [{"file_id": picture, "caption": "sks1"}]
+    assert details["files"] == [{"file_id": image, "caption": "sks1"}]
     assert details["trigger_words"] == ["sks1"]
     assert (await world.row(tune["id"])).state == "queued"
     assert await world.events(tune["id"]) == [(1, "tune.queued")]
     assert await world.name_holder("sks1-dog") == "tune"
 
 
-async def test_a_tune_waits_for_its_files_and_needs_no_event_to_go_on(world: World) -> None:
+async def test_a_tune_waits_for_its_files_and_is_queued_without_their_event(world: World) -> None:
     uploaded = await world.add_asset("photo", status="uploaded")
     tune = await world.create(files=[{"file_id": uploaded}])
     assert (await world.row(tune["id"])).state == "waiting_files"
@@ -59,7 +61,7 @@ async def test_a_tune_waits_for_its_files_and_needs_no_event_to_go_on(world: Wor
     assert shown["status"] == "pending"
 
 
-async def test_a_tune_whose_files_are_rejected_fails_unless_it_may_go_on(world: World) -> None:
+async def test_a_tune_with_a_rejected_file_fails_unless_it_continues_on_rejection(world: World) -> None:
     good, bad = await world.add_asset("good"), await world.add_asset("bad", status="uploaded")
     files = [{"file_id": good}, {"file_id": bad}]
     strict = await world.create("strict", files=files)
@@ -75,7 +77,7 @@ async def test_a_tune_whose_files_are_rejected_fails_unless_it_may_go_on(world: 
     assert (await world.row(lenient["id"])).state == "queued"
     refused = await world.client.post("/v1/tune", json=await world.body("late", files=files))
     assert refused.status_code == 422
-    assert "no picture" in refused.json()["detail"][0]["msg"]
+    assert "not an image" in refused.json()["detail"][0]["msg"]
 
 
 WRONG: list[tuple[dict[str, Any], list[str | int]]] = [
@@ -108,7 +110,7 @@ WRONG: list[tuple[dict[str, Any], list[str | int]]] = [
 ]
 
 
-async def test_what_is_wrong_with_a_request_is_said_at_the_field(world: World) -> None:
+async def test_an_error_of_a_request_names_its_field(world: World) -> None:
     good = await world.body()
     for change, loc in WRONG:
         top = {key: value for key, value in change.items() if key in {"name", "webhook", "webhook_events_filter"}}
@@ -124,7 +126,7 @@ async def test_what_is_wrong_with_a_request_is_said_at_the_field(world: World) -
 
 
 @pytest.mark.parametrize("engine", [Engine.SDXL_REFINER, Engine.CONTROLNET_SDXL, Engine.SSD])
-async def test_what_is_no_base_is_refused_by_what_it_is(world: World, engine: Engine) -> None:
+async def test_a_checkpoint_that_cannot_be_tuned_is_refused_with_its_engine(world: World, engine: Engine) -> None:
     data = {"asset_type": "checkpoint", "engine": engine, "native_size_px": 64, "shape_class": "other"}
     await world.add_asset("other", "checkpoint", account_id=world.platform_id, is_public=True, data=data)
     body = await world.body(base_checkpoint={"checkpoint_id": "octoai:other"})
@@ -136,7 +138,7 @@ async def test_what_is_no_base_is_refused_by_what_it_is(world: World, engine: En
     assert f"'other' is for {engine}; only checkpoints for" in fault["msg"]
 
 
-async def test_one_of_many_that_take_a_name_at_once_gets_it(world: World) -> None:
+async def test_one_of_many_simultaneous_requests_for_a_name_gets_it(world: World) -> None:
     body = await world.body("dog")
 
     answers = await asyncio.gather(*(world.client.post("/v1/tune", json=body) for _ in range(20)))
@@ -146,7 +148,7 @@ async def test_one_of_many_that_take_a_name_at_once_gets_it(world: World) -> Non
     assert "'dog' is in use by tune tune_" in refused.json()["detail"]
 
 
-async def test_of_many_tunes_at_once_as_many_are_taken_as_the_account_may_have(world: World) -> None:
+async def test_simultaneous_requests_do_not_exceed_the_accounts_limit_of_tunes(world: World) -> None:
     async with world.database.begin() as session:
         await session.execute(update(Account).where(Account.id == world.account_id).values(max_unfinished_tunes=2))
     bodies = [await world.body(f"dog-{number}") for number in range(6)]
@@ -162,7 +164,7 @@ async def test_of_many_tunes_at_once_as_many_are_taken_as_the_account_may_have(w
     await world.create("cat")
 
 
-async def test_the_name_of_an_asset_is_taken_for_a_tune_as_well(world: World) -> None:
+async def test_a_tune_cannot_have_the_name_of_an_asset(world: World) -> None:
     asset_id = await world.add_asset("dog", "lora")
 
     answer = await world.client.post("/v1/tune", json=await world.body("dog"))
@@ -171,7 +173,7 @@ async def test_the_name_of_an_asset_is_taken_for_a_tune_as_well(world: World) ->
     assert asset_id in answer.json()["detail"]
 
 
-async def test_a_waiting_tune_is_cancelled_at_once_and_its_name_is_free(world: World) -> None:
+async def test_a_queued_tune_is_cancelled_at_once_and_its_name_is_free(world: World) -> None:
     tune = await world.create("dog")
 
     answers = [await world.client.post(f"/v1/tune/{tune['id']}/cancel") for _ in range(2)]
@@ -210,24 +212,26 @@ async def test_a_tune_succeeds_when_its_lora_is_in_the_library(world: World) -> 
     assert own_copy == "orphaned"
 
 
-async def test_a_tune_that_nobody_claims_is_said_again_once_a_bound(world: World) -> None:
+async def test_the_event_of_an_unclaimed_tune_is_republished_once_in_requeue_hint_s(world: World) -> None:
     tune = await world.create("dog")
     bound_s = SchedulerSettings.model_fields["requeue_hint_s"].default
     assert await world.waiting_events() == [("tune.queued", 1)]
 
     await Reconciler(world.database, world.service).run_once()
-    assert await world.waiting_events() == [("tune.queued", 1)], "it has not waited for long"
+    assert await world.waiting_events() == [("tune.queued", 1)], "it is not queued for long enough"
 
     async with world.database.begin() as session:
         await session.execute(update(Tune).values(updated_at=func.now() - timedelta(seconds=bound_s + 1)))
     for _ in range(2):
         await Reconciler(world.database, world.service).run_once()
 
-    assert await world.waiting_events() == [("tune.queued", 1), ("tune.queued", 1)], "the same version: it says nothing new"
+    assert await world.waiting_events() == [("tune.queued", 1), ("tune.queued", 1)], (
+        "the same version, since the tune has not changed"
+    )
     assert await world.events(tune["id"]) == [(1, "tune.queued")]
 
 
-async def test_a_tune_whose_lora_cannot_be_registered_fails_and_gives_its_name_back(world: World) -> None:
+async def test_a_tune_whose_lora_cannot_be_registered_fails_and_its_name_is_free(world: World) -> None:
     tune = await world.create("dog")
     await world.train(tune["id"])
 
@@ -240,7 +244,7 @@ async def test_a_tune_whose_lora_cannot_be_registered_fails_and_gives_its_name_b
     assert await world.name_holder("dog") is None
 
 
-async def test_a_deleted_tune_is_answered_once_more_and_gone(world: World) -> None:
+async def test_a_deleted_tune_is_in_the_answer_and_then_not_found(world: World) -> None:
     tune = await world.create("dog")
 
     deleted = await world.client.delete(f"/v1/tune/{tune['id']}")
@@ -253,7 +257,7 @@ async def test_a_deleted_tune_is_answered_once_more_and_gone(world: World) -> No
     await world.create("dog")
 
 
-async def test_another_accounts_tune_does_not_exist(world: World) -> None:
+async def test_a_tune_of_another_account_is_not_found(world: World) -> None:
     tune_id = (await world.create())["id"]
 
     answers = [
@@ -270,7 +274,7 @@ async def test_another_accounts_tune_does_not_exist(world: World) -> None:
     assert foreign.status_code == 422
 
 
-async def test_lists_are_newest_first_in_pages_and_narrowed(world: World) -> None:
+async def test_lists_are_newest_first_paged_and_filtered(world: World) -> None:
     for number in range(3):
         await world.create(f"dog-{number}", trigger_words=[f"sks{number}"])
 
@@ -301,7 +305,7 @@ async def test_the_events_of_a_tune_come_in_order_without_a_gap(world: World) ->
     assert [(event["sequence"], event["type"]) for event in rest["data"]] == [(2, "tune.cancelled")]
 
 
-async def test_a_get_may_name_a_content_type_and_a_cancel_may_have_no_body(world: World) -> None:
+async def test_a_get_may_have_a_content_type_and_a_cancel_no_body(world: World) -> None:
     tune = await world.create()
 
     got = await world.client.get(f"/v1/tune/{tune['id']}", headers={"Content-Type": "application/json", "Accept": ""})
@@ -310,9 +314,9 @@ async def test_a_get_may_name_a_content_type_and_a_cancel_may_have_no_body(world
     assert (got.status_code, cancelled.status_code) == (200, 200)
 
 
-async def test_what_old_clients_send_besides_is_accepted(world: World) -> None:
-    """The guide's body: `tune_type` at the top, a name on the checkpoint, and nulls for what is left to the server."""
-    base = {"checkpoint_id": "octoai:tiny-sd15", "name": "what the page called it", "engine": None}
+async def test_additional_fields_of_old_clients_are_accepted(world: World) -> None:
+    """The body of OctoAI's guide: `tune_type` at the top, a name of the checkpoint, and null for what the server chooses."""
+    base = {"checkpoint_id": "octoai:tiny-sd15", "name": "a name of the client's own", "engine": None}
     top = {"tune_type": "lora_tune", "description": None, "continue_on_rejection": None, "unknown": 1}
 
     tune = await world.create(base_checkpoint=base, resize_images=None, seed=None, engine=SD15, top=top)
@@ -326,7 +330,7 @@ async def test_what_old_clients_send_besides_is_accepted(world: World) -> None:
     assert isinstance(tune["details"]["seed"], int)
 
 
-async def test_the_options_of_a_tune_are_answered_and_passed_on_to_its_trainer(world: World) -> None:
+async def test_the_options_of_a_tune_are_stored_for_its_trainer_and_in_its_answer(world: World) -> None:
     chosen = {
         "rank": 4,
         "alpha": 8.0,
@@ -346,7 +350,7 @@ async def test_the_options_of_a_tune_are_answered_and_passed_on_to_its_trainer(w
     assert (await world.row(tune["id"])).parameters == chosen
 
 
-async def test_result_tells_which_files_were_left_out_as_soon_as_one_is(world: World) -> None:
+async def test_the_result_lists_the_files_that_are_left_out_as_soon_as_there_is_one(world: World) -> None:
     good, bad, late = await world.add_asset("good"), await world.add_asset("bad", status="error"), new_id("photo")
     slow = await world.add_asset(late, status="uploaded")
     files = [{"file_id": file} for file in (good, bad, slow)]
@@ -368,7 +372,7 @@ async def test_result_tells_which_files_were_left_out_as_soon_as_one_is(world: W
     }
 
 
-async def test_a_lora_that_is_deleted_before_its_tune_hears_of_it_was_there_all_the_same(world: World) -> None:
+async def test_a_tune_succeeds_even_if_its_lora_is_deleted_before_its_event_is_handled(world: World) -> None:
     tune = await world.create("dog")
     await world.train(tune["id"])
     async with world.database.begin() as session:
@@ -382,3 +386,25 @@ async def test_a_lora_that_is_deleted_before_its_tune_hears_of_it_was_there_all_
 
     shown = (await world.client.get(f"/v1/tune/{tune['id']}")).json()
     assert (shown["status"], shown["output_lora_ids"]) == ("succeeded", [lora_id])
+
+
+async def test_the_reaper_leaves_leases_alone_for_one_lease_after_its_start_and_after_an_outage(world: World) -> None:
+    tune_id = (await world.create())["id"]
+    await claim_next(world.database)
+    async with world.database.begin() as session:
+        await session.execute(update(Tune).values(lease_expires_at=func.now() - timedelta(seconds=1)))
+    now_s = 0.0
+    reaper = Reaper(world.database, lease_s=30.0, clock=lambda: now_s)
+
+    assert await reaper.run_once() == []
+    now_s = 29.0
+    reaper._database = unavailable = Database("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    with pytest.raises(OSError, match="Connect call failed"):
+        await reaper.run_once()
+    await unavailable.close()
+    reaper._database = world.database
+    now_s = 31.0
+    assert await reaper.run_once() == [], "the outage ended less than one lease ago"
+    now_s = 61.0
+    assert await reaper.run_once() == [tune_id]
+    assert (await world.row(tune_id)).state == "queued"

@@ -1,4 +1,4 @@
-"""A tune's events as they happen: the same sequence as the pages, from wherever its client left off."""
+"""The stream of a tune's events: the same sequence as the pages, from where its client stopped."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ _BOUND_S = 60.0
 async def world(
     request: pytest.FixtureRequest, make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs
 ) -> AsyncIterator[World]:
-    """Each way of hearing of an event, with the other switched off."""
+    """A world whose streams learn of events by notifications alone, or by polling alone."""
     listens = request.param == "listening"
     poll_s = _HOUR if listens else 0.05
     async with make_world(make_settings, database_url, blobs, event_poll_s=poll_s, event_streams=2) as world:
@@ -38,7 +38,7 @@ async def world(
 
 
 def read(frame: bytes) -> tuple[int, str]:
-    """Return an event's id and type, having seen that the data say the same."""
+    """Return the id and type of an event after a check that its data have the same."""
     fields = dict(line.split(": ", 1) for line in frame.decode().strip().splitlines())
     data = json.loads(fields["data"])
     assert (str(data["sequence"]), data["type"]) == (fields["id"], fields["event"])
@@ -49,24 +49,24 @@ def frames(world: World, tune_id: str, *, after: int = 0) -> aclosing[AsyncItera
     return aclosing(world.streams.frames(tune_id, after=after, stopping=world.app.state.stopping))
 
 
-async def test_a_stream_tells_what_was_and_then_what_happens_until_the_tune_has_ended(world: World) -> None:
+async def test_a_stream_sends_past_and_new_events_until_the_tune_has_ended(world: World) -> None:
     tune_id = (await world.create())["id"]
-    told: list[tuple[int, str]] = []
+    received: list[tuple[int, str]] = []
 
     async with asyncio.timeout(_BOUND_S), frames(world, tune_id) as stream:
         async for frame in stream:
             if frame.startswith(b":"):
                 continue
-            told.append(read(frame))
-            if len(told) == 1:
+            received.append(read(frame))
+            if len(received) == 1:
                 await world.client.post(f"/v1/tune/{tune_id}/cancel")
 
-    assert told == [(1, "tune.queued"), (2, "tune.cancelled")]
-    assert told == await world.events(tune_id)
+    assert received == [(1, "tune.queued"), (2, "tune.cancelled")]
+    assert received == await world.events(tune_id)
     assert world.streams.open == 0
 
 
-async def test_a_client_that_goes_away_leaves_nothing_behind(world: World) -> None:
+async def test_a_stream_whose_client_disconnects_is_released(world: World) -> None:
     tune_id = (await world.create())["id"]
     async with frames(world, tune_id) as stream:
         assert (await anext(stream)).startswith(b":")
@@ -80,7 +80,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(world: World) -> No
     assert world.notices._waiting == {}
 
 
-async def test_a_process_that_is_to_stop_ends_its_streams(world: World) -> None:
+async def test_a_stopping_process_ends_its_streams(world: World) -> None:
     tune_id = (await world.create())["id"]
     async with asyncio.timeout(_BOUND_S), frames(world, tune_id) as stream:
         async for frame in stream:
@@ -89,7 +89,7 @@ async def test_a_process_that_is_to_stop_ends_its_streams(world: World) -> None:
     world.app.state.stopping.clear()
 
 
-async def test_over_http_a_stream_goes_on_after_the_last_event_that_its_client_saw(world: World) -> None:
+async def test_a_stream_over_http_continues_after_the_last_event_id(world: World) -> None:
     tune_id = (await world.create())["id"]
     await world.client.post(f"/v1/tune/{tune_id}/cancel")
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "1"}
@@ -99,8 +99,8 @@ async def test_over_http_a_stream_goes_on_after_the_last_event_that_its_client_s
 
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         assert answer.headers["Cache-Control"] == "no-store"
-        told = [frame for frame in answer.content.split(b"\n\n") if frame and not frame.startswith(b":")]
-        assert [read(frame) for frame in told] == [(2, "tune.cancelled")]
+        received = [frame for frame in answer.content.split(b"\n\n") if frame and not frame.startswith(b":")]
+        assert [read(frame) for frame in received] == [(2, "tune.cancelled")]
         over = await world.client.get(path, headers=headers | {"Last-Event-ID": "2"})
         assert over.status_code == httpx.codes.NO_CONTENT
     wrong = await world.client.get(path, headers=headers | {"Last-Event-ID": "last"})
@@ -109,7 +109,7 @@ async def test_over_http_a_stream_goes_on_after_the_last_event_that_its_client_s
     assert foreign.status_code == 404
 
 
-async def test_a_server_says_when_it_holds_as_many_streams_as_it_may(world: World) -> None:
+async def test_a_stream_over_the_servers_limit_is_refused(world: World) -> None:
     tune_id = (await world.create())["id"]
     async with frames(world, tune_id) as one, frames(world, tune_id) as two:
         await anext(one)
@@ -120,12 +120,12 @@ async def test_a_server_says_when_it_holds_as_many_streams_as_it_may(world: Worl
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
 
 
-async def test_a_sample_comes_with_a_link_until_a_later_epoch_draws_it_again(world: World, blobs: Blobs) -> None:
+async def test_a_sample_has_a_link_until_a_later_epoch_replaces_it(world: World, blobs: Blobs) -> None:
     tune_id = (await world.create())["id"]
 
     async def sample(epoch: int, step: int) -> None:
         key = f"tunes/{tune_id}/{epoch}/sample-{step}-0.png"
-        stored = await blobs.put_bytes(key, b"picture %d" % epoch)
+        stored = await blobs.put_bytes(key, b"image %d" % epoch)
         async with world.database.begin() as session:
             await blob_rows.stage(session, Context.TUNES, key)
             await blob_rows.commit(session, key, stored)
@@ -144,6 +144,6 @@ async def test_a_sample_comes_with_a_link_until_a_later_epoch_draws_it_again(wor
 
     assert first == {"number": 0, "prompt": "sks1", "seed": 1, "url": None}
     async with httpx.AsyncClient() as plain:
-        assert (await plain.get(second["url"])).content == b"picture 2"
+        assert (await plain.get(second["url"])).content == b"image 2"
     with pytest.raises(leases.LeaseLostError):
         await sample(1, 6)

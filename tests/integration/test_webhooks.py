@@ -1,4 +1,4 @@
-"""Webhooks: told of a tune's events, signed, again and again until the receiver has them, and never into our own network."""
+"""Webhooks: signed calls for a tune's events, retried until the receiver accepts them, and never to an internal address."""
 
 import asyncio
 import base64
@@ -23,23 +23,23 @@ from tests.support.trainer_world import claim_next, eventually
 
 @dataclass
 class Receiver:
-    """An endpoint that answers with the statuses it was given, the last of them for ever, and keeps what it got."""
+    """An endpoint that answers with the given statuses, repeats the last of them, and keeps the calls."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=lambda: [204])
-    got: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()[1:]
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head if line)}
-        self.got.append((headers, await reader.readexactly(int(headers["content-length"]))))
+        self.calls.append((headers, await reader.readexactly(int(headers["content-length"]))))
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         writer.write(f"HTTP/1.1 {status} X\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n".encode())
         writer.close()
 
     @property
-    def said(self) -> list[str]:
-        return [json.loads(body)["type"] for _, body in self.got]
+    def types(self) -> list[str]:
+        return [json.loads(body)["type"] for _, body in self.calls]
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def rows(world: World) -> list[WebhookDelivery]:
 
 
 async def cancelled(world: World, receiver: Receiver, **top: Any) -> str:
-    """Make a tune with a webhook, claim it and end it."""
+    """Create a tune with a webhook, claim it and cancel it."""
     tune_id = (await world.create(top={"webhook": receiver.url, **top}))["id"]
     await claim_next(world.database)
     await world.client.post(f"/v1/tune/{tune_id}/cancel")
@@ -82,25 +82,25 @@ async def cancelled(world: World, receiver: Receiver, **top: Any) -> str:
     return tune_id
 
 
-async def test_a_webhook_is_told_in_order_and_signed_so_that_its_receiver_can_tell(world: World, receiver: Receiver) -> None:
+async def test_a_webhook_receives_events_in_order_with_a_valid_signature(world: World, receiver: Receiver) -> None:
     tune_id = await cancelled(world, receiver)
     secret = (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
 
     await deliver(world)
 
-    assert receiver.said == ["tune.started", "tune.cancelled"]
-    for headers, body in receiver.got:
+    assert receiver.types == ["tune.started", "tune.cancelled"]
+    for headers, body in receiver.calls:
         signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
         key = base64.b64decode(secret.removeprefix("whsec_"))
         digest = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()
         assert headers["webhook-signature"] == f"v1,{digest}"
         assert headers["content-type"] == "application/json"
-    last = json.loads(receiver.got[-1][1])["data"]
+    last = json.loads(receiver.calls[-1][1])["data"]
     assert (last["tune_id"], last["name"], last["status"], last["sequence"]) == (tune_id, "sks1-dog", "cancelled", 4)
     assert {row.state for row in await rows(world)} == {"delivered"}
 
 
-async def test_for_a_day_after_a_change_the_old_secret_signs_as_well(world: World, receiver: Receiver) -> None:
+async def test_for_a_day_after_a_rotation_the_old_secret_signs_as_well(world: World, receiver: Receiver) -> None:
     old = (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
     new = (await world.client.post("/v1/tunes/webhook-secret/rotate")).json()["secret"]
     assert old != new == (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
@@ -109,23 +109,23 @@ async def test_for_a_day_after_a_change_the_old_secret_signs_as_well(world: Worl
     await cancelled(world, receiver, webhook_events_filter=["completed"])
     await deliver(world)
 
-    assert receiver.said == ["tune.cancelled"]
-    assert len(receiver.got[0][0]["webhook-signature"].split(" ")) == 2
+    assert receiver.types == ["tune.cancelled"]
+    assert len(receiver.calls[0][0]["webhook-signature"].split(" ")) == 2
 
 
-async def test_a_receiver_that_fails_is_asked_again_with_the_same_id_and_body(world: World, receiver: Receiver) -> None:
+async def test_a_failed_call_is_retried_with_the_same_id_and_body(world: World, receiver: Receiver) -> None:
     receiver.statuses = [500, 302, 200]
     await cancelled(world, receiver, webhook_events_filter=["completed"])
 
     await deliver(world)
 
-    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
-    assert len({body for _, body in receiver.got}) == 1
+    assert len({headers["webhook-id"] for headers, _ in receiver.calls}) == 1
+    assert len({body for _, body in receiver.calls}) == 1
     [row] = await rows(world)
     assert (row.state, row.attempt, row.last_status) == ("delivered", 3, 200)
 
 
-async def test_a_redirect_is_a_failure_and_after_the_last_attempt_it_is_given_up(world: World, receiver: Receiver) -> None:
+async def test_a_redirect_is_a_failure_and_the_last_attempt_ends_the_delivery(world: World, receiver: Receiver) -> None:
     receiver.statuses = [302]
     await cancelled(world, receiver, webhook_events_filter=["completed"])
 
@@ -133,10 +133,10 @@ async def test_a_redirect_is_a_failure_and_after_the_last_attempt_it_is_given_up
 
     [row] = await rows(world)
     assert (row.state, row.attempt, row.last_error) == ("failed", 3, "the receiver answered 302; redirects are not followed")
-    assert len(receiver.got) == 3
+    assert len(receiver.calls) == 3
 
 
-async def test_a_receiver_that_is_gone_is_left_alone(world: World, receiver: Receiver) -> None:
+async def test_a_410_ends_the_delivery_at_once(world: World, receiver: Receiver) -> None:
     receiver.statuses = [410]
     await cancelled(world, receiver, webhook_events_filter=["completed"])
 
@@ -145,7 +145,7 @@ async def test_a_receiver_that_is_gone_is_left_alone(world: World, receiver: Rec
     assert [(row.state, row.attempt) for row in await rows(world)] == [("failed", 1)]
 
 
-async def test_an_account_sees_how_its_calls_went_page_by_page(world: World, receiver: Receiver) -> None:
+async def test_an_account_lists_the_outcomes_of_its_calls_in_pages(world: World, receiver: Receiver) -> None:
     receiver.statuses = [410, 500, 200]
     tune_id = await cancelled(world, receiver)
 
@@ -164,26 +164,31 @@ async def test_an_account_sees_how_its_calls_went_page_by_page(world: World, rec
     shown = [(row["state"], row["attempts"], row["last_status"], row["last_error"]) for row in after["data"]]
     assert shown == [("failed", 1, 410, "the receiver answered 410"), ("delivered", 2, 200, None)]
     assert all(row["ended_at"] and row["next_attempt_at"] is None for row in after["data"])
-    assert {row["id"] for row in after["data"]} == {headers["webhook-id"] for headers, _ in receiver.got}
+    assert {row["id"] for row in after["data"]} == {headers["webhook-id"] for headers, _ in receiver.calls}
     first = await listed(limit=1)
     assert (first["data"], first["has_more"]) == (after["data"][:1], True)
     assert await listed(after=first["data"][0]["sequence"]) == {"data": after["data"][1:], "has_more": False}
     assert (await world.stranger.get(f"/v1/tune/{tune_id}/webhook_deliveries")).status_code == 404
 
 
-async def test_between_two_attempts_the_time_of_the_next_and_the_last_error_are_shown(world: World, receiver: Receiver) -> None:
+async def test_between_attempts_a_delivery_shows_its_last_error_and_next_attempt(world: World, receiver: Receiver) -> None:
     receiver.statuses = [500]
     tune_id = await cancelled(world, receiver, webhook_events_filter=["completed"])
 
     await deliver(world, webhook_retry_s=60.0)
 
     [row] = (await world.client.get(f"/v1/tune/{tune_id}/webhook_deliveries")).json()["data"]
-    assert (row["state"], row["attempts"], row["last_status"], row["last_error"]) == ("pending", 1, 500, "the receiver answered 500")
+    assert (row["state"], row["attempts"], row["last_status"], row["last_error"]) == (
+        "pending",
+        1,
+        500,
+        "the receiver answered 500",
+    )
     assert row["next_attempt_at"] > row["created_at"]
     assert row["ended_at"] is None
 
 
-async def test_a_name_that_leads_into_our_own_network_is_not_called(world: World, receiver: Receiver) -> None:
+async def test_a_host_name_with_an_internal_address_is_not_called(world: World, receiver: Receiver) -> None:
     url = receiver.url.replace("127.0.0.1", "localhost")
     await cancelled(world, receiver, webhook=url, webhook_events_filter=["completed"])
 
@@ -192,10 +197,10 @@ async def test_a_name_that_leads_into_our_own_network_is_not_called(world: World
     [row] = await rows(world)
     assert (row.state, row.last_status) == ("failed", None)
     assert "localhost has no public address" in (row.last_error or "")
-    assert receiver.got == []
+    assert receiver.calls == []
 
 
-async def test_progress_is_thinned_out_and_what_waits_makes_way_for_the_newer(world: World, receiver: Receiver) -> None:
+async def test_progress_is_limited_in_rate_and_newer_progress_replaces_what_is_pending(world: World, receiver: Receiver) -> None:
     tune_id = (await world.create(top={"webhook": receiver.url, "webhook_events_filter": ["progress"]}))["id"]
     await claim_next(world.database)
 
@@ -220,12 +225,12 @@ async def test_progress_is_thinned_out_and_what_waits_makes_way_for_the_newer(wo
     assert [(row.state, json.loads(row.body)["data"]["step"]) for row in await rows(world)] == [("delivered", 3), ("pending", 4)]
 
 
-async def test_two_senders_make_each_call_once_and_a_tunes_calls_one_after_the_other(world: World, receiver: Receiver) -> None:
+async def test_two_senders_make_each_call_once_and_those_of_a_tune_in_order(world: World, receiver: Receiver) -> None:
     for number in range(3):
         await world.create(f"dog-{number}", top={"webhook": receiver.url})
         held = await claim_next(world.database)
         async with world.database.begin() as session:
-            await leases.fail(session, held.tune.id, 1, code="bad_image", message="no picture")
+            await leases.fail(session, held.tune.id, 1, code="bad_image", message="not an image")
     senders = [asyncio.create_task(Webhooks(world.database, world.notices, world.settings).run()) for _ in range(2)]
 
     async def all_delivered() -> bool | None:
@@ -236,8 +241,8 @@ async def test_two_senders_make_each_call_once_and_a_tunes_calls_one_after_the_o
         sender.cancel()
     await asyncio.gather(*senders, return_exceptions=True)
 
-    ids = [headers["webhook-id"] for headers, _ in receiver.got]
+    ids = [headers["webhook-id"] for headers, _ in receiver.calls]
     assert len(ids) == len(set(ids)) == 6
-    told = [(body["data"]["name"], body["type"]) for body in (json.loads(got) for _, got in receiver.got)]
+    received = [(body["data"]["name"], body["type"]) for body in (json.loads(got) for _, got in receiver.calls)]
     for number in range(3):
-        assert [kind for name, kind in told if name == f"dog-{number}"] == ["tune.started", "tune.failed"]
+        assert [kind for name, kind in received if name == f"dog-{number}"] == ["tune.started", "tune.failed"]

@@ -1,4 +1,4 @@
-"""What would become of a tune: refused as it would be, judged and estimated, and nothing left behind."""
+"""What-if: the errors of a real request, lint, an estimate, and no trace in the database."""
 
 import io
 from collections.abc import AsyncIterator, Callable
@@ -25,8 +25,8 @@ async def world(make_settings: Callable[..., SchedulerSettings], database_url: s
         yield world
 
 
-def picture(seed: int, size: tuple[int, int] = (96, 96), *, blur: float = 0.0, shift: int = 0) -> bytes:
-    """A picture of random patches; `blur` takes its detail, `shift` makes all of it a little brighter."""
+def make_image(seed: int, size: tuple[int, int] = (96, 96), *, blur: float = 0.0, shift: int = 0) -> bytes:
+    """Return an image of random patches; `blur` removes detail, `shift` makes all of it a little brighter."""
     patches = np.random.default_rng(seed).integers(0, 200, (6, 6, 3), dtype=np.uint8) + shift
     image = Image.fromarray(patches.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     buffer = io.BytesIO()
@@ -53,19 +53,19 @@ async def estimate(world: World, file_id: str, **details: Any) -> dict[str, Any]
     return answer.json()["estimate"]
 
 
-async def test_each_weakness_of_a_set_of_pictures_is_named_with_its_picture(world: World, blobs: Blobs) -> None:
+async def test_lint_names_each_weakness_with_its_image(world: World, blobs: Blobs) -> None:
     ids = {
-        "good": await add(world, blobs, "good", picture(1)),
-        "alike": await add(world, blobs, "alike", picture(1, shift=3)),
-        "blurred": await add(world, blobs, "blurred", picture(2, blur=12)),
-        "small": await add(world, blobs, "small", picture(3, (40, 40))),
-        "long": await add(world, blobs, "long", picture(4, (300, 100))),
-        "broken": await add(world, blobs, "broken", b"no picture"),
-        "unsaid": await add(world, blobs, "unsaid", picture(5)),
+        "good": await add(world, blobs, "good", make_image(1)),
+        "alike": await add(world, blobs, "alike", make_image(1, shift=3)),
+        "blurred": await add(world, blobs, "blurred", make_image(2, blur=12)),
+        "small": await add(world, blobs, "small", make_image(3, (40, 40))),
+        "long": await add(world, blobs, "long", make_image(4, (300, 100))),
+        "broken": await add(world, blobs, "broken", b"not an image"),
+        "uncaptioned": await add(world, blobs, "uncaptioned", make_image(5)),
         "unchecked": await world.add_asset("unchecked", status="uploaded"),
     }
     names = {file_id: name for name, file_id in ids.items()}
-    files = [{"file_id": file_id, "caption": "a dog" if name == "unsaid" else "sks1"} for name, file_id in ids.items()]
+    files = [{"file_id": file_id, "caption": "a dog" if name == "uncaptioned" else "sks1"} for name, file_id in ids.items()]
 
     answer = await ask(world, files=[*files, files[0]], steps=100)
 
@@ -77,7 +77,7 @@ async def test_each_weakness_of_a_set_of_pictures_is_named_with_its_picture(worl
         ("too_small", "small"),
         ("extreme_aspect", "long"),
         ("unreadable", "broken"),
-        ("caption_without_trigger_word", "unsaid"),
+        ("caption_without_trigger_word", "uncaptioned"),
         ("not_checked_yet", "unchecked"),
         ("repeated_file", "good"),
         ("few_steps", None),
@@ -85,8 +85,8 @@ async def test_each_weakness_of_a_set_of_pictures_is_named_with_its_picture(worl
     assert all(lint["message"] for lint in answer.json()["lint"])
 
 
-async def test_nothing_is_started_and_nothing_reserved(world: World, blobs: Blobs) -> None:
-    file_id = await add(world, blobs, "photo", picture(1))
+async def test_a_what_if_starts_and_reserves_nothing(world: World, blobs: Blobs) -> None:
+    file_id = await add(world, blobs, "photo", make_image(1))
 
     for _ in range(2):
         assert (await ask(world, files=[{"file_id": file_id}])).status_code == 200
@@ -97,7 +97,7 @@ async def test_nothing_is_started_and_nothing_reserved(world: World, blobs: Blob
     await world.create("sks1-dog")
 
 
-async def test_what_would_be_refused_is_refused_in_the_same_way(world: World) -> None:
+async def test_a_what_if_is_refused_with_the_errors_of_a_real_request(world: World) -> None:
     body = await world.body("dog", steps=0)
     assert (await world.client.post("/v1/tune?whatif=true", json=body)).json() == (
         await world.client.post("/v1/tune", json=body)
@@ -108,14 +108,14 @@ async def test_what_would_be_refused_is_refused_in_the_same_way(world: World) ->
     assert (await ask(world, "dog")).status_code == 409
 
 
-async def test_the_time_is_that_of_the_tunes_that_were_trained_here(world: World, blobs: Blobs) -> None:
-    file_id = await add(world, blobs, "photo", picture(1))
+async def test_the_estimated_time_comes_from_the_tunes_that_this_server_trained(world: World, blobs: Blobs) -> None:
+    file_id = await add(world, blobs, "photo", make_image(1))
     first = await estimate(world, file_id, steps=100)
     assert first["basis"] == "a small checkpoint on two CPU cores"
     done = await world.create("done", steps=100)
     await world.train(done["id"])
     async with world.database.begin() as session:
-        # 10 steps a second, and 5 s beside them.
+        # 10 steps per second, and 5 s besides the steps.
         times = {"started_at": func.now() - timedelta(seconds=15), "trained_at": func.now(), "steps_per_second": 10.0}
         await session.execute(update(Tune).where(Tune.id == done["id"]).values(times))
 
@@ -124,14 +124,14 @@ async def test_the_time_is_that_of_the_tunes_that_were_trained_here(world: World
 
     assert same["basis"] == "the last 1 tunes of this shape on this server"
     assert same["seconds"] == pytest.approx(15, abs=0.2)
-    # Twice the steps, and twelve pictures in each instead of six.
+    # Twice the steps, and twelve images in each instead of six.
     assert larger["seconds"] == pytest.approx(5 + 40, abs=0.2)
     assert larger["memory_bytes"] > same["memory_bytes"] > 0
 
 
-async def test_a_picture_that_ends_its_reader_costs_the_next_one_nothing(tmp_path: Path) -> None:
+async def test_an_image_that_ends_the_child_does_not_affect_the_next_one(tmp_path: Path) -> None:
     good = tmp_path / "good.png"
-    good.write_bytes(picture(1))
+    good.write_bytes(make_image(1))
     async with Measurer() as measurer:
         before = await measurer.measure(good)
         assert measurer._child is not None

@@ -1,4 +1,4 @@
-"""A scheduler's HTTP side over a real database, and a library without an upload service."""
+"""The scheduler's API on a real database, with assets that the tests write into the library themselves."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -34,7 +34,7 @@ SD15 = "image/stable-diffusion-v1-5"
 
 @dataclass
 class World:
-    """A scheduler's parts, a client of an account and one of a stranger, and a library without an upload service."""
+    """The scheduler's parts, and a client of each of two accounts: the owner of the tunes and a stranger."""
 
     database: Database
     service: TuneService
@@ -48,7 +48,7 @@ class World:
     settings: SchedulerSettings
 
     async def add_asset(self, name: str, asset_type: str = "file", *, status: str = "ready", **more: Any) -> str:
-        """Put an asset into the library, as upload does."""
+        """Add an asset to the library, as the upload service does."""
         asset_id, key = new_id("asset"), f"assets/{name}/{new_id('blob')}"
         async with self.database.begin() as session:
             await blob_rows.stage(session, Context.UPLOAD, key)
@@ -70,16 +70,16 @@ class World:
         return asset_id
 
     async def verdict(self, asset_id: str, status: str) -> None:
-        """Give the verdict on an uploaded picture, without saying so to anybody."""
+        """Record the verdict on an uploaded image without publishing its event."""
         async with self.database.begin() as session:
             key = f"assets/{asset_id}/x.png"
             await blob_rows.stage(session, Context.UPLOAD, key)
             await blob_rows.commit(session, key, Stored("cd" * 32, 1))
-            values = {"status": status, "blob_key": key if status == "ready" else None, "status_details": "no picture"}
+            values = {"status": status, "blob_key": key if status == "ready" else None, "status_details": "not an image"}
             await session.execute(update(Asset).where(Asset.id == asset_id).values(values))
 
     async def body(self, name: str = "sks1-dog", **details: Any) -> dict[str, Any]:
-        """Return a request for a tune on a fresh picture."""
+        """Return a request for a tune on a new image."""
         if "files" not in details:
             details["files"] = [{"file_id": await self.add_asset(new_id("photo"))}]
         base = {"base_checkpoint": {"checkpoint_id": "octoai:tiny-sd15"}, "steps": 10, "trigger_words": ["sks1"]}
@@ -102,7 +102,7 @@ class World:
             return [(sequence, kind) for sequence, kind in rows]
 
     async def waiting_events(self) -> list[tuple[str, int]]:
-        """Return the type and version of each event that waits in the outbox, in order."""
+        """Return the type and version of each event in the outbox, in order."""
         outbox = OUTBOXES[Context.TUNES]
         async with self.database.begin() as session:
             rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
@@ -113,7 +113,7 @@ class World:
             return await session.scalar(select(AssetName.holder_kind).where(AssetName.name == name))
 
     async def train(self, tune_id: str) -> None:
-        """Bring a queued tune to the point where its LoRA waits to be registered."""
+        """Move a queued tune to publishing, with its LoRA stored and not registered yet."""
         key = f"tunes/{tune_id}/1/lora.safetensors"
         async with self.database.begin() as session:
             await blob_rows.stage(session, Context.TUNES, key)
@@ -132,7 +132,7 @@ class World:
 async def make_world(
     make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs, **overrides: object
 ) -> AsyncIterator[World]:
-    """Build a world with an account, a stranger's, and the platform's with its tiny-sd15."""
+    """Build a world with the owner's account, a stranger's, and the platform's with its public checkpoint tiny-sd15."""
     database = Database(database_url)
     settings = make_settings(SchedulerSettings, **overrides)
     service = TuneService(settings)

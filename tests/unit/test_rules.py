@@ -77,6 +77,12 @@ BASE_MODULES = {
 }
 """The lowest modules of the services that have sub-folders: they import no other module of their service."""
 
+SQL_IN_REPOSITORIES = ("services/scheduler/",)
+"""The services that keep all of their SQL in `repository.py`."""
+_SQL = re.compile(
+    r"^(from|import) sqlalchemy(?!\.(ext|exc)\b)|\bsession\.(execute|scalars?|get|get_one|add|add_all)\(", re.MULTILINE
+)
+
 
 @cache
 def _imports(path: Path) -> frozenset[str]:
@@ -216,6 +222,17 @@ def test_only_the_gpu_side_imports_model_libraries() -> None:
         for module in imports
         if _starts(module, "services.trainer.engine") and module != "services.trainer.engine"
         if module.split(".")[3] not in TORCH_FREE_ENGINE
+    }
+
+    assert offenders == set()
+
+
+def test_sql_lives_in_repositories() -> None:
+    offenders = {
+        name
+        for path in SOURCES
+        if (name := _relative(path)).startswith(SQL_IN_REPOSITORIES)
+        if path.name != "repository.py" and _SQL.search(path.read_text())
     }
 
     assert offenders == set()

@@ -54,7 +54,7 @@ class File(_Lenient):
 
 def _one_word(words: list[str]) -> list[str]:
     if not words[0].strip():
-        msg = "the trigger word is empty"
+        msg = "the trigger word is empty; choose a word that the captions contain"
         raise ValueError(msg)
     return words
 

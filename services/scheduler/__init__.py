@@ -1,1 +1,1 @@
-"""Takes tunes, queues them, watches their leases, and ends them."""
+"""The scheduler: it accepts tunes, queues them, watches their leases, and ends them."""

@@ -42,7 +42,7 @@ class BaseCheckpoint(_Lenient):
 
 
 class File(_Lenient):
-    """A training image and its caption; without a caption, the caption is the trigger word."""
+    """A training image and its caption, which is the trigger word by default."""
 
     file_id: str
     caption: Text | None = None

@@ -1,1 +1,1 @@
-"""Webhooks: their registration, signing and delivery."""
+"""Webhooks: their secrets, signatures and deliveries."""

@@ -34,7 +34,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
     database = Database.from_settings(settings, application_name="upload")
     blobs = Blobs.from_settings(settings)
     fetcher = Fetcher(settings)
-    library = Library(blobs, settings, fetcher)
+    library = Library(blobs, settings)
     importer = Importer(database, blobs, settings, fetcher)
     queue = WorkQueue(settings.intake_concurrency)
     registration = Registration(database, blobs, settings)

@@ -6,8 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.upload import repository
-from services.upload.service import identity
+from services.upload import repository, transitions
 from shared.accounts import accounts, names
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, hash_file
@@ -17,7 +16,6 @@ from shared.engines import Engine
 from shared.errors import InvalidError, NotFoundError
 from shared.formats import checkpoint
 from shared.ids import new_id, new_ulid
-from shared.messaging import events, outbox
 
 
 async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, name: str, description: str = "") -> str:
@@ -98,18 +96,11 @@ async def _put(session: AsyncSession, name: str, asset_id: str, values: dict[str
     if old is not None and old.blob_key == values["blob_key"]:
         return old.id
     if old is not None:
-        old_key = old.blob_key
-        asset = await repository.move(session, old.id, source=("ready",), values=values)
-        if asset is None:
+        if await transitions.switch(session, old, values) is None:
             msg = f"octoai:{name} was deleted a moment ago; register it again"
             raise NotFoundError(msg)
-        if old_key and not await repository.other_holds_blob(session, asset.id, old_key):
-            await blob_rows.orphan(session, old_key)
-    else:
-        await names.reserve(session, account_id, name, "asset", asset_id)
-        common = {"account_id": account_id, "asset_type": "checkpoint", "is_public": True, "status": "ready"}
-        asset = Asset(id=asset_id, name=name, **common, **values)
-        await repository.add(session, asset)
-    ready = events.AssetReady(**identity(asset), version=asset.version, asset_type="checkpoint", name=name)
-    await outbox.publish(session, Context.UPLOAD, ready)
-    return asset.id
+        return old.id
+    await names.reserve(session, account_id, name, "asset", asset_id)
+    common = {"account_id": account_id, "asset_type": "checkpoint", "is_public": True, "status": "ready"}
+    await transitions.create_ready(session, Asset(id=asset_id, name=name, **common, **values))
+    return asset_id

@@ -1,17 +1,12 @@
 """Finds rows that have waited too long for something, and sets it going again: the database alone rebuilds what is in flight."""
 
-from sqlalchemy import func
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from services.upload import repository
+from services.upload import repository, transitions
 from services.upload.intake.register import Registration
-from services.upload.service import OPEN, give_up_blobs, identity
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared.accounts import names
 from shared.database.sessions import Database
 from shared.database.tables import Context
-from shared.messaging import events, outbox
+from shared.messaging import outbox
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -40,24 +35,14 @@ class Reconciler:
         async with self._database.begin() as session:
             for asset in await repository.without_verdict(session, self._settings.intake_bound_s, _BATCH):
                 log.warning("asset.without_verdict", asset_id=asset.id)
-                again = events.AssetUploaded(**identity(asset), version=asset.version)
-                await outbox.publish(session, Context.UPLOAD, again)
+                await outbox.publish(session, Context.UPLOAD, transitions.uploaded(asset))
 
     async def _end_abandoned_uploads(self) -> None:
         async with self._database.begin() as session:
             late = await repository.never_completed(session, self._settings.upload_url_s + _LATE_S, _BATCH)
             for asset_id in late:
-                await self._end(session, asset_id)
-
-    async def _end(self, session: AsyncSession, asset_id: str) -> None:
-        values = {"status": "deleted", "deleted_at": func.now(), "status_details": "never uploaded"}
-        ended = await repository.move(session, asset_id, source=OPEN, values=values)
-        if ended is None:
-            return
-        await names.release(session, "asset", asset_id)
-        await give_up_blobs(session, ended)
-        await outbox.publish(session, Context.UPLOAD, events.AssetDeleted(**identity(ended), version=ended.version))
-        log.info("asset.abandoned", asset_id=asset_id)
+                if await transitions.abandon(session, asset_id):
+                    log.info("asset.abandoned", asset_id=asset_id)
 
     async def _register_trained_tunes(self) -> None:
         async with self._database.begin() as session:

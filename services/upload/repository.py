@@ -3,11 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Double, Select, String, and_, cast, exists, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.accounts.accounts import PLATFORM_ACCOUNT
@@ -15,8 +13,8 @@ from shared.database.tables import Account, Asset, Blob, Tune
 from shared.engines import FAMILIES, Engine
 from shared.states import TuneState
 
-_ALIVE = Asset.deleted_at.is_(None)
-_IMPORTING = (Asset.status == "uploaded") & Asset.uploaded_at.is_(None)
+ALIVE = Asset.deleted_at.is_(None)
+IMPORTING = (Asset.status == "uploaded") & Asset.uploaded_at.is_(None)
 _LATER_ENGINES = [engine for engine in Engine if engine not in FAMILIES]
 """Engines that octoai-sdk does not know from its first versions on: one of them in a list, and it can read nothing of it."""
 _BYTES_PER_S = 10_000_000
@@ -38,24 +36,11 @@ class Filters:
     asset_ids: list[str] = field(default_factory=list)
 
 
-async def add(session: AsyncSession, asset: Asset) -> None:
-    """Insert an asset whose name has been reserved."""
-    session.add(asset)
-    await session.flush()
-    await session.refresh(asset)
-
-
-async def add_lora_of_tune(session: AsyncSession, values: dict[str, Any]) -> Asset | None:
-    """Insert the LoRA of a tune; None when the tune has one already, be it deleted since, or its name is taken."""
-    # No target: of two that register at once, the second meets the index of names before that of tunes.
-    return await session.scalar(insert(Asset).values(values).on_conflict_do_nothing().returning(Asset))
-
-
 async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None:
     """Find an account's asset by its id or its name; an id goes first."""
     found = await session.scalars(
         select(Asset)
-        .where(Asset.account_id == account_id, _ALIVE, or_(Asset.id == key, Asset.name == key))
+        .where(Asset.account_id == account_id, ALIVE, or_(Asset.id == key, Asset.name == key))
         .order_by((Asset.id == key).desc())
         .limit(1)
     )
@@ -64,14 +49,14 @@ async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None
 
 async def public(session: AsyncSession, *, asset_id: str | None = None, name: str | None = None) -> Asset | None:
     """Find a public asset by its id, or one of the platform's by its name."""
-    wanted = select(Asset).join(Account, Account.id == Asset.account_id).where(Asset.is_public, _ALIVE)
+    wanted = select(Asset).join(Account, Account.id == Asset.account_id).where(Asset.is_public, ALIVE)
     which = Asset.id == asset_id if asset_id is not None else and_(Asset.name == name, Account.is_platform)
     return await session.scalar(wanted.where(which))
 
 
 async def public_checkpoints(session: AsyncSession) -> Sequence[Asset]:
     """Return every public checkpoint that is ready, by name."""
-    wanted = select(Asset).where(Asset.is_public, Asset.asset_type == "checkpoint", Asset.status == "ready", _ALIVE)
+    wanted = select(Asset).where(Asset.is_public, Asset.asset_type == "checkpoint", Asset.status == "ready", ALIVE)
     return (await session.scalars(wanted.order_by(Asset.name))).all()
 
 
@@ -86,7 +71,7 @@ async def page(
 
 
 def _matching(account_id: UUID, filters: Filters) -> Select[Asset]:
-    wanted = select(Asset).where(_ALIVE, _visible(account_id, filters))
+    wanted = select(Asset).where(ALIVE, _visible(account_id, filters))
     if filters.name is not None:
         wanted = wanted.where(Asset.name == filters.name)
     if filters.asset_types:
@@ -130,17 +115,6 @@ async def get(session: AsyncSession, asset_id: str) -> Asset | None:
     return await session.get(Asset, asset_id)
 
 
-async def move(session: AsyncSession, asset_id: str, *, source: tuple[str, ...], values: dict[str, Any]) -> Asset | None:
-    """Move an asset on from one of the source statuses; None when it is in another by now: then somebody else was first."""
-    return await session.scalar(
-        update(Asset)
-        .where(Asset.id == asset_id, Asset.status.in_(source))
-        .values(version=Asset.version + 1, updated_at=func.now(), **values)
-        .returning(Asset)
-        .execution_options(populate_existing=True)
-    )
-
-
 async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bool:
     """Say whether another asset stands for the same blob, as `default-sd15` does for a checkpoint.
 
@@ -166,27 +140,16 @@ async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> 
     return found.all()
 
 
-async def arrived(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
-    """Note that an import's bytes are in staging; None when somebody else was first, or it was deleted meanwhile."""
-    return await session.scalar(
-        update(Asset)
-        .where(Asset.id == asset_id, _IMPORTING)
-        .values(version=Asset.version + 1, updated_at=func.now(), uploaded_at=func.now(), size_bytes=size_bytes)
-        .returning(Asset)
-        .execution_options(populate_existing=True)
-    )
-
-
 async def keep_alive(session: AsyncSession, asset_ids: Collection[str]) -> None:
     """Say that somebody is at these imports."""
-    await session.execute(update(Asset).where(Asset.id.in_(asset_ids), _IMPORTING).values(updated_at=func.now()))
+    await session.execute(update(Asset).where(Asset.id.in_(asset_ids), IMPORTING).values(updated_at=func.now()))
 
 
 async def take_over_imports(session: AsyncSession, bound_s: float, limit: int) -> Sequence[str]:
     """Return the ids of imports that nobody has been at for this long, and start their clocks anew for the caller."""
     silent = (
         select(Asset.id)
-        .where(_IMPORTING, Asset.updated_at < func.now() - timedelta(seconds=bound_s))
+        .where(IMPORTING, Asset.updated_at < func.now() - timedelta(seconds=bound_s))
         .limit(limit)
         .with_for_update(skip_locked=True)
     )

@@ -2,15 +2,13 @@
 
 from uuid import UUID
 
-from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.upload import repository
+from services.upload import repository, transitions
 from services.upload.data import checked_data
-from services.upload.imports.fetching import Fetcher
-from services.upload.imports.hub import check_repo
 from services.upload.schemas import AssetCreate, AssetOut, NoTransfer, PresignedTransfer, StsTransfer, Transfer
 from services.upload.settings import UploadSettings
+from services.upload.sources import AllowedHosts, check_repo
 from shared.accounts import names, quotas
 from shared.accounts.accounts import PLATFORM_ACCOUNT
 from shared.blobs import rows as blob_rows
@@ -19,21 +17,18 @@ from shared.database.tables import Asset, Context
 from shared.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, UnavailableError
 from shared.http.auth import Principal
 from shared.ids import is_id
-from shared.messaging import events, outbox
 
 _WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 _READ = ("s3:GetObject",)
-OPEN = ("ready_to_upload",)
-ALIVE = ("ready_to_upload", "uploaded", "ready", "rejected", "error")
 
 
 class Library:
     """The asset library's decisions. Everything happens in the caller's transaction."""
 
-    def __init__(self, blobs: Blobs, settings: UploadSettings, fetcher: Fetcher) -> None:
+    def __init__(self, blobs: Blobs, settings: UploadSettings) -> None:
         self._blobs = blobs
         self._settings = settings
-        self._fetcher = fetcher
+        self._hosts = AllowedHosts(settings)
 
     async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate, asset_id: str) -> Asset:
         """Create an asset that waits for its bytes, or for the server to fetch them.
@@ -66,9 +61,7 @@ class Library:
             hf_repo=request.hf_repo,
             needs_token=request.hf_token_secret is not None,
         )
-        await repository.add(session, asset)
-        created = events.AssetCreated(**identity(asset), version=asset.version, asset_type=asset.asset_type, name=asset.name)
-        await outbox.publish(session, Context.UPLOAD, created)
+        await transitions.create(session, asset)
         return asset
 
     def _check_source(self, request: AssetCreate) -> None:
@@ -79,7 +72,7 @@ class Library:
             msg = "hf_token_secret: goes with hf_repo"
             raise InvalidError(msg, loc=("body", "hf_token_secret"))
         if request.url is not None:
-            self._fetcher.check(request.url, field="url", loc=("body", "url"))
+            self._hosts.check(request.url)
         if request.hf_repo is not None:
             check_repo(request.hf_repo, request.asset_type)
 
@@ -89,17 +82,9 @@ class Library:
         Raises ConflictError after a refusal, LimitError when the account may not store as many bytes.
         """
         asset_id = asset.id
-        if asset.status in OPEN:
+        if asset.status == "ready_to_upload":
             await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset_id)
-        moved = await repository.move(
-            session,
-            asset_id,
-            source=OPEN,
-            values={"status": "uploaded", "size_bytes": size_bytes, "uploaded_at": func.now()},
-        )
-        if moved is not None:
-            uploaded = events.AssetUploaded(**identity(moved), version=moved.version)
-            await outbox.publish(session, Context.UPLOAD, uploaded)
+        if await transitions.complete(session, asset_id, size_bytes):
             return
         found = await repository.get(session, asset_id)
         if found is None or found.status not in {"uploaded", "ready"}:
@@ -146,13 +131,10 @@ class Library:
     async def delete(self, session: AsyncSession, account_id: UUID, asset_id: str) -> Asset:
         """Delete an asset: its name is free at once, its bytes go when no running tune needs them. Raises NotFoundError."""
         asset = await self.own_by_id(session, account_id, asset_id)
-        deleted = await repository.move(session, asset.id, source=ALIVE, values={"status": "deleted", "deleted_at": func.now()})
+        deleted = await transitions.delete(session, asset.id)
         if deleted is None:
             msg = f"there is no asset {asset_id!r} in this account"
             raise NotFoundError(msg)
-        await names.release(session, "asset", asset_id)
-        await give_up_blobs(session, deleted)
-        await outbox.publish(session, Context.UPLOAD, events.AssetDeleted(**identity(deleted), version=deleted.version))
         return deleted
 
     async def transfer(self, asset: Asset, wanted: str | None = None) -> Transfer:
@@ -194,19 +176,6 @@ class Library:
         if asset.asset_type != "file" or asset.status != "ready" or asset.blob_key is None:
             return None
         return self._blobs.presign_get(asset.blob_key, self._settings.download_url_s)
-
-
-async def give_up_blobs(session: AsyncSession, asset: Asset) -> None:
-    """Orphan what an asset that has just left its place in the library leaves in the store, unless another uses it."""
-    if asset.staging_key:
-        await blob_rows.orphan(session, asset.staging_key)
-    if asset.blob_key and not await repository.other_holds_blob(session, asset.id, asset.blob_key):
-        await blob_rows.orphan(session, asset.blob_key)
-
-
-def identity(asset: Asset) -> dict[str, str]:
-    """Return the fields that every event about an asset has."""
-    return {"asset_id": asset.id, "account_id": str(asset.account_id)}
 
 
 def shown(asset: Asset, *, preview_url: str | None = None) -> AssetOut:

@@ -1,8 +1,34 @@
-"""The end of an asset that will not be ready."""
+"""Every transition of an asset, written with the event that tells of it in one transaction.
+
+| from | to | function |
+| --- | --- | --- |
+| | `ready_to_upload`, or `uploaded` for an import | `create` |
+| | `ready` | `create_ready`, `create_lora_of_tune` |
+| `ready_to_upload` | `uploaded` | `complete` |
+| `uploaded`, an import without its bytes | `uploaded`, with its bytes | `complete_import` |
+| `uploaded` | `ready` | `accept` |
+| `uploaded` | `rejected`, `error` | `refuse` |
+| `ready` | `ready`, with other bytes | `switch` |
+| `ready_to_upload` | `deleted` | `abandon` |
+| any but `deleted` | `deleted` | `delete` |
+
+The INSERTs and the one UPDATE, in `_move`, stand here and not in `repository`: so no caller can write a transition without
+its event. `repository` reads, and writes only `updated_at`, which no event tells of.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload import repository
-from services.upload.service import identity
+from services.upload.repository import ALIVE, IMPORTING
+from shared.accounts import names
 from shared.blobs import rows as blob_rows
+from shared.blobs.store import Stored
 from shared.database.sessions import Database
 from shared.database.tables import Asset, Context
 from shared.messaging import events, outbox
@@ -10,15 +36,162 @@ from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
+OPEN = Asset.status == "ready_to_upload"
+UNDECIDED = Asset.status == "uploaded"
+READY = Asset.status == "ready"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A clean copy in the store, and what its file says of itself."""
+
+    key: str
+    stored: Stored
+    data: dict[str, Any]
+
+
+def identity(asset: Asset) -> dict[str, Any]:
+    """Return the fields that every event about an asset has."""
+    return {"asset_id": asset.id, "account_id": str(asset.account_id), "version": asset.version}
+
+
+def uploaded(asset: Asset) -> events.AssetUploaded:
+    """Return the event that an asset's bytes are in staging."""
+    return events.AssetUploaded(**identity(asset))
+
+
+def ready(asset: Asset) -> events.AssetReady:
+    """Return the event that an asset can be used."""
+    return events.AssetReady(**identity(asset), asset_type=asset.asset_type, name=asset.name, tune_id=asset.tune_id)
+
+
+async def create(session: AsyncSession, asset: Asset) -> None:
+    """Insert an asset that waits for its bytes, under a name that has been reserved."""
+    await _insert(session, asset)
+    created = events.AssetCreated(**identity(asset), asset_type=asset.asset_type, name=asset.name)
+    await outbox.publish(session, Context.UPLOAD, created)
+
+
+async def create_ready(session: AsyncSession, asset: Asset) -> None:
+    """Insert an asset whose bytes are in the store already, under a name that has been reserved."""
+    await _insert(session, asset)
+    await outbox.publish(session, Context.UPLOAD, ready(asset))
+
+
+async def create_lora_of_tune(session: AsyncSession, values: dict[str, Any]) -> Asset | None:
+    """Insert the LoRA of a tune; None when the tune has one already, be it deleted since, or its name is taken."""
+    # No target: of two that register at once, the second meets the index of names before that of tunes.
+    asset = await session.scalar(insert(Asset).values(values).on_conflict_do_nothing().returning(Asset))
+    if asset is not None:
+        await outbox.publish(session, Context.UPLOAD, ready(asset))
+    return asset
+
+
+async def complete(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
+    """Note that the upload's bytes are in staging; None when the asset is not open any more."""
+    values = {"status": "uploaded", "size_bytes": size_bytes, "uploaded_at": func.now()}
+    return await _move(session, asset_id, OPEN, values, uploaded)
+
+
+async def complete_import(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
+    """Note that an import's bytes are in staging; None when somebody else was first, or it was deleted meanwhile."""
+    return await _move(session, asset_id, IMPORTING, {"size_bytes": size_bytes, "uploaded_at": func.now()}, uploaded)
+
+
+async def accept(database: Database, asset: Asset, accepted: Accepted) -> None:
+    """Move an uploaded asset to `ready` with its clean copy, unless its verdict has been given: then orphan the copy."""
+    values = {
+        "status": "ready",
+        "data": asset.data | accepted.data,
+        "size_bytes": accepted.stored.size_bytes,
+        "sha256": accepted.stored.sha256,
+        "blob_key": accepted.key,
+    }
+    async with database.begin() as session:
+        await blob_rows.commit(session, accepted.key, accepted.stored)
+        moved = await _move(session, asset.id, UNDECIDED, values, ready)
+        if moved is None:
+            await blob_rows.orphan(session, accepted.key)
+            return
+        await blob_rows.orphan(session, asset.staging_key or "")
+    log.info("asset.ready", asset_id=asset.id, asset_type=asset.asset_type)
+
 
 async def refuse(database: Database, asset: Asset, status: str, reason: str) -> None:
     """Move an uploaded asset to `rejected` or `error` with the reason, unless its verdict has been given."""
+    values = {"status": status, "status_details": reason}
     async with database.begin() as session:
-        values = {"status": status, "status_details": reason}
-        moved = await repository.move(session, asset.id, source=("uploaded",), values=values)
+        moved = await _move(
+            session, asset.id, UNDECIDED, values, lambda moved: events.AssetRejected(**identity(moved), reason=reason)
+        )
         if moved is None:
             return
         await blob_rows.orphan(session, asset.staging_key or "")
-        rejected = events.AssetRejected(**identity(moved), version=moved.version, reason=reason)
-        await outbox.publish(session, Context.UPLOAD, rejected)
     log.info("asset.rejected", asset_id=asset.id, asset_type=asset.asset_type, status=status, reason=reason)
+
+
+async def switch(session: AsyncSession, asset: Asset, values: dict[str, Any]) -> Asset | None:
+    """Give a ready asset other bytes, and orphan the old ones unless another asset has them; None when it was deleted."""
+    old_key = asset.blob_key
+    switched = await _move(session, asset.id, READY, values, ready)
+    if switched is not None and old_key:
+        await _give_up(session, asset.id, old_key)
+    return switched
+
+
+async def abandon(session: AsyncSession, asset_id: str) -> Asset | None:
+    """Delete an asset whose upload was never completed; None when it is not open any more."""
+    return await _delete(session, asset_id, OPEN, {"status_details": "never uploaded"})
+
+
+async def delete(session: AsyncSession, asset_id: str) -> Asset | None:
+    """Delete an asset; None when it has been deleted already."""
+    return await _delete(session, asset_id, ALIVE, {})
+
+
+async def _delete(session: AsyncSession, asset_id: str, where: ColumnElement[bool], values: dict[str, Any]) -> Asset | None:
+    values = {"status": "deleted", "deleted_at": func.now()} | values
+    deleted = await _move(session, asset_id, where, values, lambda asset: events.AssetDeleted(**identity(asset)))
+    if deleted is not None:
+        await names.release(session, "asset", asset_id)
+        if deleted.staging_key:
+            await blob_rows.orphan(session, deleted.staging_key)
+        if deleted.blob_key:
+            await _give_up(session, asset_id, deleted.blob_key)
+    return deleted
+
+
+async def _give_up(session: AsyncSession, asset_id: str, blob_key: str) -> None:
+    if not await repository.other_holds_blob(session, asset_id, blob_key):
+        await blob_rows.orphan(session, blob_key)
+
+
+async def _insert(session: AsyncSession, asset: Asset) -> None:
+    session.add(asset)
+    await session.flush()
+    # The database fills in when it was created.
+    await session.refresh(asset)
+
+
+async def _move(
+    session: AsyncSession,
+    asset_id: str,
+    where: ColumnElement[bool],
+    values: dict[str, Any],
+    event: Callable[[Asset], events.AssetEventBase],
+) -> Asset | None:
+    """Change the asset if `where` holds, then publish its event; None when it does not hold: then another was first.
+
+    The UPDATE decides and locks; the outbox row comes after it, so that the outbox's order is the order of commits.
+    """
+    changed = (
+        update(Asset)
+        .where(Asset.id == asset_id, where)
+        .values(version=Asset.version + 1, updated_at=func.now(), **values)
+        .returning(Asset)
+        .execution_options(populate_existing=True)
+    )
+    moved = await session.scalar(changed)
+    if moved is not None:
+        await outbox.publish(session, Context.UPLOAD, event(moved))
+    return moved

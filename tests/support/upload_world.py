@@ -84,7 +84,7 @@ class UploadWorld:
         cls, settings: UploadSettings, database: Database, blobs: Blobs, resolve: Resolve | None = None
     ) -> "UploadWorld":
         fetcher = Fetcher(settings, resolve=resolve)
-        library = Library(blobs, settings, fetcher)
+        library = Library(blobs, settings)
         importer = Importer(database, blobs, settings, fetcher)
         queue = WorkQueue(settings.intake_concurrency)
         registration = Registration(database, blobs, settings)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from services.upload.imports import hub
-from services.upload.imports.hub import HubRepo, check_repo
+from services.upload.imports.hub import HubRepo
+from services.upload.sources import check_repo
 from shared.errors import InvalidError
 
 

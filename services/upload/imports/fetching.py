@@ -8,72 +8,34 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from http import HTTPStatus
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
 from services.upload.settings import UploadSettings
+from services.upload.sources import AllowedHosts
 from shared.errors import InvalidError, UnavailableError
 from shared.http import outbound
 
 _MAX_REDIRECTS = 5
-_PORTS = {"https": 443, "http": 80}
 _WANTS_TOKEN = {401, 403}
 _LATER = {408, 425, 429}
-
-
-@dataclass(frozen=True)
-class HostRule:
-    """An entry of the allow-list: `host` or `*.domain`, with HTTPS on its usual port unless it says otherwise."""
-
-    scheme: str
-    pattern: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read an entry. Raises ValueError, which should end the start."""
-        scheme, _, rest = text.strip().lower().rpartition("://")
-        scheme = scheme or "https"
-        host, _, port = rest.partition(":")
-        if scheme not in _PORTS or not host or (port and not port.isdecimal()):
-            msg = f"TUNESMITH_IMPORT_HOSTS: {text!r} is not host, *.domain, host:port or http://host:port"
-            raise ValueError(msg)
-        return cls(scheme, host, int(port) if port else _PORTS[scheme])
-
-    def matches(self, url: httpx.URL) -> bool:
-        """Say whether the rule allows this address."""
-        host = url.raw_host.decode("ascii").lower().rstrip(".")
-        port = url.port or _PORTS.get(url.scheme)
-        return url.scheme == self.scheme and port == self.port and fnmatchcase(host, self.pattern)
 
 
 class Fetcher:
     """Fetches files. Every method raises InvalidError for what will not change, UnavailableError for what may."""
 
     def __init__(self, settings: UploadSettings, *, resolve: outbound.Resolve | None = None) -> None:
-        self._rules = [HostRule.parse(text) for text in settings.import_hosts.split(",") if text.strip()]
+        self._hosts = AllowedHosts(settings)
         networks = [ip_network(text.strip()) for text in settings.import_private_networks.split(",") if text.strip()]
         self._client = outbound.client(timeout_s=settings.import_stall_s, networks=networks, resolve=resolve)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
-
-    def check(self, url: str, *, field: str, loc: tuple[str | int, ...] = ("body",)) -> None:
-        """Check that an address may be fetched from. Raises InvalidError, which names `field`."""
-        # Addresses in figures are in the list or not, as names are; where they lead is checked when they are connected to.
-        outbound.check_url(url, field=field, loc=loc, allow_private=True)
-        parsed = httpx.URL(url)
-        if not any(rule.matches(parsed) for rule in self._rules):
-            allowed = ", ".join(dict.fromkeys(rule.pattern for rule in self._rules))
-            place = f"{parsed.scheme}://{parsed.netloc.decode()}"
-            msg = f"{field}: this server fetches nothing from {place}; it fetches over https from {allowed}"
-            raise InvalidError(msg, loc=loc)
 
     async def fetch(self, url: str, path: Path, *, max_bytes: int, token: str | None = None) -> int:
         """Fetch a file to `path` and return its size in bytes; the token goes to the first address's origin only."""
@@ -110,7 +72,7 @@ class Fetcher:
     async def _open(self, url: str, token: str | None) -> AsyncGenerator[httpx.Response]:
         origin = _origin(httpx.URL(url))
         for _ in range(_MAX_REDIRECTS + 1):
-            self.check(url, field="url")
+            self._hosts.check(url)
             secret = {"Authorization": f"Bearer {token}"} if token and _origin(httpx.URL(url)) == origin else {}
             async with self._client.stream("GET", url, headers=secret) as answer:
                 if not answer.has_redirect_location:
@@ -142,7 +104,7 @@ def _target(answer: httpx.Response) -> str:
 
 def _check_status(answer: httpx.Response) -> None:
     status, host = answer.status_code, answer.url.host
-    if status == httpx.codes.OK:
+    if status == HTTPStatus.OK:
         return
     if status in _LATER or answer.is_server_error:
         msg = f"{host} answers {status} just now"

@@ -1,17 +1,15 @@
 """Model repositories on the Hugging Face hub: which of their files is the asset."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from services.upload.imports.fetching import Fetcher
 from shared.errors import InvalidError
 from shared.formats import checkpoint
 
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _INDEX = "model_index.json"
 _MAX_JSON_BYTES = 8 * 2**20
 _USUAL = {
@@ -22,16 +20,6 @@ _USUAL = {
 _NOT_NEEDED = {"safety_checker", "feature_extractor", "image_encoder"}
 _WEIGHTS = {"diffusion_pytorch_model.safetensors", "model.safetensors"}
 _WITH_WEIGHTS = {"unet", "vae", "text_encoder", "text_encoder_2"}
-
-
-def check_repo(repo: str, asset_type: str) -> None:
-    """Check what a client gave as `hf_repo`. Raises InvalidError."""
-    if not _REPO.fullmatch(repo):
-        msg = f"hf_repo: {repo!r} is not owner/name; for one file of a repository give its address as url"
-        raise InvalidError(msg, loc=("body", "hf_repo"))
-    if asset_type == "file":
-        msg = "hf_repo: a model repository holds weights, and a file is a picture; give a picture's address as url"
-        raise InvalidError(msg, loc=("body", "hf_repo"))
 
 
 @dataclass(frozen=True)
@@ -107,7 +95,7 @@ async def bring(
         msg = f"hf_repo: {_INDEX} is not a JSON object"
         raise InvalidError(msg)
     left, parts = max_bytes, folder / "parts"
-    for place, name in found.folder(index).items():
+    for place, name in found.folder(cast("dict[str, Any]", index)).items():
         path = parts / place
         path.parent.mkdir(parents=True, exist_ok=True)
         left -= await fetcher.fetch(found.url(name), path, max_bytes=left, token=token)

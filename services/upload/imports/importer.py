@@ -6,20 +6,17 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from services.upload import repository
+from services.upload import repository, transitions
 from services.upload.imports import hub
 from services.upload.imports.fetching import Fetcher
-from services.upload.service import identity
 from services.upload.settings import UploadSettings
-from services.upload.transitions import refuse
 from services.upload.work import WorkQueue
 from shared.accounts import quotas
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import Asset, Context
+from shared.database.tables import Asset
 from shared.errors import InvalidError, LimitError, UnavailableError
-from shared.messaging import events, outbox
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -88,7 +85,7 @@ class Importer:
         token = self._mine.get(asset_id)
         if asset.needs_token and token is None:
             reason = "hf_token_secret: the server was restarted before the import ended, and keeps no tokens; create it again"
-            await refuse(self._database, asset, "error", reason)
+            await transitions.refuse(self._database, asset, "error", reason)
             return
         self._settings.work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="import-", dir=self._settings.work_dir) as folder:
@@ -97,18 +94,18 @@ class Importer:
                     path, size_bytes = await self._fetch(asset, token, Path(folder))
             except TimeoutError:
                 reason = f"fetching it took longer than {self._settings.import_timeout_s:g} s"
-                await refuse(self._database, asset, "error", reason)
+                await transitions.refuse(self._database, asset, "error", reason)
             except (InvalidError, UnavailableError) as error:
-                await refuse(self._database, asset, "error", error.message)
+                await transitions.refuse(self._database, asset, "error", error.message)
             except Exception:
                 log.exception("import.failed", asset_id=asset_id)
                 reason = "the file could not be fetched: an unexpected error, which is in the log"
-                await refuse(self._database, asset, "error", reason)
+                await transitions.refuse(self._database, asset, "error", reason)
             else:
                 try:
                     await self._hand_over(asset, path, size_bytes)
                 except LimitError as error:
-                    await refuse(self._database, asset, "error", error.message)
+                    await transitions.refuse(self._database, asset, "error", error.message)
 
     async def _fetch(self, asset: Asset, token: SecretStr | None, folder: Path) -> tuple[Path, int]:
         for pause_s in _PAUSES_S:
@@ -138,10 +135,8 @@ class Importer:
         await self._blobs.put_file(asset.staging_key or "", path)
         async with self._database.begin() as session:
             await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset.id)
-            arrived = await repository.arrived(session, asset.id, size_bytes)
-            if arrived is None:
+            if await transitions.complete_import(session, asset.id, size_bytes) is None:
                 # Deleted meanwhile: its blob was given up then, and is again, since its bytes came later.
                 await blob_rows.orphan(session, asset.staging_key or "")
                 return
-            await outbox.publish(session, Context.UPLOAD, events.AssetUploaded(**identity(arrived), version=arrived.version))
         log.info("asset.imported", asset_id=asset.id, asset_type=asset.asset_type, size_bytes=size_bytes)

@@ -2,15 +2,13 @@
 
 import asyncio
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.upload import repository
+from services.upload import repository, transitions
 from services.upload.intake.readers import READERS
-from services.upload.service import identity
 from services.upload.settings import UploadSettings
-from services.upload.transitions import refuse
+from services.upload.transitions import Accepted
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
@@ -20,20 +18,10 @@ from shared.errors import InvalidError, NotFoundError, UnavailableError
 from shared.formats import checkpoint
 from shared.formats.image import clean
 from shared.ids import new_ulid
-from shared.messaging import events, outbox
 from shared.safety import Safety
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """A clean copy in the store, and what the file said of itself."""
-
-    key: str
-    stored: Stored
-    data: dict[str, Any]
 
 
 class Intake:
@@ -61,16 +49,16 @@ class Intake:
             try:
                 accepted = await self._look_at(asset, asset.staging_key, Path(folder))
             except (InvalidError, NotFoundError) as error:
-                await refuse(self._database, asset, "rejected", error.message)
+                await transitions.refuse(self._database, asset, "rejected", error.message)
             except (UnavailableError, OSError):
                 raise
             except Exception:
                 # Ours to mend, and the same again on every try: said so instead of looping for ever.
                 log.exception("intake.failed", asset_id=asset_id)
                 reason = "the file could not be checked: an unexpected error, which is in the log"
-                await refuse(self._database, asset, "error", reason)
+                await transitions.refuse(self._database, asset, "error", reason)
             else:
-                await self._accept(asset, accepted)
+                await transitions.accept(self._database, asset, accepted)
 
     async def _look_at(self, asset: Asset, staging_key: str, folder: Path) -> Accepted:
         if asset.asset_type == "file":
@@ -109,25 +97,6 @@ class Intake:
         async with self._database.begin() as session:
             await blob_rows.stage(session, Context.UPLOAD, key, content_type=content_type)
         return key
-
-    async def _accept(self, asset: Asset, accepted: Accepted) -> None:
-        async with self._database.begin() as session:
-            await blob_rows.commit(session, accepted.key, accepted.stored)
-            values = {
-                "status": "ready",
-                "data": asset.data | accepted.data,
-                "size_bytes": accepted.stored.size_bytes,
-                "sha256": accepted.stored.sha256,
-                "blob_key": accepted.key,
-            }
-            moved = await repository.move(session, asset.id, source=("uploaded",), values=values)
-            if moved is None:
-                await blob_rows.orphan(session, accepted.key)
-                return
-            await blob_rows.orphan(session, asset.staging_key or "")
-            ready = events.AssetReady(**identity(moved), version=moved.version, asset_type=moved.asset_type, name=moved.name)
-            await outbox.publish(session, Context.UPLOAD, ready)
-        log.info("asset.ready", asset_id=asset.id, asset_type=asset.asset_type)
 
 
 def _check_safety(safety: Safety, path: Path) -> None:

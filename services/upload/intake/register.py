@@ -7,14 +7,13 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.upload import repository
-from services.upload.service import identity
+from services.upload import repository, transitions
 from services.upload.settings import UploadSettings
 from shared.accounts import names
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
-from shared.database.tables import Asset, Context, Tune
+from shared.database.tables import Context, Tune
 from shared.errors import InvalidError, NotFoundError
 from shared.formats.lora import LoraInfo, read_lora
 from shared.ids import new_id
@@ -54,12 +53,11 @@ class Registration:
             return
         async with self._database.begin() as session:
             await blob_rows.commit(session, key, stored)
-            asset = await repository.add_lora_of_tune(session, _row(tune, asset_id, key, stored, info))
+            asset = await transitions.create_lora_of_tune(session, _row(tune, asset_id, key, stored, info))
             if asset is None:
                 await blob_rows.orphan(session, key)
             else:
                 await names.hand_over(session, tune_id, asset_id)
-                await outbox.publish(session, Context.UPLOAD, _ready(asset))
         if asset is None:
             await self._give_up(tune, f"another asset has the name {tune.name!r}")
             return
@@ -85,7 +83,7 @@ class Registration:
         """
         asset = await repository.lora_of_tune(session, tune_id)
         if asset is not None:
-            await outbox.publish(session, Context.UPLOAD, _ready(asset))
+            await outbox.publish(session, Context.UPLOAD, transitions.ready(asset))
         return asset is not None
 
     async def _give_up(self, tune: Tune, reason: str) -> None:
@@ -129,9 +127,3 @@ def _row(tune: Tune, asset_id: str, key: str, stored: Stored, info: LoraInfo) ->
         "blob_key": key,
         "tune_id": tune.id,
     }
-
-
-def _ready(asset: Asset) -> events.AssetReady:
-    return events.AssetReady(
-        **identity(asset), version=asset.version, asset_type=asset.asset_type, name=asset.name, tune_id=asset.tune_id
-    )

@@ -1,1 +1,1 @@
-"""The asset library: takes uploads, checks them, and registers the LoRAs of tunes."""
+"""The asset library: accepts uploads, imports files, checks both, and registers the LoRAs of tunes."""

@@ -25,7 +25,7 @@ from shared.http.idempotency import Once
 from shared.ids import new_id
 
 Caller = Annotated[Principal, Depends(require("assets"))]
-Words = Annotated[list[str] | None, Query()]
+Repeatable = Annotated[list[str] | None, Query()]
 
 
 def router(database: Database, library: Library, blobs: Blobs, importer: Importer) -> APIRouter:
@@ -36,7 +36,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
     async def create(caller: Caller, once: Once, request: AssetCreate) -> AssetCreated:
         asset_id = new_id("asset")
         async with database.begin() as session:
-            # Referred to, since the answer holds credentials, which are kept nowhere: a repeat gets fresh ones.
+            # Keep a reference instead of the response: it holds credentials, which are never stored. A retry gets new ones.
             known_id = await once.refer(session, Context.UPLOAD, caller, asset_id)
             if known_id == asset_id:
                 asset = await library.create(session, caller, request, asset_id)
@@ -46,12 +46,12 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             importer.start(asset.id, request.hf_token_secret)
         return AssetCreated(asset=shown(asset), transfer_api=await library.transfer(asset, request.transfer_api_type))
 
-    @routes.post("/{asset_id}/complete-upload", summary="Say that the file has been uploaded")
+    @routes.post("/{asset_id}/complete-upload", summary="Complete an upload whose file is in the store")
     async def complete_upload(caller: Caller, once: Once, asset_id: str) -> UploadCompleted:
         async with database.begin() as session:
             asset = await library.own_by_id(session, caller.account_id, asset_id)
         if asset.status == "ready_to_upload" and asset.staging_key:
-            # The store is asked outside of any transaction: it may be slow, and a connection is dear.
+            # Ask the store outside of any transaction: it may be slow, and a transaction occupies a database connection.
             size_bytes = library.check_size(asset, await blobs.size(asset.staging_key))
         else:
             size_bytes = asset.size_bytes
@@ -68,12 +68,12 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
         *,
         name: str | None = None,
         is_public: bool = False,
-        owner: Annotated[str | None, Query(description="`octoai` for the public ones, or an account's id.")] = None,
-        asset_type: Words = None,
-        engine: Words = None,
+        owner: Annotated[str | None, Query(description="`octoai` for the public assets, or an account's id.")] = None,
+        asset_type: Repeatable = None,
+        engine: Repeatable = None,
         engine_type: str | None = None,
         data_type: str | None = None,
-        file_format: Words = None,
+        file_format: Repeatable = None,
         asset_ids: Annotated[str | None, Query(description="Ids, separated by commas.")] = None,
         get_preview_urls: bool = False,
         limit: Annotated[int, Query(ge=1, le=100)] = 100,
@@ -105,7 +105,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             asset = await library.find(session, caller.account_id, asset_owner_and_name_or_id)
         return AssetAnswer(asset=shown(asset), transfer_api=await library.transfer(asset, transfer_api_type))
 
-    @routes.delete("/{asset_id}", summary="Delete an asset; its name is free at once")
+    @routes.delete("/{asset_id}", summary="Delete an asset and free its name")
     async def delete(caller: Caller, asset_id: str) -> AssetDeleted:
         async with database.begin() as session:
             asset = await library.delete(session, caller.account_id, asset_id)
@@ -116,5 +116,5 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
 
 
 def _split(values: list[str] | None) -> list[str]:
-    """Read a repeatable parameter, which one client sends once with commas."""
+    """Return the values of a repeatable parameter; one SDK sends them as a single value with commas."""
     return [word for value in values or [] for word in value.split(",") if word]

@@ -26,7 +26,7 @@ from shared.messaging.relay import Relay
 
 _HOUR_S = 3600.0
 _STAGING_S = 6 * 3600.0
-"""No intake takes longer; a copy that was begun before and never vouched for is garbage."""
+"""Longer than any intake takes. A copy that was staged earlier and never committed is garbage."""
 
 
 def create_app(settings: UploadSettings) -> FastAPI:
@@ -49,7 +49,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
         staging_s=_STAGING_S,
     )
 
-    async def give_up_parts() -> None:
+    async def abort_abandoned_parts() -> None:
         await blobs.abort_uploads("staging/", settings.upload_url_s)
 
     authenticator = Authenticator(database, settings)
@@ -65,12 +65,12 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.run("relay", Relay(database, Context.UPLOAD, settings).run)
             background.run("work", queue.run)
             background.run("imports", importer.run)
-            background.every("look-after-imports", settings.import_silence_s / 3, importer.look_after)
+            background.every("import-heartbeat", settings.import_silence_s / 3, importer.heartbeat)
             background.run("consumers", group.run)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
-            background.every("abandoned-parts", settings.sweep_every_s, give_up_parts)
+            background.every("abandoned-parts", settings.sweep_every_s, abort_abandoned_parts)
             background.every("forget-answers", _HOUR_S, forget_answers)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield

@@ -1,4 +1,4 @@
-"""The events that upload listens to."""
+"""The events that the upload service consumes."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,7 +15,7 @@ from shared.messaging.events import AssetUploaded, TuneTrained
 def create(
     database: Database, settings: UploadSettings, queue: WorkQueue, intake: Intake, registration: Registration
 ) -> Consumers:
-    """Build the consumer group `upload`. Its handlers only queue work: see WorkQueue for why that loses nothing."""
+    """Build the consumer group `upload`. Its handlers only queue work; `WorkQueue` says why that loses no work."""
     consumers = Consumers(context=Context.UPLOAD, group="upload", database=database, settings=settings)
 
     @consumers.on(AssetUploaded, gate=queue.room)

@@ -1,4 +1,4 @@
-"""What a client may say of an asset in `data`, by asset type; intake puts in what the file says of itself."""
+"""The field `data` of an asset as a client sends it, by asset type. Intake adds what it reads from the file."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,14 +13,14 @@ Words = Annotated[list[Word], Field(max_length=20)]
 
 def _no_pickle(value: object) -> object:
     if value == "pt":
-        msg = "this server unpickles nothing, and a pt file is a pickle: convert it to safetensors"
+        msg = "a pt file is a pickle, which this server does not load; convert it to safetensors"
         raise ValueError(msg)
     return value
 
 
-def _pictures_only(value: object) -> object:
+def _images_only(value: object) -> object:
     if value in {"txt", "mp3", "wav", "jsonl"}:
-        msg = f"this server keeps pictures as files, and has no use for {value}: send png or jpg"
+        msg = f"an asset of type file is an image, not {value}; use png or jpg"
         raise ValueError(msg)
     return "unknown" if value is None else value
 
@@ -30,16 +30,16 @@ class _Data(BaseModel):
 
 
 class FileData(_Data):
-    """A picture; intake puts the true format in, and its size in pixels."""
+    """An image. Intake sets its true format, and adds its size in pixels."""
 
     asset_type: Literal["file"] = "file"
-    file_format: Annotated[Literal["unknown", "png", "jpg", "jpeg"], BeforeValidator(_pictures_only)] = "unknown"
+    file_format: Annotated[Literal["unknown", "png", "jpg", "jpeg"], BeforeValidator(_images_only)] = "unknown"
     preview_url: Annotated[None, BeforeValidator(lambda _value: None)] = None
     version: Annotated[str, BeforeValidator(lambda value: "" if value is None else value)] = Field(default="", max_length=200)
 
 
 class _WeightsData(_Data):
-    """Weights; intake checks the engine and puts the true data type in."""
+    """Weights. Intake checks the engine and sets the true data type."""
 
     engine: Engine
     file_format: Annotated[Literal["safetensors"], BeforeValidator(_no_pickle)] = "safetensors"
@@ -47,7 +47,7 @@ class _WeightsData(_Data):
 
 
 class LoraData(_WeightsData):
-    """A LoRA: its trigger words, and the base checkpoint where it is known."""
+    """A LoRA: its trigger words, and its base checkpoint if that is known."""
 
     asset_type: Literal["lora"] = "lora"
     trigger_words: Words | None = None
@@ -67,7 +67,7 @@ class VaeData(_WeightsData):
 
 
 class TextualInversionData(_WeightsData):
-    """A textual inversion: the words that stand for what it has learnt."""
+    """A textual inversion: the words that select its embedding in a prompt."""
 
     asset_type: Literal["textual_inversion"] = "textual_inversion"
     trigger_words: Annotated[Words, BeforeValidator(lambda value: [] if value is None else value)] = Field(default_factory=list)
@@ -83,10 +83,10 @@ DATA_BY_TYPE: dict[str, type[_Data]] = {
 
 
 def checked_data(asset_type: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Return `data` as it will be stored, defaults filled in. Raises InvalidError at the field that is wrong."""
+    """Return `data` as it will be stored, with defaults. Raises InvalidError, which names the wrong field."""
     kind = DATA_BY_TYPE.get(asset_type)
     if kind is None:
-        msg = f"asset_type: {asset_type!r} is not kept here; choose from {', '.join(DATA_BY_TYPE)}"
+        msg = f"asset_type: {asset_type!r} is not supported; choose from {', '.join(DATA_BY_TYPE)}"
         raise InvalidError(msg, loc=("body", "asset_type"), kind="enum")
     try:
         checked = kind.model_validate({"asset_type": asset_type} | data)

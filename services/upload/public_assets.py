@@ -1,4 +1,4 @@
-"""The checkpoints that everybody may use, brought in by whoever runs the platform."""
+"""Public checkpoints, which the operator registers and every account may use."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from shared.ids import new_id, new_ulid
 async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, name: str, description: str = "") -> str:
     """Make a packed checkpoint the public asset `octoai:{name}` and return the asset's id.
 
-    The same bytes again change nothing. Other bytes are switched to; the old ones are kept for as long as a tune that
+    Registering the same bytes again changes nothing. Other bytes replace the old ones, which are kept while a tune that
     started from them runs. Raises InvalidError for a file that is no checkpoint.
     """
     info, stored = checkpoint.read_file(path), hash_file(path)
@@ -31,7 +31,7 @@ async def register_checkpoint(database: Database, blobs: Blobs, path: Path, *, n
         if found is not None and found.sha256 == stored.sha256:
             return found.id
         asset_id = found.id if found else new_id("asset")
-        # A key of its own for every version: the last one's readers are not disturbed.
+        # Each version has a key of its own, so that readers of the previous version are not disturbed.
         key = f"assets/{asset_id}/{new_ulid()}.checkpoint"
         await blob_rows.stage(session, Context.UPLOAD, key)
     await blobs.put_file(key, path)
@@ -59,7 +59,7 @@ async def checkpoints(database: Database) -> Sequence[Asset]:
 
 
 async def ensure_alias(database: Database, *, name: str, of: str, asset_id: str | None = None) -> str:
-    """Do as `switch_alias`, unless somebody has switched `octoai:{name}` to another checkpoint: then leave it so."""
+    """Do as `switch_alias`, except where an operator has switched `octoai:{name}` to another checkpoint."""
     async with database.begin() as session:
         found = await repository.public(session, name=name)
     if found is not None and found.data.get("alias_of") != of:
@@ -72,16 +72,16 @@ async def switch_alias(
 ) -> str:
     """Make `octoai:{name}` stand for the same bytes as the public asset `octoai:{of}`, and return its id.
 
-    `data.alias_of` says in every answer whose bytes these are. `asset_id` is the id that a new row gets, for those that are
-    known outside. Raises NotFoundError, and InvalidError for a checkpoint of another engine than `engine`.
+    `data.alias_of` names the target in every response. `asset_id` is the id of a new row, for aliases whose id clients know.
+    Raises NotFoundError, and InvalidError when the target's engine is not `engine`.
     """
     async with database.begin() as session:
         target = await repository.public(session, name=of)
         if target is None or target.blob_key is None:
-            msg = f"there is no public checkpoint octoai:{of}"
+            msg = f"there is no public checkpoint octoai:{of}; `tunesmith checkpoints list` shows those that exist"
             raise NotFoundError(msg)
         if engine is not None and target.data.get("engine") != engine:
-            msg = f"octoai:{of} is for {target.data.get('engine')}; octoai:{name} stands for {engine} alone"
+            msg = f"octoai:{of} is for {target.data.get('engine')}, but octoai:{name} needs {engine}; choose another checkpoint"
             raise InvalidError(msg)
         await blob_rows.pin(session, [target.blob_key])
         values = {field: getattr(target, field) for field in ("description", "size_bytes", "sha256", "blob_key")}
@@ -90,14 +90,14 @@ async def switch_alias(
 
 
 async def _put(session: AsyncSession, name: str, asset_id: str, values: dict[str, Any]) -> str:
-    """Create the public asset, or switch the one that has the name to these bytes."""
+    """Create the public asset, or switch the asset of that name to these bytes; return its id."""
     account_id = await repository.platform_account(session)
     old = await repository.own(session, account_id, name)
     if old is not None and old.blob_key == values["blob_key"]:
         return old.id
     if old is not None:
         if await transitions.switch(session, old, values) is None:
-            msg = f"octoai:{name} was deleted a moment ago; register it again"
+            msg = f"octoai:{name} was deleted meanwhile; register it again"
             raise NotFoundError(msg)
         return old.id
     await names.reserve(session, account_id, name, "asset", asset_id)

@@ -1,4 +1,4 @@
-"""Finds rows that have waited too long for something, and sets it going again: the database alone rebuilds what is in flight."""
+"""Finds rows whose next step is late, and starts that step again: no work is lost with a process or a message."""
 
 from services.upload import repository, transitions
 from services.upload.intake.register import Registration
@@ -13,11 +13,11 @@ log = get_logger(__name__)
 
 _BATCH = 100
 _LATE_S = 600
-"""An upload URL lives until the upload ends; a client that used it at the last moment still gets to complete it."""
+"""Seconds after its URL has expired in which an upload may still be completed: the PUT may have begun at the last moment."""
 
 
 class Reconciler:
-    """Looks into the database once in a while; every round is bounded, and harmless when nothing is wrong."""
+    """Looks for late rows in the database. Every round is bounded, and changes nothing when nothing is late."""
 
     def __init__(self, database: Database, settings: UploadSettings, registration: Registration, queue: WorkQueue) -> None:
         self._database = database
@@ -26,18 +26,18 @@ class Reconciler:
         self._queue = queue
 
     async def run_once(self) -> None:
-        """Go through all that may have been lost."""
-        await self._say_uploads_again()
-        await self._end_abandoned_uploads()
+        """Look once for each kind of late row."""
+        await self._republish_uploads()
+        await self._delete_abandoned_uploads()
         await self._register_trained_tunes()
 
-    async def _say_uploads_again(self) -> None:
+    async def _republish_uploads(self) -> None:
         async with self._database.begin() as session:
             for asset in await repository.without_verdict(session, self._settings.intake_bound_s, _BATCH):
                 log.warning("asset.without_verdict", asset_id=asset.id)
                 await outbox.publish(session, Context.UPLOAD, transitions.uploaded(asset))
 
-    async def _end_abandoned_uploads(self) -> None:
+    async def _delete_abandoned_uploads(self) -> None:
         async with self._database.begin() as session:
             late = await repository.never_completed(session, self._settings.upload_url_s + _LATE_S, _BATCH)
             for asset_id in late:

@@ -1,4 +1,4 @@
-"""All the SQL of the asset library."""
+"""The SQL of the asset library, except the transitions of an asset, which `transitions` writes with their events."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from shared.states import TuneState
 ALIVE = Asset.deleted_at.is_(None)
 IMPORTING = (Asset.status == "uploaded") & Asset.uploaded_at.is_(None)
 _LATER_ENGINES = [engine for engine in Engine if engine not in FAMILIES]
-"""Engines that octoai-sdk does not know from its first versions on: one of them in a list, and it can read nothing of it."""
+"""Engines that the first versions of octoai-sdk do not know: they cannot read a list that has one."""
 _BYTES_PER_S = 10_000_000
-"""How fast intake is expected to be at least: a large file gets its verdict later."""
+"""The lowest speed of intake that is expected: the larger a file, the later its verdict."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What a list is narrowed to; what is empty or None narrows nothing."""
+    """What narrows a list of assets. A field that is empty or None narrows nothing."""
 
     name: str | None = None
     owner: str | None = None
@@ -37,7 +37,7 @@ class Filters:
 
 
 async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None:
-    """Find an account's asset by its id or its name; an id goes first."""
+    """Find an account's asset by its id or its name; an id takes precedence."""
     found = await session.scalars(
         select(Asset)
         .where(Asset.account_id == account_id, ALIVE, or_(Asset.id == key, Asset.name == key))
@@ -48,14 +48,14 @@ async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None
 
 
 async def public(session: AsyncSession, *, asset_id: str | None = None, name: str | None = None) -> Asset | None:
-    """Find a public asset by its id, or one of the platform's by its name."""
+    """Find a public asset by its id, or one of the platform account by its name."""
     wanted = select(Asset).join(Account, Account.id == Asset.account_id).where(Asset.is_public, ALIVE)
     which = Asset.id == asset_id if asset_id is not None else and_(Asset.name == name, Account.is_platform)
     return await session.scalar(wanted.where(which))
 
 
 async def public_checkpoints(session: AsyncSession) -> Sequence[Asset]:
-    """Return every public checkpoint that is ready, by name."""
+    """Return every public checkpoint that is ready, ordered by name."""
     wanted = select(Asset).where(Asset.is_public, Asset.asset_type == "checkpoint", Asset.status == "ready", ALIVE)
     return (await session.scalars(wanted.order_by(Asset.name))).all()
 
@@ -63,7 +63,7 @@ async def public_checkpoints(session: AsyncSession) -> Sequence[Asset]:
 async def page(
     session: AsyncSession, account_id: UUID, filters: Filters, *, limit: int, offset: int
 ) -> tuple[Sequence[Asset], int]:
-    """Return a page of assets, newest first, and how many match in all."""
+    """Return a page of assets, newest first, and the number of all that match."""
     matching = _matching(account_id, filters)
     total = await session.scalar(select(func.count()).select_from(matching.subquery()))
     rows = await session.scalars(matching.order_by(Asset.created_at.desc(), Asset.id.desc()).limit(limit).offset(offset))
@@ -93,7 +93,7 @@ def _matching(account_id: UUID, filters: Filters) -> Select[Asset]:
 
 
 def _visible(account_id: UUID, filters: Filters) -> ColumnElement[bool]:
-    """An account sees its own, and of others what is public."""
+    """Return the condition for what an account sees: its own assets, and the public assets of others."""
     if filters.owner is not None and filters.owner != str(account_id):
         owner = exists().where(
             Account.id == Asset.account_id,
@@ -111,14 +111,14 @@ def _data(key: str) -> ColumnElement[str]:
 
 
 async def get(session: AsyncSession, asset_id: str) -> Asset | None:
-    """Find an asset by its id, whoever's and whether deleted or not."""
+    """Find an asset of any account by its id, deleted or not."""
     return await session.get(Asset, asset_id)
 
 
 async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bool:
-    """Say whether another asset stands for the same blob, as `default-sd15` does for a checkpoint.
+    """Say whether another ready asset has the same blob, as the alias `default-sd15` has a checkpoint's.
 
-    Takes the blob's row first, so that of two assets that go at once the later one sees the other gone.
+    Locks the blob's row first: of two assets that are deleted at the same time, the second sees that the first is gone.
     """
     await session.execute(select(Blob.key).where(Blob.key == key).with_for_update())
     other = exists().where(Asset.blob_key == key, Asset.id != asset_id, Asset.status == "ready")
@@ -126,7 +126,7 @@ async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bo
 
 
 async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> Sequence[Asset]:
-    """Return uploads that have waited for their verdict past the bound, and start their clocks anew."""
+    """Return uploads that have waited for their verdict longer than the bound, and restart that time."""
     seconds = cast(bound_s + Asset.size_bytes / _BYTES_PER_S, Double)
     bound = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     late = (
@@ -140,13 +140,13 @@ async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> 
     return found.all()
 
 
-async def keep_alive(session: AsyncSession, asset_ids: Collection[str]) -> None:
-    """Say that somebody is at these imports."""
+async def renew_imports(session: AsyncSession, asset_ids: Collection[str]) -> None:
+    """Renew the heartbeat of imports that this process works on."""
     await session.execute(update(Asset).where(Asset.id.in_(asset_ids), IMPORTING).values(updated_at=func.now()))
 
 
 async def take_over_imports(session: AsyncSession, bound_s: float, limit: int) -> Sequence[str]:
-    """Return the ids of imports that nobody has been at for this long, and start their clocks anew for the caller."""
+    """Return the ids of imports whose heartbeat is older than the bound, and renew it for the caller."""
     silent = (
         select(Asset.id)
         .where(IMPORTING, Asset.updated_at < func.now() - timedelta(seconds=bound_s))
@@ -158,24 +158,24 @@ async def take_over_imports(session: AsyncSession, bound_s: float, limit: int) -
 
 
 async def never_completed(session: AsyncSession, after_s: float, limit: int) -> Sequence[str]:
-    """Return the ids of uploads that were begun longer ago than this and never completed."""
+    """Return the ids of uploads that began longer ago than this and were never completed."""
     late = Asset.created_at < func.now() - timedelta(seconds=after_s)
     found = await session.scalars(select(Asset.id).where(Asset.status == "ready_to_upload", late).limit(limit))
     return found.all()
 
 
 async def tune(session: AsyncSession, tune_id: str) -> Tune | None:
-    """Read a tune, which is another context's."""
+    """Find a tune, which belongs to another context."""
     return await session.get(Tune, tune_id)
 
 
 async def lora_of_tune(session: AsyncSession, tune_id: str) -> Asset | None:
-    """Find the LoRA that was registered for a tune, be it deleted since."""
+    """Find the LoRA that was registered for a tune, deleted or not."""
     return await session.scalar(select(Asset).where(Asset.tune_id == tune_id))
 
 
 async def unregistered_tunes(session: AsyncSession, bound_s: float, limit: int) -> Sequence[str]:
-    """Return the ids of tunes that are trained, and past the bound still wait for their LoRA to be in the library."""
+    """Return the ids of trained tunes whose LoRA has waited for its registration longer than the bound."""
     found = await session.scalars(
         select(Tune.id)
         .where(Tune.state == TuneState.PUBLISHING, Tune.trained_at < func.now() - timedelta(seconds=bound_s))

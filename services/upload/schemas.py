@@ -1,4 +1,4 @@
-"""What clients send and get, as OctoAI's published clients know it."""
+"""Request and response bodies, in the shapes that OctoAI's published clients expect."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -42,24 +42,27 @@ class AssetCreate(BaseModel):
     )
     transfer_api_type: TransferType | None = Field(
         default=None,
-        description="`sts` answers credentials for the one object, where the store grants such; all else a presigned URL.",
+        description="`sts` returns credentials for the one object, if the store grants them; any other value a presigned URL.",
     )
     url: str | None = Field(
-        default=None, min_length=1, max_length=2083, description="Where the server fetches the file by itself; no upload then."
+        default=None,
+        min_length=1,
+        max_length=2083,
+        description="A URL from which the server fetches the file; nothing is uploaded then.",
     )
     hf_repo: str | None = Field(
         default=None,
         min_length=1,
         max_length=200,
-        description="A model repository (`owner/name`) whose file the server fetches by itself; no upload then.",
+        description="A model repository (`owner/name`) from which the server fetches the file; nothing is uploaded then.",
     )
     hf_token_secret: SecretStr | None = Field(
         default=None,
         max_length=500,
-        description="A token for a gated or private `hf_repo`; held in memory until the import ends, and never stored.",
+        description="A token for a gated or private `hf_repo`; kept in memory until the import ends, and never stored.",
     )
     skip_validation: Annotated[bool, BeforeValidator(lambda value: value or False)] = Field(
-        default=False, description="Accepted and without effect: nothing gets in unchecked."
+        default=False, description="Has no effect: every upload is checked."
     )
 
     @property
@@ -69,7 +72,7 @@ class AssetCreate(BaseModel):
 
 
 class AssetOut(BaseModel):
-    """An asset, as every answer shows it."""
+    """An asset, as every response shows it."""
 
     id: str
     asset_type: str
@@ -89,9 +92,9 @@ class AssetOut(BaseModel):
 
 
 class PresignedTransfer(BaseModel):
-    """PUT the bytes to `put_url`, without any header of ours; GET them from `get_url`.
+    """PUT the bytes to `put_url`, which needs no header; GET them from `get_url`.
 
-    A URL that makes no sense in the asset's state is empty.
+    A URL that the asset's status does not allow is empty.
     """
 
     type: Literal["presigned-url"] = "presigned-url"
@@ -100,7 +103,7 @@ class PresignedTransfer(BaseModel):
 
 
 class StsTransfer(BaseModel):
-    """Credentials for one object of the S3 store at `s3_endpoint_url`, and for nothing else."""
+    """Credentials for a single object of the S3 store at `s3_endpoint_url`."""
 
     type: Literal["sts"] = "sts"
     aws_region: str
@@ -114,7 +117,7 @@ class StsTransfer(BaseModel):
 
 
 class NoTransfer(BaseModel):
-    """Nothing is to be sent: the server fetches the file."""
+    """There is nothing to upload: the server fetches the file."""
 
     type: Literal["none"] = "none"
 
@@ -123,7 +126,7 @@ Transfer = Annotated[PresignedTransfer | StsTransfer | NoTransfer, Field(discrim
 
 
 class AssetCreated(BaseModel):
-    """The answer to `POST /v1/assets`."""
+    """The response to `POST /v1/assets`."""
 
     asset: AssetOut
     token: str = ""
@@ -131,7 +134,7 @@ class AssetCreated(BaseModel):
 
 
 class AssetAnswer(BaseModel):
-    """The answer to `GET /v1/assets/{...}`."""
+    """The response to `GET /v1/assets/{...}`."""
 
     asset: AssetOut
     transfer_api: Transfer
@@ -146,13 +149,13 @@ class AssetList(BaseModel):
 
 
 class UploadCompleted(BaseModel):
-    """The answer to `complete-upload`; what is wrong with an upload is a 422 instead."""
+    """The response to `complete-upload`. An upload with an error gets a 422 instead."""
 
     error: None = None
 
 
 class AssetDeleted(BaseModel):
-    """The answer to `DELETE`."""
+    """The response to `DELETE`."""
 
     id: str
     deleted_at: datetime

@@ -1,4 +1,4 @@
-"""What may be done with an asset, and what follows from it."""
+"""The decisions of the asset library: what may be done with an asset, and how its bytes are moved."""
 
 from uuid import UUID
 
@@ -23,7 +23,7 @@ _READ = ("s3:GetObject",)
 
 
 class Library:
-    """The asset library's decisions. Everything happens in the caller's transaction."""
+    """The asset library. Every method works in the caller's transaction, and none commits it."""
 
     def __init__(self, blobs: Blobs, settings: UploadSettings) -> None:
         self._blobs = blobs
@@ -31,10 +31,10 @@ class Library:
         self._hosts = AllowedHosts(settings)
 
     async def create(self, session: AsyncSession, principal: Principal, request: AssetCreate, asset_id: str) -> Asset:
-        """Create an asset that waits for its bytes, or for the server to fetch them.
+        """Create an asset that waits for its upload, or for the server to fetch the file.
 
-        Raises NameTakenError, ForbiddenError for a public one without the scope, InvalidError, LimitError for an account
-        that stores all it may.
+        Raises InvalidError, NameTakenError, ForbiddenError for a public asset without the scope `admin`, and LimitError
+        when the account has reached its limit of stored bytes.
         """
         await quotas.admit_bytes(session, principal.account_id, self._settings, 0)
         if request.is_public and not principal.is_admin:
@@ -43,7 +43,7 @@ class Library:
         data = checked_data(request.asset_type, request.data)
         self._check_source(request)
         await names.reserve(session, principal.account_id, request.name, "asset", asset_id)
-        # The type stands in the key, so that the edge knows how much a PUT may send.
+        # The key names the type, so that the edge can limit the size of the PUT.
         staging_key = f"staging/{request.asset_type}/{asset_id}"
         await blob_rows.stage(session, Context.UPLOAD, staging_key)
         asset = Asset(
@@ -53,7 +53,7 @@ class Library:
             name=request.name,
             description=request.description,
             is_public=request.is_public,
-            # An import needs nothing more of its owner: for clients that wait, it has been uploaded.
+            # The owner of an import has nothing left to do: a client that waits must see it as uploaded.
             status="uploaded" if request.is_import else "ready_to_upload",
             data=data,
             staging_key=staging_key,
@@ -66,10 +66,10 @@ class Library:
 
     def _check_source(self, request: AssetCreate) -> None:
         if request.url is not None and request.hf_repo is not None:
-            msg = "url and hf_repo: give one of them"
+            msg = "url: hf_repo is given as well; give one of them"
             raise InvalidError(msg, loc=("body", "url"))
         if request.hf_token_secret is not None and request.hf_repo is None:
-            msg = "hf_token_secret: goes with hf_repo"
+            msg = "hf_token_secret: hf_repo is missing; give both"
             raise InvalidError(msg, loc=("body", "hf_token_secret"))
         if request.url is not None:
             self._hosts.check(request.url)
@@ -77,9 +77,9 @@ class Library:
             check_repo(request.hf_repo, request.asset_type)
 
     async def complete(self, session: AsyncSession, asset: Asset, size_bytes: int) -> None:
-        """Take note that the bytes are in staging; doing so again is fine.
+        """Note that the bytes are in staging. A second call changes nothing.
 
-        Raises ConflictError after a refusal, LimitError when the account may not store as many bytes.
+        Raises ConflictError when the asset was rejected or deleted, and LimitError when the account may not store as many bytes.
         """
         asset_id = asset.id
         if asset.status == "ready_to_upload":
@@ -89,16 +89,16 @@ class Library:
         found = await repository.get(session, asset_id)
         if found is None or found.status not in {"uploaded", "ready"}:
             status = found.status if found else "unknown"
-            msg = f"asset {asset_id} is {status}: create a new asset and upload to that one"
+            msg = f"asset {asset_id} is {status} and takes no upload; create a new asset and upload to that one"
             raise ConflictError(msg)
 
     def check_size(self, asset: Asset, size_bytes: int | None) -> int:
-        """Return the size of what was uploaded, in bytes. Raises InvalidError when it is missing, empty or too large."""
+        """Return the size of an upload in bytes. Raises InvalidError when it is missing, empty or too large."""
         limit = self._settings.max_bytes(asset.asset_type)
         if size_bytes is None:
-            msg = f"nothing has been uploaded for asset {asset.id}: PUT the file to its put_url, then complete the upload"
+            msg = f"nothing has been uploaded for asset {asset.id}; PUT the file to its put_url, then complete the upload"
         elif size_bytes == 0:
-            msg = f"what was uploaded for asset {asset.id} is empty"
+            msg = f"the upload of asset {asset.id} is empty; PUT the file to its put_url, then complete the upload"
         elif size_bytes > limit:
             msg = f"the upload has {size_bytes} bytes; a {asset.asset_type} may have at most {limit}"
         else:
@@ -106,7 +106,10 @@ class Library:
         raise InvalidError(msg, loc=("path", "asset_id"))
 
     async def find(self, session: AsyncSession, account_id: UUID, key: str) -> Asset:
-        """Find an asset by id, by own name, or by `octoai:NAME`. Raises NotFoundError, also for what is another's."""
+        """Find an asset by its id, its name in the account, or `octoai:NAME`.
+
+        Raises NotFoundError, also for the asset of another account.
+        """
         owner, colon, name = key.rpartition(":")
         found: Asset | None = None
         if not colon:
@@ -116,31 +119,29 @@ class Library:
         elif owner == PLATFORM_ACCOUNT:
             found = await repository.public(session, name=name)
         if found is None:
-            msg = f"there is no asset {key!r} in this account"
-            raise NotFoundError(msg)
+            raise _not_found(key)
         return found
 
     async def own_by_id(self, session: AsyncSession, account_id: UUID, asset_id: str) -> Asset:
-        """Find an account's own asset by its id alone. Raises NotFoundError."""
+        """Find an asset of the account by its id, and not by its name. Raises NotFoundError."""
         found = await repository.own(session, account_id, asset_id)
         if found is None or found.id != asset_id:
-            msg = f"there is no asset {asset_id!r} in this account"
-            raise NotFoundError(msg)
+            raise _not_found(asset_id)
         return found
 
     async def delete(self, session: AsyncSession, account_id: UUID, asset_id: str) -> Asset:
-        """Delete an asset: its name is free at once, its bytes go when no running tune needs them. Raises NotFoundError."""
+        """Delete an asset and free its name; its bytes stay while a running tune needs them. Raises NotFoundError."""
         asset = await self.own_by_id(session, account_id, asset_id)
         deleted = await transitions.delete(session, asset.id)
         if deleted is None:
-            msg = f"there is no asset {asset_id!r} in this account"
-            raise NotFoundError(msg)
+            raise _not_found(asset_id)
         return deleted
 
     async def transfer(self, asset: Asset, wanted: str | None = None) -> Transfer:
-        """Return how the asset's bytes are moved in its state: by URLs, or by credentials for `sts` where there are such.
+        """Return how to upload or download the asset's bytes in its status.
 
-        What lies in staging gets no download URL: nobody has looked at it yet, and it would be served from our origin.
+        That is by URL, or with credentials when `wanted` is `sts` and the store grants them. Bytes in staging get no
+        download URL: they are unchecked, and would be served from the platform's origin.
         """
         if asset.status == "ready_to_upload" and asset.staging_key:
             granted = await self._grant(asset.staging_key, _WRITE) if wanted == "sts" else None
@@ -156,7 +157,7 @@ class Library:
         try:
             granted = await self._blobs.grant(key, actions=actions, lifetime_s=self._settings.upload_credentials_s)
         except UnavailableError:
-            # The asset is there by now, and a URL, which needs no store to be made, serves as well once the store is back.
+            # The asset exists already. A presigned URL is made without the store, and works once the store is back.
             return None
         if granted is None:
             return None
@@ -172,14 +173,18 @@ class Library:
         )
 
     def preview_url(self, asset: Asset) -> str | None:
-        """Return a link to a picture's clean copy; None for what has none."""
+        """Return a URL of an image's clean copy; None for an asset that has none."""
         if asset.asset_type != "file" or asset.status != "ready" or asset.blob_key is None:
             return None
         return self._blobs.presign_get(asset.blob_key, self._settings.download_url_s)
 
 
+def _not_found(key: str) -> NotFoundError:
+    return NotFoundError(f"there is no asset {key!r} in this account")
+
+
 def shown(asset: Asset, *, preview_url: str | None = None) -> AssetOut:
-    """Translate a row for clients."""
+    """Return an asset as clients see it."""
     return AssetOut(
         id=asset.id,
         asset_type=asset.asset_type,

@@ -10,81 +10,84 @@ IMPORT_HOSTS = (
     "*.hf.co",
     "civitai.com",
     "*.civitai.com",
-    # Where Civitai keeps most of its files.
+    # Civitai redirects most downloads here.
     "civitai-delivery-worker-prod.5ac0637cfd0766c97916cefa3764fbdf.r2.cloudflarestorage.com",
 )
 
 
 class UploadSettings(ApiSettings):
-    """Limits on what is uploaded, and how long things may take."""
+    """Limits on the size and the duration of uploads and imports, and the periods of background work."""
 
     max_file_bytes: int = Field(
         default=32 * 2**20,
         gt=0,
-        description="Largest picture that may be uploaded, in bytes; the edge has the same limit.",
+        description="Largest image that may be uploaded, in bytes; the edge has the same limit.",
     )
     max_adapter_bytes: int = Field(
-        default=2 * 2**30, gt=0, description="Largest LoRA that may be uploaded, in bytes; the edge has the same limit."
+        default=2 * 2**30,
+        gt=0,
+        description="Largest LoRA or textual inversion that may be uploaded, in bytes; the edge has the same limit.",
     )
     max_checkpoint_bytes: int = Field(
         default=16 * 2**30,
         gt=0,
-        description="Largest checkpoint that may be uploaded, in bytes; the edge has the same limit.",
+        description="Largest checkpoint or VAE that may be uploaded, in bytes; the edge has the same limit.",
     )
-    max_pixels: int = Field(default=16_000_000, gt=0, description="Largest picture that is accepted, in pixels.")
+    max_pixels: int = Field(default=16_000_000, gt=0, description="Largest image that is accepted, in pixels.")
     upload_url_s: int = Field(
         default=24 * 3600,
         gt=0,
         le=7 * 24 * 3600,
-        description="How long an upload may take, in seconds: its URL lives as long, and then its name is free again.",
+        description="How long an upload may take, in seconds: its URL expires then, and its name becomes free soon after.",
     )
     upload_credentials_s: int = Field(
         default=3600,
         ge=3600,
         le=12 * 3600,
-        description="How long credentials for one object live (`sts` uploads), in seconds; stores give an hour at least.",
+        description="How long the credentials of an `sts` upload are valid, in seconds; stores grant at least an hour.",
     )
     import_hosts: str = Field(
         default=",".join(IMPORT_HOSTS),
-        description="Hosts that files are fetched from and redirected to: `host`, `*.domain`, `host:port`, `http://host:port`.",
+        description="Hosts that imports may fetch from or be redirected to: `host`, `*.domain`, `host:port`, `http://host:port`.",
     )
     import_private_networks: str = Field(
         default="",
-        description="Networks of your own that such a host may lie in, as `10.1.0.0/16,fd00::/8`; others are public or refused.",
+        description="Private networks that an import host may be in, such as `10.1.0.0/16,fd00::/8`; any other must be public.",
     )
-    import_concurrency: int = Field(default=2, ge=1, le=32, description="Files that one process fetches at the same time.")
-    import_timeout_s: float = Field(default=3600.0, gt=0, description="Longest time that fetching a file may take, in seconds.")
+    import_concurrency: int = Field(default=2, ge=1, le=32, description="Imports that one process fetches at the same time.")
+    import_timeout_s: float = Field(
+        default=3600.0, gt=0, description="Longest time that fetching the file of an import may take, in seconds."
+    )
     import_stall_s: float = Field(
-        default=30.0, gt=0, description="How long a host may send nothing while a file is fetched, in seconds."
+        default=30.0, gt=0, description="How long a host may send nothing during an import, in seconds."
     )
     import_silence_s: float = Field(
         default=30.0,
         gt=0,
-        description="How long nobody may be at an import before another process takes it over, in seconds.",
+        description="Seconds without a heartbeat before another process takes over an import.",
     )
     hf_endpoint: str = Field(
-        default="https://huggingface.co", description="Where `hf_repo` is looked up; its host must be among the import hosts."
+        default="https://huggingface.co",
+        description="URL of the hub on which `hf_repo` is looked up; its host must be one of the import hosts.",
     )
-    download_url_s: int = Field(default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL lives, in seconds.")
+    download_url_s: int = Field(default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL is valid, in seconds.")
     intake_concurrency: int = Field(default=2, ge=1, le=32, description="Uploads that one process checks at the same time.")
     intake_bound_s: float = Field(
         default=30.0,
         gt=0,
-        description="How long an upload may wait for its verdict before it is announced again, in seconds; larger files longer.",
+        description="Seconds an upload may wait for its verdict before its event is republished; large files may wait longer.",
     )
     registration_bound_s: float = Field(
         default=15.0,
         gt=0,
-        description="How long a trained LoRA may wait for its asset before it is looked at again, in seconds.",
+        description="How long a trained LoRA may wait for its registration before that is retried, in seconds.",
     )
     blob_grace_s: float = Field(
         default=2 * 3600.0,
         ge=0,
-        description="How long an object that nothing refers to is kept, in seconds; longer than a download URL lives.",
+        description="How long an unreferenced object is kept, in seconds; longer than a download URL is valid.",
     )
-    collect_every_s: float = Field(
-        default=60.0, gt=0, description="How often objects that nothing refers to are looked for, in seconds."
-    )
+    collect_every_s: float = Field(default=60.0, gt=0, description="How often unreferenced objects are deleted, in seconds.")
     sweep_every_s: float = Field(
         default=3600.0, gt=0, description="How often the store is compared with the database, in seconds."
     )

@@ -12,13 +12,13 @@
 | `ready_to_upload` | `deleted` | `abandon` |
 | any but `deleted` | `deleted` | `delete` |
 
-The INSERTs and the one UPDATE, in `_move`, stand here and not in `repository`: so no caller can write a transition without
-its event. `repository` reads, and writes only `updated_at`, which no event tells of.
+The INSERTs and the one UPDATE, in `_move`, are here and not in `repository`, so that no caller can write a transition without
+its event. `repository` writes only `updated_at`, which no event tells of.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, func, update
 from sqlalchemy.dialects.postgresql import insert
@@ -43,7 +43,7 @@ READY = Asset.status == "ready"
 
 @dataclass(frozen=True)
 class Accepted:
-    """A clean copy in the store, and what its file says of itself."""
+    """A clean copy in the store, and what intake read from it for the asset's `data`."""
 
     key: str
     stored: Stored
@@ -66,21 +66,21 @@ def ready(asset: Asset) -> events.AssetReady:
 
 
 async def create(session: AsyncSession, asset: Asset) -> None:
-    """Insert an asset that waits for its bytes, under a name that has been reserved."""
+    """Insert an asset that waits for its bytes. Its name must be reserved."""
     await _insert(session, asset)
     created = events.AssetCreated(**identity(asset), asset_type=asset.asset_type, name=asset.name)
     await outbox.publish(session, Context.UPLOAD, created)
 
 
 async def create_ready(session: AsyncSession, asset: Asset) -> None:
-    """Insert an asset whose bytes are in the store already, under a name that has been reserved."""
+    """Insert an asset whose bytes are in the store already. Its name must be reserved."""
     await _insert(session, asset)
     await outbox.publish(session, Context.UPLOAD, ready(asset))
 
 
 async def create_lora_of_tune(session: AsyncSession, values: dict[str, Any]) -> Asset | None:
-    """Insert the LoRA of a tune; None when the tune has one already, be it deleted since, or its name is taken."""
-    # No target: of two that register at once, the second meets the index of names before that of tunes.
+    """Insert the LoRA of a tune; None when the tune has or had a LoRA already, or when its name is taken."""
+    # No conflict target: of two inserts at the same time, the second may violate either unique index.
     asset = await session.scalar(insert(Asset).values(values).on_conflict_do_nothing().returning(Asset))
     if asset is not None:
         await outbox.publish(session, Context.UPLOAD, ready(asset))
@@ -88,18 +88,18 @@ async def create_lora_of_tune(session: AsyncSession, values: dict[str, Any]) -> 
 
 
 async def complete(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
-    """Note that the upload's bytes are in staging; None when the asset is not open any more."""
+    """Note that the bytes of an upload are in staging; None when the asset no longer waits for them."""
     values = {"status": "uploaded", "size_bytes": size_bytes, "uploaded_at": func.now()}
     return await _move(session, asset_id, OPEN, values, uploaded)
 
 
 async def complete_import(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
-    """Note that an import's bytes are in staging; None when somebody else was first, or it was deleted meanwhile."""
+    """Note that the bytes of an import are in staging; None when the asset no longer waits for them."""
     return await _move(session, asset_id, IMPORTING, {"size_bytes": size_bytes, "uploaded_at": func.now()}, uploaded)
 
 
 async def accept(database: Database, asset: Asset, accepted: Accepted) -> None:
-    """Move an uploaded asset to `ready` with its clean copy, unless its verdict has been given: then orphan the copy."""
+    """Move an uploaded asset to `ready` with its clean copy. If it has its verdict already, orphan the copy instead."""
     values = {
         "status": "ready",
         "data": asset.data | accepted.data,
@@ -117,8 +117,8 @@ async def accept(database: Database, asset: Asset, accepted: Accepted) -> None:
     log.info("asset.ready", asset_id=asset.id, asset_type=asset.asset_type)
 
 
-async def refuse(database: Database, asset: Asset, status: str, reason: str) -> None:
-    """Move an uploaded asset to `rejected` or `error` with the reason, unless its verdict has been given."""
+async def refuse(database: Database, asset: Asset, status: Literal["rejected", "error"], reason: str) -> None:
+    """Move an uploaded asset to `rejected` or `error` with the reason, unless it has its verdict already."""
     values = {"status": status, "status_details": reason}
     async with database.begin() as session:
         moved = await _move(
@@ -131,7 +131,7 @@ async def refuse(database: Database, asset: Asset, status: str, reason: str) -> 
 
 
 async def switch(session: AsyncSession, asset: Asset, values: dict[str, Any]) -> Asset | None:
-    """Give a ready asset other bytes, and orphan the old ones unless another asset has them; None when it was deleted."""
+    """Give a ready asset other bytes, and orphan the old ones unless another asset has them; None when it is not ready."""
     old_key = asset.blob_key
     switched = await _move(session, asset.id, READY, values, ready)
     if switched is not None and old_key:
@@ -140,12 +140,12 @@ async def switch(session: AsyncSession, asset: Asset, values: dict[str, Any]) ->
 
 
 async def abandon(session: AsyncSession, asset_id: str) -> Asset | None:
-    """Delete an asset whose upload was never completed; None when it is not open any more."""
-    return await _delete(session, asset_id, OPEN, {"status_details": "never uploaded"})
+    """Delete an asset whose upload was never completed; None when it no longer waits for its bytes."""
+    return await _delete(session, asset_id, OPEN, {"status_details": "the upload was not completed in time"})
 
 
 async def delete(session: AsyncSession, asset_id: str) -> Asset | None:
-    """Delete an asset; None when it has been deleted already."""
+    """Delete an asset; None when it was deleted already."""
     return await _delete(session, asset_id, ALIVE, {})
 
 
@@ -169,7 +169,7 @@ async def _give_up(session: AsyncSession, asset_id: str, blob_key: str) -> None:
 async def _insert(session: AsyncSession, asset: Asset) -> None:
     session.add(asset)
     await session.flush()
-    # The database fills in when it was created.
+    # The database sets created_at.
     await session.refresh(asset)
 
 
@@ -180,9 +180,10 @@ async def _move(
     values: dict[str, Any],
     event: Callable[[Asset], events.AssetEventBase],
 ) -> Asset | None:
-    """Change the asset if `where` holds, then publish its event; None when it does not hold: then another was first.
+    """Change the asset if `where` holds, and publish its event. Returns None if it does not hold: another writer was first.
 
-    The UPDATE decides and locks; the outbox row comes after it, so that the outbox's order is the order of commits.
+    The UPDATE decides, and locks the row. The event is written to the outbox after it, so that the outbox has the events of
+    one asset in the order of its commits.
     """
     changed = (
         update(Asset)

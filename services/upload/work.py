@@ -1,4 +1,4 @@
-"""Work that takes longer than a transaction may: intake and registration, outside of the consumer."""
+"""A queue in memory for work that takes longer than a transaction may: intake, imports and registration."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,15 +9,16 @@ log = get_logger(__name__)
 
 Job = Callable[[str], Awaitable[None]]
 _ROOM = 64
+"""Keys that may wait before `room` blocks."""
 
 
 class WorkQueue:
-    """Runs jobs by id, a few at a time; an id that waits or runs already is not taken twice.
+    """Runs jobs by key, a few at a time. A key that waits or runs already is not queued twice.
 
-    A consumer's handler only puts an id here and its record is acknowledged. That is safe, because the database says what
-    is left to do: whatever is lost here, when the process dies or a dependency is away, the reconciler finds by its row past
-    a bound. The other way, working inside the handler, would hold a transaction open for as long as a large file takes to be
-    copied and read, past `idle_in_transaction_session_timeout`, and keep the partition from all other uploads.
+    A consumer's handler only queues a key here, and its record is acknowledged. No work is lost by that, because the
+    database says what is left to do: when the process dies or a dependency is unavailable, the reconciler finds the late
+    row. A handler that did the work itself would hold its transaction open while a large file is copied and read, longer
+    than `idle_in_transaction_session_timeout` allows, and would block the other uploads of its partition.
     """
 
     def __init__(self, concurrency: int) -> None:
@@ -28,14 +29,14 @@ class WorkQueue:
         self._room.set()
 
     def put(self, key: str, job: Job) -> None:
-        """Have `job(key)` run soon."""
+        """Queue `job(key)`, unless the key waits or runs already."""
         if key not in self._taken:
             self._taken.add(key)
             self._waiting.put_nowait((key, job))
-            self._mind_room()
+            self._update_room()
 
     async def room(self) -> None:
-        """Wait until little waits: what one process cannot do soon is better left to the others of its group."""
+        """Wait until the queue is short, so that other processes of the consumer group get what this one cannot do soon."""
         await self._room.wait()
 
     async def run(self) -> None:
@@ -47,15 +48,15 @@ class WorkQueue:
     async def _work(self) -> None:
         while True:
             key, job = await self._waiting.get()
-            self._mind_room()
+            self._update_room()
             try:
                 await job(key)
-            except Exception as error:  # noqa: BLE001 - the job has decided what it can, the reconciler tries the rest again
+            except Exception as error:  # noqa: BLE001 - the reconciler retries what the job left undecided
                 log.warning("work.failed", key=key, error=repr(error))
             finally:
                 self._taken.discard(key)
 
-    def _mind_room(self) -> None:
+    def _update_room(self) -> None:
         if self._waiting.qsize() < _ROOM:
             self._room.set()
         else:

@@ -1,4 +1,4 @@
-"""The asset library's HTTP API, in the shapes that OctoAI's clients insist on."""
+"""The asset library's HTTP API, in the shapes that OctoAI's clients require."""
 
 import asyncio
 import re
@@ -29,7 +29,7 @@ REQUIRED = {
 }  # fmt: skip
 
 
-async def test_creating_answers_the_asset_and_where_to_put_the_file(world: UploadWorld) -> None:
+async def test_creating_returns_the_asset_and_the_url_for_its_upload(world: UploadWorld) -> None:
     created = await world.create("cat-01", description=None, url=None, data={"file_format": "jpg"})
 
     asset = created["asset"]
@@ -45,7 +45,7 @@ async def test_creating_answers_the_asset_and_where_to_put_the_file(world: Uploa
     assert put_url.startswith(f"{world.settings.public_url}/{world.settings.s3_bucket}/staging/file/{asset['id']}?")
 
 
-async def test_one_who_asks_for_sts_uploads_with_credentials_for_the_one_object(world: UploadWorld) -> None:
+async def test_sts_returns_credentials_for_the_one_object(world: UploadWorld) -> None:
     created = await world.create("style", "lora", data=SD15, transfer_api_type="sts")
 
     sts, asset_id = created["transfer_api"], created["asset"]["id"]
@@ -67,7 +67,7 @@ async def test_one_who_asks_for_sts_uploads_with_credentials_for_the_one_object(
     assert (await world.shown("style"))["status"] == "ready"
 
 
-async def test_a_store_that_grants_nothing_answers_sts_with_a_presigned_url(
+async def test_sts_returns_a_presigned_url_where_the_store_grants_no_credentials(
     world: UploadWorld, make_settings: Callable[..., UploadSettings]
 ) -> None:
     settings = make_settings(UploadSettings, s3_sts_endpoint=f"{world.settings.s3_endpoint}/nothing-here")
@@ -79,7 +79,7 @@ async def test_a_store_that_grants_nothing_answers_sts_with_a_presigned_url(
     assert created["transfer_api"]["put_url"].startswith(world.settings.public_url)
 
 
-async def test_an_upload_becomes_uploaded_and_completing_twice_is_fine(world: UploadWorld) -> None:
+async def test_completing_an_upload_twice_has_one_effect(world: UploadWorld) -> None:
     asset_id = await world.send(png())
 
     again = await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})
@@ -90,7 +90,7 @@ async def test_an_upload_becomes_uploaded_and_completing_twice_is_fine(world: Up
     assert [kind for kind, _ in await world.waiting_events()] == ["asset.created", "asset.uploaded"]
 
 
-async def test_completing_without_a_file_is_refused_and_can_be_made_good(world: UploadWorld) -> None:
+async def test_completing_without_a_file_is_refused_until_the_file_is_uploaded(world: UploadWorld) -> None:
     created = await world.create()
     path = f"/v1/assets/{created['asset']['id']}/complete-upload"
 
@@ -119,7 +119,7 @@ async def test_a_file_over_the_limit_of_its_type_is_refused(
     assert f"{len(png())} bytes; a file may have at most 50" in refused.json()["detail"][0]["msg"]
 
 
-async def test_one_of_many_that_take_a_name_at_once_gets_it(world: UploadWorld) -> None:
+async def test_one_of_many_concurrent_requests_gets_a_name(world: UploadWorld) -> None:
     body = {"name": "cat", "asset_type": "file", "data": {"asset_type": "file"}}
 
     answers = await asyncio.gather(*(world.client.post("/v1/assets", json=body) for _ in range(20)))
@@ -129,7 +129,7 @@ async def test_one_of_many_that_take_a_name_at_once_gets_it(world: UploadWorld) 
     assert "'cat' is in use by asset asset_" in refused.json()["detail"]
 
 
-async def test_names_of_different_accounts_do_not_meet(world: UploadWorld) -> None:
+async def test_two_accounts_may_use_the_same_name(world: UploadWorld) -> None:
     await world.create("cat")
 
     answer = await world.stranger.post("/v1/assets", json={"name": "cat", "asset_type": "file", "data": {"asset_type": "file"}})
@@ -168,7 +168,7 @@ WRONG: list[tuple[dict[str, object], int, list[str] | None]] = [
 ]
 
 
-async def test_what_is_wrong_with_a_request_is_said(world: UploadWorld) -> None:
+async def test_a_wrong_field_is_refused_with_its_location(world: UploadWorld) -> None:
     for change, status, loc in WRONG:
         answer = await world.client.post("/v1/assets", json={"name": "cat", "asset_type": "file", "data": {}} | change)
 
@@ -182,7 +182,7 @@ async def test_what_is_wrong_with_a_request_is_said(world: UploadWorld) -> None:
     assert await world.waiting_events() == []
 
 
-async def test_a_deleted_asset_is_gone_and_its_name_free(world: UploadWorld) -> None:
+async def test_a_deleted_asset_is_not_found_and_its_name_is_free(world: UploadWorld) -> None:
     asset_id = (await world.create("cat"))["asset"]["id"]
 
     deleted = await world.client.delete(f"/v1/assets/{asset_id}")
@@ -195,7 +195,7 @@ async def test_a_deleted_asset_is_gone_and_its_name_free(world: UploadWorld) -> 
     assert [kind for kind, _ in await world.waiting_events()] == ["asset.created", "asset.deleted", "asset.created"]
 
 
-async def test_another_accounts_asset_does_not_exist(world: UploadWorld) -> None:
+async def test_the_asset_of_another_account_is_not_found(world: UploadWorld) -> None:
     asset_id = await world.send(png(), "cat")
 
     answers = [
@@ -239,7 +239,7 @@ NARROWED = {
 }
 
 
-async def test_lists_are_narrowed(world: UploadWorld) -> None:
+async def test_lists_are_narrowed_by_each_filter(world: UploadWorld) -> None:
     await world.create("cat")
     await world.create("style", "lora", data={"engine": "image/stable-diffusion-v1-5"})
     await world.create("style-xl", "lora", data={"engine": "image/stable-diffusion-xl-v1-0"})
@@ -251,7 +251,7 @@ async def test_lists_are_narrowed(world: UploadWorld) -> None:
         assert found["total"] == len(names), query
 
 
-async def test_a_list_narrowed_to_ids_has_those(world: UploadWorld) -> None:
+async def test_a_list_can_be_narrowed_to_ids(world: UploadWorld) -> None:
     ids = [(await world.create(f"cat-{number}"))["asset"]["id"] for number in range(3)]
 
     found = (await world.client.get("/v1/assets", params={"asset_ids": f"{ids[0]},{ids[2]}"})).json()
@@ -259,7 +259,7 @@ async def test_a_list_narrowed_to_ids_has_those(world: UploadWorld) -> None:
     assert [asset["id"] for asset in found["data"]] == [ids[2], ids[0]]
 
 
-async def test_a_ready_picture_can_be_fetched_and_an_unchecked_one_cannot(world: UploadWorld) -> None:
+async def test_a_ready_image_can_be_downloaded_and_an_unchecked_one_cannot(world: UploadWorld) -> None:
     asset_id = await world.send(png(), "cat")
     before = (await world.client.get("/v1/assets/cat?transfer_api_type=sts")).json()
 
@@ -274,7 +274,7 @@ async def test_a_ready_picture_can_be_fetched_and_an_unchecked_one_cannot(world:
             assert (got.status_code, got.headers["content-type"]) == (200, "image/png")
 
 
-async def test_a_key_without_the_scope_is_refused(world: UploadWorld) -> None:
+async def test_an_unknown_key_is_refused(world: UploadWorld) -> None:
     unknown = await world.client.get("/v1/assets", headers={"Authorization": "Bearer nothing"})
 
     assert unknown.status_code == 401
@@ -294,7 +294,7 @@ async def test_an_admin_may_make_an_asset_public(world: UploadWorld) -> None:
     assert (await world.stranger.delete(f"/v1/assets/{asset_id}")).status_code == 404
 
 
-async def test_every_type_can_be_created_with_all_that_clients_send(world: UploadWorld) -> None:
+async def test_every_type_can_be_created_with_all_fields_that_clients_send(world: UploadWorld) -> None:
     data = {
         "file": {"file_format": "jpeg", "version": None},
         "lora": SD15 | {"data_type": "fp16", "file_format": "safetensors", "trigger_words": ["sks1"], "checkpoint": None},
@@ -303,10 +303,10 @@ async def test_every_type_can_be_created_with_all_that_clients_send(world: Uploa
         "textual_inversion": SD15 | {"trigger_words": None},
     }
     common = {"url": None, "hf_repo": None, "hf_token_secret": None, "is_public": None, "skip_validation": True}
-    for asset_type, said in data.items():
+    for asset_type, sent in data.items():
         for transfer in (None, "presigned-url", "gcp-oauth", "any"):
             name = f"{asset_type}-{transfer}"
-            created = await world.create(name, asset_type, data=said, description=None, transfer_api_type=transfer, **common)
+            created = await world.create(name, asset_type, data=sent, description=None, transfer_api_type=transfer, **common)
 
             assert (created["asset"]["status"], created["asset"]["file_structure"]) == ("ready_to_upload", "single_file")
             assert created["asset"]["data"]["asset_type"] == asset_type
@@ -315,7 +315,7 @@ async def test_every_type_can_be_created_with_all_that_clients_send(world: Uploa
     assert words.json()["data"][0]["data"]["trigger_words"] == []
 
 
-async def test_requests_are_understood_as_each_client_sends_them(world: UploadWorld) -> None:
+async def test_requests_are_accepted_in_the_form_of_each_client(world: UploadWorld) -> None:
     await world.create("cat")
     headers = {"Accept": "", "Content-Type": "application/json", "X-OctoAI-Async": ""}
 

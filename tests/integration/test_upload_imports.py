@@ -1,4 +1,4 @@
-"""Imports: the server fetches what `url` and `hf_repo` name, from where it may, and ends every one of them."""
+"""Imports: the server fetches what `url` and `hf_repo` name, from allowed hosts only, and every import ends."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 def answer(path: str, headers: dict[str, str]) -> Reply:
-    """Answer as a hub, a mirror, and all that can be wrong with either."""
+    """Answer as a hub and its mirror, with a path for each fault that either may have."""
     port = headers["host"].rpartition(":")[2]
     redirects = {
         "/redirect": f"http://mirror.test:{port}/style.safetensors",
@@ -55,7 +55,7 @@ def answer(path: str, headers: dict[str, str]) -> Reply:
 
 
 class Names:
-    """A resolver whose answers change: each name's next one each time, the last one again and again."""
+    """A resolver whose answers change: each lookup of a name takes its next answer, and the last one stays."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[str]] = {}
@@ -110,7 +110,7 @@ async def working(world: UploadWorld) -> AsyncIterator[None]:
 
 
 async def end(world: UploadWorld, created: dict[str, Any]) -> Asset:
-    """Wait until an import's bytes are there or it has ended."""
+    """Wait until the bytes of an import are in staging, or until it has ended."""
     while True:
         row = await world.row(created["asset"]["id"])
         if row.status != "uploaded" or row.uploaded_at is not None:
@@ -118,7 +118,7 @@ async def end(world: UploadWorld, created: dict[str, Any]) -> Asset:
         await asyncio.sleep(0.01)
 
 
-async def test_a_lora_is_fetched_by_its_address_and_then_checked_as_any_upload(world: UploadWorld, host: FileHost) -> None:
+async def test_a_lora_is_fetched_from_its_url_and_then_checked_as_any_upload(world: UploadWorld, host: FileHost) -> None:
     async with working(world):
         created = await world.create("style", "lora", data=SD15, url=host.url("/style.safetensors"))
         row = await end(world, created)
@@ -133,7 +133,7 @@ async def test_a_lora_is_fetched_by_its_address_and_then_checked_as_any_upload(w
     assert (shown["status"], shown["data"]["trigger_words"]) == ("ready", ["sks1"])
 
 
-async def test_a_picture_is_fetched_too(world: UploadWorld, host: FileHost) -> None:
+async def test_an_image_is_fetched_from_its_url(world: UploadWorld, host: FileHost) -> None:
     async with working(world):
         row = await end(world, await world.create("cat", url=host.url("/cat.png")))
     await world.intake.check(row.id)
@@ -141,7 +141,7 @@ async def test_a_picture_is_fetched_too(world: UploadWorld, host: FileHost) -> N
     assert (await world.shown("cat"))["status"] == "ready"
 
 
-async def test_a_redirect_to_a_host_of_the_list_is_followed(world: UploadWorld, host: FileHost) -> None:
+async def test_a_redirect_to_an_allowed_host_is_followed(world: UploadWorld, host: FileHost) -> None:
     async with working(world):
         row = await end(world, await world.create("style", "lora", data=SD15, url=host.url("/redirect")))
 
@@ -159,11 +159,11 @@ async def test_a_redirect_to_a_host_of_the_list_is_followed(world: UploadWorld, 
         ("/page", "a web page, not a file"),
         ("/large", "the file has 1000000000000 bytes or more; at most 4000"),
         ("/endless", "the file has 5000 bytes or more; at most 4000"),
-        ("/stall", "does not answer as it should: ReadTimeout"),
+        ("/stall", "the request to the host failed: ReadTimeout"),
         ("/gzip", "compressed"),
     ],
 )
-async def test_what_cannot_be_fetched_ends_in_an_error_that_says_why(
+async def test_an_import_that_cannot_be_fetched_ends_in_error_with_the_reason(
     world: UploadWorld, host: FileHost, path: str, reason: str
 ) -> None:
     async with working(world):
@@ -175,7 +175,7 @@ async def test_what_cannot_be_fetched_ends_in_an_error_that_says_why(
     assert await world.blob_state(row.staging_key) == "orphaned"
 
 
-async def test_a_fetch_that_takes_too_long_in_all_ends(
+async def test_an_import_that_exceeds_its_total_time_ends_in_error(
     world: UploadWorld, make_settings: Callable[..., UploadSettings], host: FileHost
 ) -> None:
     settings = world.settings.model_copy(update={"import_timeout_s": 0.2, "import_stall_s": 30.0})
@@ -184,10 +184,10 @@ async def test_a_fetch_that_takes_too_long_in_all_ends(
         row = await end(slow, await slow.create("cat", url=host.url("/stall")))
     await slow.close()
 
-    assert (row.status, row.status_details) == ("error", "fetching it took longer than 0.2 s")
+    assert (row.status, row.status_details) == ("error", "the import took longer than 0.2 s; upload the file instead")
 
 
-async def test_what_is_not_what_it_says_is_rejected_by_intake(world: UploadWorld, host: FileHost) -> None:
+async def test_an_imported_file_of_another_type_is_rejected_by_intake(world: UploadWorld, host: FileHost) -> None:
     async with working(world):
         row = await end(world, await world.create("style", "lora", data=SD15, url=host.url("/cat.png")))
     await world.intake.check(row.id)
@@ -196,7 +196,7 @@ async def test_what_is_not_what_it_says_is_rejected_by_intake(world: UploadWorld
     assert (shown["status"], "not safetensors" in shown["status_details"]) == ("rejected", True)
 
 
-async def test_a_name_that_leads_into_the_own_network_is_not_connected_to(
+async def test_an_allowed_host_with_an_internal_address_is_not_connected_to(
     world: UploadWorld, host: FileHost, names: Names
 ) -> None:
     names.answers["hub.test"] = ["127.0.0.2"]
@@ -207,8 +207,10 @@ async def test_a_name_that_leads_into_the_own_network_is_not_connected_to(
     assert "hub.test has no public address" in row.status_details
 
 
-async def test_an_answer_that_changes_after_the_check_changes_nothing(world: UploadWorld, host: FileHost, names: Names) -> None:
-    """The name is asked once: what was checked is what is connected to."""
+async def test_a_dns_change_after_the_check_cannot_reach_the_internal_network(
+    world: UploadWorld, host: FileHost, names: Names
+) -> None:
+    """The name is resolved once, and the address that was checked is connected to."""
     names.answers["hub.test"] = ["127.0.0.1", "127.0.0.2"]
     async with working(world):
         row = await end(world, await world.create("cat", url=host.url("/cat.png", "hub.test")))
@@ -219,7 +221,7 @@ async def test_an_answer_that_changes_after_the_check_changes_nothing(world: Upl
     assert (again.status, host.paths) == ("error", [])
 
 
-async def test_a_repository_is_looked_up_and_its_file_fetched(world: UploadWorld, host: FileHost) -> None:
+async def test_a_file_is_fetched_from_a_model_repository(world: UploadWorld, host: FileHost) -> None:
     async with working(world):
         created = await world.create("style", "lora", data=SD15, hf_repo="someone/styles")
         row = await end(world, created)
@@ -228,7 +230,7 @@ async def test_a_repository_is_looked_up_and_its_file_fetched(world: UploadWorld
     assert host.paths == ["/api/models/someone/styles", f"/someone/styles/resolve/{SHA}/style.safetensors", "/style.safetensors"]
 
 
-async def test_a_token_opens_a_gated_repository_and_is_found_nowhere(
+async def test_a_token_opens_a_gated_repository_and_is_stored_nowhere(
     world: UploadWorld, host: FileHost, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -236,7 +238,7 @@ async def test_a_token_opens_a_gated_repository_and_is_found_nowhere(
         closed = await end(world, await world.create("closed", "lora", data=SD15, hf_repo="someone/gated"))
         opened = await end(world, await world.create("open", "lora", data=SD15, hf_repo="someone/gated", hf_token_secret=TOKEN))
 
-    assert (closed.status, "hf_token_secret may open it" in closed.status_details) == ("error", True)
+    assert (closed.status, "give a token as hf_token_secret" in closed.status_details) == ("error", True)
     assert (opened.status, opened.uploaded_at is not None) == ("uploaded", True)
     by_host = {headers["host"].partition(":")[0]: headers.get("authorization") for _, headers in host.asked}
     assert by_host == {"hub.test": f"Bearer {TOKEN}", "mirror.test": None}
@@ -244,7 +246,7 @@ async def test_a_token_opens_a_gated_repository_and_is_found_nowhere(
     assert world.importer._mine == {}
     outbox = OUTBOXES[Context.UPLOAD]
     async with world.database.begin() as session:
-        # Events are kept as bytes, which a row's text shows in hexadecimal.
+        # The outbox stores events as bytes, which the text of a row shows in hexadecimal.
         rows = [str(bytes(body)) for body in await session.scalars(select(outbox.c.body))]
         tables = await session.scalars(text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"))
         for table in tables.all():
@@ -258,14 +260,14 @@ async def _age(world: UploadWorld, seconds: float) -> None:
         await session.execute(text(f"UPDATE assets SET updated_at = now() - interval '{seconds} seconds'"))
 
 
-async def test_another_process_takes_over_what_a_dead_one_had_begun(world: UploadWorld, host: FileHost) -> None:
+async def test_another_process_takes_over_the_imports_of_a_dead_one(world: UploadWorld, host: FileHost) -> None:
     created = await world.create("style", "lora", data=SD15, url=host.url("/style.safetensors"))
     heir = Importer(world.database, world.blobs, world.settings, world.fetcher)
-    await heir.look_after()
+    await heir.heartbeat()
     assert heir._mine == {}
     await _age(world, world.settings.import_silence_s + 1)
 
-    await heir.look_after()
+    await heir.heartbeat()
     task = asyncio.create_task(heir.run())
     row = await end(world, created)
     task.cancel()
@@ -273,28 +275,28 @@ async def test_another_process_takes_over_what_a_dead_one_had_begun(world: Uploa
     assert row.uploaded_at is not None
 
 
-async def test_a_process_that_lives_keeps_its_imports(world: UploadWorld, host: FileHost) -> None:
+async def test_a_process_that_renews_its_heartbeat_keeps_its_imports(world: UploadWorld, host: FileHost) -> None:
     await world.create("style", "lora", data=SD15, url=host.url("/style.safetensors"))
     heir = Importer(world.database, world.blobs, world.settings, world.fetcher)
     await _age(world, world.settings.import_silence_s + 1)
 
-    await world.importer.look_after()
-    await heir.look_after()
+    await world.importer.heartbeat()
+    await heir.heartbeat()
 
     assert heir._mine == {}
 
 
-async def test_an_import_that_lost_its_token_says_so(world: UploadWorld) -> None:
+async def test_an_import_whose_token_was_lost_ends_in_error(world: UploadWorld) -> None:
     created = await world.create("style", "lora", data=SD15, hf_repo="someone/gated", hf_token_secret=TOKEN)
     heir = Importer(world.database, world.blobs, world.settings, world.fetcher)
 
-    await heir.bring(created["asset"]["id"])
+    await heir.fetch(created["asset"]["id"])
 
     row = await world.row(created["asset"]["id"])
-    assert (row.status, "hf_token_secret: the server was restarted" in row.status_details) == ("error", True)
+    assert (row.status, "hf_token_secret: the server restarted" in row.status_details) == ("error", True)
 
 
-async def test_the_reconciler_leaves_an_import_without_bytes_alone(world: UploadWorld, host: FileHost) -> None:
+async def test_the_reconciler_and_intake_ignore_an_import_without_bytes(world: UploadWorld, host: FileHost) -> None:
     created = await world.create("style", "lora", data=SD15, url=host.url("/style.safetensors"))
     await _age(world, 3600)
 
@@ -305,7 +307,7 @@ async def test_the_reconciler_leaves_an_import_without_bytes_alone(world: Upload
     assert (await world.row(created["asset"]["id"])).status == "uploaded"
 
 
-async def test_one_that_is_deleted_meanwhile_leaves_nothing(world: UploadWorld, host: FileHost) -> None:
+async def test_an_import_that_is_deleted_meanwhile_leaves_no_bytes(world: UploadWorld, host: FileHost) -> None:
     created = await world.create("style", "lora", data=SD15, url=host.url("/style.safetensors"))
     row = await world.row(created["asset"]["id"])
     await world.client.delete(f"/v1/assets/{row.id}")
@@ -314,13 +316,13 @@ async def test_one_that_is_deleted_meanwhile_leaves_nothing(world: UploadWorld, 
     late = world.settings.work_dir / "late"
     late.write_bytes(lora())
 
-    await world.importer._hand_over(row, late, late.stat().st_size)
+    await world.importer._complete(row, late, late.stat().st_size)
 
     assert await world.blob_state(row.staging_key) == "orphaned"
     assert [kind for kind, _ in await world.waiting_events()] == ["asset.created", "asset.deleted"]
 
 
-async def test_an_account_without_room_for_the_file_is_told_so(world: UploadWorld, host: FileHost) -> None:
+async def test_an_import_over_the_limit_of_stored_bytes_ends_in_error(world: UploadWorld, host: FileHost) -> None:
     settings = world.settings.model_copy(update={"max_stored_bytes": 100})
     small = await UploadWorld.build(settings, world.database, world.blobs)
     async with working(small):

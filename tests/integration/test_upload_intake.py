@@ -1,4 +1,4 @@
-"""Intake: what was uploaded becomes ready or is rejected with the reason, and only a clean copy is ever used."""
+"""Intake: an upload becomes ready or is rejected with the reason, and only its clean copy is used."""
 
 import io
 import pickle
@@ -29,7 +29,7 @@ async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, data
     await database.close()
 
 
-async def test_a_picture_becomes_ready_as_a_clean_copy(world: UploadWorld) -> None:
+async def test_an_image_becomes_ready_as_a_clean_copy(world: UploadWorld) -> None:
     asset_id = await world.send(png((80, 64)) + b"and something behind it")
 
     await world.intake.check(asset_id)
@@ -47,7 +47,7 @@ async def test_a_picture_becomes_ready_as_a_clean_copy(world: UploadWorld) -> No
     assert (kind, event["asset_id"], event["version"], event["tune_id"]) == ("asset.ready", asset_id, 3, None)
 
 
-async def test_what_is_no_picture_is_rejected_with_the_reason(world: UploadWorld) -> None:
+async def test_a_file_that_is_no_image_is_rejected_with_the_reason(world: UploadWorld) -> None:
     asset_id = await world.send(b"GIF89a" + bytes(100))
 
     await world.intake.check(asset_id)
@@ -60,7 +60,7 @@ async def test_what_is_no_picture_is_rejected_with_the_reason(world: UploadWorld
     assert completed.status_code == 409
 
 
-async def test_checking_twice_gives_one_verdict(world: UploadWorld) -> None:
+async def test_checking_an_upload_twice_gives_one_verdict(world: UploadWorld) -> None:
     asset_id = await world.send(png())
 
     await world.intake.check(asset_id)
@@ -71,7 +71,7 @@ async def test_checking_twice_gives_one_verdict(world: UploadWorld) -> None:
     assert [kind for kind, _ in await world.waiting_events()].count("asset.ready") == 1
 
 
-async def test_what_is_written_after_the_verdict_changes_nothing(world: UploadWorld) -> None:
+async def test_bytes_that_are_uploaded_after_the_verdict_are_not_used(world: UploadWorld) -> None:
     created = await world.create("style", "lora", data=SD15)
     put_url, asset_id = created["transfer_api"]["put_url"], created["asset"]["id"]
     async with httpx.AsyncClient() as store:
@@ -87,14 +87,14 @@ async def test_what_is_written_after_the_verdict_changes_nothing(world: UploadWo
 
 async def test_an_asset_deleted_during_its_intake_stays_deleted(world: UploadWorld) -> None:
     asset_id = await world.send(png())
-    look_at = world.intake._look_at
+    inspect = world.intake._inspect
 
-    async def look_and_delete(*arguments: object) -> object:
-        accepted = await look_at(*arguments)  # pyright: ignore[reportArgumentType]
+    async def inspect_and_delete(*arguments: object) -> object:
+        accepted = await inspect(*arguments)  # pyright: ignore[reportArgumentType]
         await world.client.delete(f"/v1/assets/{asset_id}")
         return accepted
 
-    world.intake._look_at = look_and_delete  # pyright: ignore[reportAttributeAccessIssue]
+    world.intake._inspect = inspect_and_delete  # pyright: ignore[reportAttributeAccessIssue]
     await world.intake.check(asset_id)
 
     row = await world.row(asset_id)
@@ -102,7 +102,7 @@ async def test_an_asset_deleted_during_its_intake_stays_deleted(world: UploadWor
     assert [item.key for item in await world.blobs.list("assets/") if await world.blob_state(item.key) != "orphaned"] == []
 
 
-async def test_a_lora_becomes_ready_with_what_its_header_says(world: UploadWorld) -> None:
+async def test_a_lora_becomes_ready_with_the_data_of_its_header(world: UploadWorld) -> None:
     metadata = {"trigger_word": "sks1", "shape_class": "sd15-3f2a9c1d", "base_sha256": "ab" * 32}
     asset_id = await world.send(lora(rank=8, metadata=metadata), "style", "lora", data=SD15)
 
@@ -140,14 +140,14 @@ def _zip() -> bytes:
         (_zip(), "not safetensors"),
         (
             lora(features=2048),
-            "data.engine says image/stable-diffusion-v1-5, but the file is a LoRA for image/stable-diffusion-xl",
+            "data.engine is image/stable-diffusion-v1-5, but the file is a LoRA for image/stable-diffusion-xl",
         ),
         (safetensors({"model.weight": [4, 4]}), "holds no LoRA weights"),
         (lora()[:-10], "it is cut or was added to"),
     ],
-    ids=["pickle", "zip", "other engine", "no lora", "cut"],
+    ids=["pickle", "zip", "other engine", "no lora", "truncated"],
 )
-async def test_what_is_no_fitting_lora_is_rejected(world: UploadWorld, content: bytes, reason: str) -> None:
+async def test_a_file_that_is_no_lora_of_its_engine_is_rejected(world: UploadWorld, content: bytes, reason: str) -> None:
     asset_id = await world.send(content, "style", "lora", data=SD15)
 
     await world.intake.check(asset_id)
@@ -157,7 +157,7 @@ async def test_what_is_no_fitting_lora_is_rejected(world: UploadWorld, content: 
     assert reason in shown["status_details"]
 
 
-async def test_a_lora_of_kohyas_says_what_it_goes_by(world: UploadWorld) -> None:
+async def test_a_lora_of_kohya_becomes_ready_with_its_trigger_word(world: UploadWorld) -> None:
     notes = {"ss_tag_frequency": '{"5_sks": {"sks1 dog": 5}}', "ss_dataset_dirs": '{"5_sks": {"img_count": 5}}'}
     asset_id = await world.send(lora(metadata=notes), "style", "lora", data=SD15)
 
@@ -167,7 +167,7 @@ async def test_a_lora_of_kohyas_says_what_it_goes_by(world: UploadWorld) -> None
     assert (shown["status"], shown["data"]["trigger_words"], shown["data"]["rank"]) == ("ready", ["sks1 dog"], 4)
 
 
-async def test_a_textual_inversion_becomes_ready_and_says_what_it_is(world: UploadWorld) -> None:
+async def test_a_textual_inversion_becomes_ready_with_the_data_of_its_file(world: UploadWorld) -> None:
     content = safetensors({"<sks1>": [2, 768]}, dtype="F32")
     asset_id = await world.send(content, "word", "textual_inversion", data=SD15)
 
@@ -188,7 +188,7 @@ async def test_a_textual_inversion_for_another_engine_is_rejected(world: UploadW
     assert "the file is a textual inversion for image/stable-diffusion-xl-v1-0" in (await world.shown("word"))["status_details"]
 
 
-async def test_what_is_no_vae_is_rejected_with_the_reason(world: UploadWorld) -> None:
+async def test_a_file_that_is_no_vae_is_rejected_with_the_reason(world: UploadWorld) -> None:
     asset_id = await world.send(lora(), "decoder", "vae", data=SD15)
 
     await world.intake.check(asset_id)
@@ -197,7 +197,7 @@ async def test_what_is_no_vae_is_rejected_with_the_reason(world: UploadWorld) ->
     assert (shown["status"], "is not a VAE of Stable Diffusion's kind" in shown["status_details"]) == ("rejected", True)
 
 
-async def test_a_vae_becomes_ready_and_says_what_it_is(world: UploadWorld) -> None:
+async def test_a_vae_becomes_ready_with_the_data_of_its_file(world: UploadWorld) -> None:
     shapes = ldm_layout.vae(VaeShape(latent_channels=4, channels=(8, 16), resnets=1, middle_attention=True, quant_convs=True))
     asset_id = await world.send(safetensors({name: list(shape) for name, shape in shapes.items()}), "decoder", "vae", data=SD15)
 
@@ -208,7 +208,7 @@ async def test_a_vae_becomes_ready_and_says_what_it_is(world: UploadWorld) -> No
     assert shown["data"].items() >= {"factor": 2, "latent_channels": 4, "data_type": "fp16"}.items()
 
 
-async def test_a_picture_that_the_safety_checker_refuses_is_rejected_with_the_reason(
+async def test_an_image_that_the_safety_checker_refuses_is_rejected_with_the_reason(
     world: UploadWorld, make_settings: Callable[..., UploadSettings]
 ) -> None:
     settings = make_settings(UploadSettings, safety_checker="tests.support.safety_checkers:NoRed", safety_threshold=0.9)
@@ -222,7 +222,7 @@ async def test_a_picture_that_the_safety_checker_refuses_is_rejected_with_the_re
     assert (await world.shown("good"))["status"] == "ready"
     assert (refused["status"], refused["status_details"]) == (
         "rejected",
-        "the safety checker refuses the picture: it scores 1.00, where 0 is safe and 1 is not",
+        "the safety checker refuses the image: its score is 1.00, from 0 (safe) to 1 (unsafe)",
     )
     assert (await world.waiting_events())[-1][0] == "asset.rejected"
 
@@ -238,7 +238,7 @@ def _single_file(**without: str) -> dict[str, list[int]]:
     return {name: shape for name, shape in shapes.items() if name not in without.values()}
 
 
-async def test_a_single_file_checkpoint_tells_what_fits_it(world: UploadWorld) -> None:
+async def test_a_single_file_checkpoint_becomes_ready_with_the_data_of_its_file(world: UploadWorld) -> None:
     asset_id = await world.send(safetensors(_single_file(), {"modelspec.resolution": "96x96"}), "mine", "checkpoint", data=SD15)
 
     await world.intake.check(asset_id)
@@ -246,8 +246,8 @@ async def test_a_single_file_checkpoint_tells_what_fits_it(world: UploadWorld) -
     row = await world.row(asset_id)
     assert (row.status, row.status_details) == ("ready", "")
     assert row.data["shape_class"].startswith("sd15-")
-    told = ("native_size_px", "text_widths", "latent_channels", "vae_factor", "data_type")
-    assert [row.data[field] for field in told] == [96, [32], 4, 2, "fp16"]
+    fields = ("native_size_px", "text_widths", "latent_channels", "vae_factor", "data_type")
+    assert [row.data[field] for field in fields] == [96, [32], 4, 2, "fp16"]
 
 
 @pytest.mark.parametrize(
@@ -256,12 +256,12 @@ async def test_a_single_file_checkpoint_tells_what_fits_it(world: UploadWorld) -
         (
             "image/stable-diffusion-xl-v1-0",
             "",
-            "data.engine says image/stable-diffusion-xl-v1-0, but the file is a checkpoint for",
+            "data.engine is image/stable-diffusion-xl-v1-0, but the file is a checkpoint for",
         ),
         ("image/stable-diffusion-v1-5", "model.diffusion_model.out.2.bias", "UNet is not as in Stable Diffusion's releases"),
     ],
 )
-async def test_a_single_file_that_is_not_what_it_says_is_rejected(
+async def test_a_single_file_checkpoint_of_another_engine_or_layout_is_rejected(
     world: UploadWorld, engine: str, without: str, reason: str
 ) -> None:
     content = safetensors(_single_file(without=without))

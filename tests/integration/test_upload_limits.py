@@ -1,4 +1,4 @@
-"""What an account may store is counted when an upload is completed, and a repeated creation makes one asset."""
+"""The limit of stored bytes is checked when an upload is completed, and a retried creation makes one asset."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -13,31 +13,31 @@ from shared.database.sessions import Database
 from shared.database.tables import IDEMPOTENCY, Context
 from tests.support.upload_world import UploadWorld, png
 
-PICTURE = png()
+IMAGE = png()
 
 
 @pytest.fixture
 async def world(make_settings: Callable[..., Any], blobs: Blobs, database_url: str) -> AsyncIterator[UploadWorld]:
     database = Database(database_url)
-    settings = make_settings(UploadSettings, max_stored_bytes=len(PICTURE) + 1)
+    settings = make_settings(UploadSettings, max_stored_bytes=len(IMAGE) + 1)
     world = await UploadWorld.build(settings, database, blobs)
     yield world
     await world.close()
     await database.close()
 
 
-async def test_an_upload_too_many_is_refused_until_there_is_room_again(world: UploadWorld) -> None:
-    first = await world.send(PICTURE, "first")
+async def test_an_upload_over_the_limit_is_refused_until_other_assets_are_deleted(world: UploadWorld) -> None:
+    first = await world.send(IMAGE, "first")
     second = await world.create("second")
     asset_id = second["asset"]["id"]
     async with httpx.AsyncClient() as store:
-        await store.put(second["transfer_api"]["put_url"], content=PICTURE)
+        await store.put(second["transfer_api"]["put_url"], content=IMAGE)
     complete = f"/v1/assets/{asset_id}/complete-upload"
 
     refused = await world.client.post(complete, json={})
 
     assert (refused.status_code, refused.json()["code"]) == (429, "limit_exceeded")
-    assert f"{len(PICTURE) + 1} are allowed" in refused.json()["detail"]
+    assert f"{len(IMAGE) + 1} are allowed" in refused.json()["detail"]
     assert int(refused.headers["Retry-After"]) > 0
     assert (await world.shown(asset_id))["status"] == "ready_to_upload"
     await world.client.delete(f"/v1/assets/{first}")
@@ -45,7 +45,7 @@ async def test_an_upload_too_many_is_refused_until_there_is_room_again(world: Up
     assert (await world.client.post(complete, json={})).status_code == 200
 
 
-async def test_a_repeated_creation_gives_the_same_asset_and_keeps_no_credentials(world: UploadWorld) -> None:
+async def test_a_retried_creation_returns_the_same_asset_and_stores_no_credentials(world: UploadWorld) -> None:
     body = {"name": "photo", "asset_type": "file", "data": {"asset_type": "file"}}
     request = {"json": body, "headers": {"Idempotency-Key": "k1"}}
 

@@ -1,4 +1,4 @@
-"""Public checkpoints: registered once, switched when their bytes change, and kept for who still needs the old ones."""
+"""Public checkpoints: registered once, and switched when their bytes change; an alias shares the bytes of its target."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +12,7 @@ from services.upload.settings import UploadSettings
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.errors import InvalidError, NotFoundError
-from shared.formats import checkpoint as checkpoint_files
+from shared.formats import checkpoint
 from tests.support.upload_world import UploadWorld
 
 DEFAULT_SDXL = "asset_01hdpjv7bxe1n99eazrv23ca1k"
@@ -27,8 +27,8 @@ async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, data
     await database.close()
 
 
-def checkpoint(tmp_path: Path, weights: bytes = b"weights") -> Path:
-    """Pack a model folder whose configuration is real and whose weights are not."""
+def packed_checkpoint(tmp_path: Path, weights: bytes = b"weights") -> Path:
+    """Pack a model folder that has a real configuration and weights of a few bytes."""
     folder = tmp_path / "checkpoint"
     documents = {
         "model_index.json": {"_class_name": "StableDiffusionPipeline"},
@@ -40,18 +40,16 @@ def checkpoint(tmp_path: Path, weights: bytes = b"weights") -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(document))
     (folder / "unet" / "model.safetensors").write_bytes(weights)
-    checkpoint_files.pack(folder, tmp_path / "checkpoint.tar")
+    checkpoint.pack(folder, tmp_path / "checkpoint.tar")
     return tmp_path / "checkpoint.tar"
 
 
-async def test_public_ones_that_old_sdks_cannot_read_are_listed_where_they_are_asked_for(
-    world: UploadWorld, tmp_path: Path
-) -> None:
+async def test_public_assets_that_old_sdks_cannot_read_are_listed_only_on_request(world: UploadWorld, tmp_path: Path) -> None:
     controlnet = {"_class_name": "ControlNetModel", "cross_attention_dim": 128, "block_out_channels": [64, 96, 128]}
     (tmp_path / "canny").mkdir()
     (tmp_path / "canny" / "config.json").write_text(json.dumps(controlnet))
-    checkpoint_files.pack(tmp_path / "canny", tmp_path / "canny.tar")
-    base = await public_assets.register_checkpoint(world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15")
+    checkpoint.pack(tmp_path / "canny", tmp_path / "canny.tar")
+    base = await public_assets.register_checkpoint(world.database, world.blobs, packed_checkpoint(tmp_path), name="tiny-sd15")
     canny = await public_assets.register_checkpoint(world.database, world.blobs, tmp_path / "canny.tar", name="canny")
 
     async def listed(query: str) -> list[str]:
@@ -63,8 +61,8 @@ async def test_public_ones_that_old_sdks_cannot_read_are_listed_where_they_are_a
     assert await listed("owner=octoai&name=canny") == await listed(f"owner=octoai&asset_ids={canny}") == [canny]
 
 
-async def test_a_registered_checkpoint_is_everybodys(world: UploadWorld, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path)
+async def test_every_account_can_use_a_registered_checkpoint(world: UploadWorld, tmp_path: Path) -> None:
+    path = packed_checkpoint(tmp_path)
 
     asset_id = await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny-sd15")
 
@@ -78,14 +76,14 @@ async def test_a_registered_checkpoint_is_everybodys(world: UploadWorld, tmp_pat
     assert [a["id"] for a in (await world.client.get("/v1/assets?owner=octoai")).json()["data"]] == [asset_id]
     row = await world.row(asset_id)
     assert await world.blobs.get_bytes(row.blob_key or "", max_bytes=1 << 20) == path.read_bytes()
-    # Its name is the platform's alone.
+    # The name belongs to the platform's account alone.
     assert (await world.client.get("/v1/assets/tiny-sd15")).status_code == 404
     assert (await world.client.get("/v1/assets/studio:tiny-sd15")).status_code == 404
     assert (await world.client.delete(f"/v1/assets/{asset_id}")).status_code == 404
 
 
-async def test_the_same_bytes_again_change_nothing(world: UploadWorld, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path)
+async def test_registering_the_same_bytes_again_changes_nothing(world: UploadWorld, tmp_path: Path) -> None:
+    path = packed_checkpoint(tmp_path)
     first = await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny-sd15")
     before = await world.row(first)
 
@@ -96,11 +94,11 @@ async def test_the_same_bytes_again_change_nothing(world: UploadWorld, tmp_path:
     assert len(await world.waiting_events()) == 1
 
 
-async def test_other_bytes_are_switched_to_and_the_old_ones_given_up(world: UploadWorld, tmp_path: Path) -> None:
-    asset_id = await public_assets.register_checkpoint(world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15")
+async def test_registering_other_bytes_switches_to_them_and_orphans_the_old_ones(world: UploadWorld, tmp_path: Path) -> None:
+    asset_id = await public_assets.register_checkpoint(world.database, world.blobs, packed_checkpoint(tmp_path), name="tiny-sd15")
     old = await world.row(asset_id)
 
-    path = checkpoint(tmp_path, b"trained longer")
+    path = packed_checkpoint(tmp_path, b"trained longer")
     again = await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny-sd15")
 
     new = await world.row(asset_id)
@@ -110,9 +108,9 @@ async def test_other_bytes_are_switched_to_and_the_old_ones_given_up(world: Uplo
     assert await world.blob_state(new.blob_key) == "committed"
 
 
-async def test_an_alias_shares_the_bytes_and_follows_them(world: UploadWorld, tmp_path: Path) -> None:
+async def test_an_alias_shares_the_bytes_of_its_target_and_follows_a_switch(world: UploadWorld, tmp_path: Path) -> None:
     async def register(weights: bytes) -> None:
-        path = checkpoint(tmp_path, weights)
+        path = packed_checkpoint(tmp_path, weights)
         await public_assets.register_checkpoint(world.database, world.blobs, path, name="tiny")
         await public_assets.ensure_alias(world.database, name="default-sdxl", of="tiny", asset_id=DEFAULT_SDXL)
 
@@ -124,14 +122,14 @@ async def test_an_alias_shares_the_bytes_and_follows_them(world: UploadWorld, tm
     shown = await world.shown("octoai:default-sdxl")
     assert (shown["id"], shown["data"]["alias_of"]) == (DEFAULT_SDXL, "tiny")
     assert second.blob_key == (await world.row((await world.shown("octoai:tiny"))["id"])).blob_key != first.blob_key
-    # Only once nobody stands for them any more.
+    # The old bytes are orphaned only when no asset has them any more.
     assert await world.blob_state(first.blob_key) == "orphaned"
     assert await world.blob_state(second.blob_key) == "committed"
 
 
-async def test_an_alias_that_an_operator_switched_is_left_alone(world: UploadWorld, tmp_path: Path) -> None:
+async def test_an_alias_that_an_operator_switched_is_not_switched_back(world: UploadWorld, tmp_path: Path) -> None:
     for name in ("tiny", "full"):
-        path = checkpoint(tmp_path, name.encode())
+        path = packed_checkpoint(tmp_path, name.encode())
         await public_assets.register_checkpoint(world.database, world.blobs, path, name=name)
     await public_assets.ensure_alias(world.database, name="default-sd15", of="tiny")
     await public_assets.switch_alias(world.database, name="default-sd15", of="full")
@@ -141,7 +139,7 @@ async def test_an_alias_that_an_operator_switched_is_left_alone(world: UploadWor
     assert (await world.shown("octoai:default-sd15"))["data"]["alias_of"] == "full"
 
 
-async def test_what_is_no_checkpoint_is_refused(world: UploadWorld, tmp_path: Path) -> None:
+async def test_a_file_that_is_no_checkpoint_and_a_missing_target_are_refused(world: UploadWorld, tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"not a tar")
 
     with pytest.raises(InvalidError):
@@ -150,12 +148,10 @@ async def test_what_is_no_checkpoint_is_refused(world: UploadWorld, tmp_path: Pa
         await public_assets.switch_alias(world.database, name="default-sd15", of="nothing")
 
 
-async def test_a_default_is_of_one_engine(world: UploadWorld, tmp_path: Path) -> None:
-    await public_assets.register_checkpoint(world.database, world.blobs, checkpoint(tmp_path), name="tiny-sd15")
+async def test_a_default_alias_accepts_checkpoints_of_one_engine(world: UploadWorld, tmp_path: Path) -> None:
+    await public_assets.register_checkpoint(world.database, world.blobs, packed_checkpoint(tmp_path), name="tiny-sd15")
 
-    with pytest.raises(
-        InvalidError, match=r"octoai:tiny-sd15 is for image/stable-diffusion-v1-5; octoai:default-sdxl stands for"
-    ):
+    with pytest.raises(InvalidError, match=r"octoai:tiny-sd15 is for image/stable-diffusion-v1-5, but octoai:default-sdxl needs"):
         await checkpoints.use(world.database, "tiny-sd15", "default-sdxl")
     await checkpoints.use(world.database, "tiny-sd15", "default-sd15")
 

@@ -1,4 +1,4 @@
-"""Registration and the reconciler: a trained LoRA reaches the library once, and what was lost is found again."""
+"""Registration and the reconciler: a trained LoRA is registered once, and lost work is found and done."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, data
     await database.close()
 
 
-async def test_a_trained_lora_is_in_the_library_under_the_tunes_name(world: UploadWorld) -> None:
+async def test_a_trained_lora_is_registered_under_the_name_of_its_tune(world: UploadWorld) -> None:
     tune_id = await world.add_trained_tune()
 
     await world.registration.register(tune_id)
@@ -52,7 +52,7 @@ async def test_a_trained_lora_is_in_the_library_under_the_tunes_name(world: Uplo
     assert (holder.holder_kind, holder.holder_id) == ("asset", row.id)
 
 
-async def test_registering_at_once_and_again_makes_one_asset(world: UploadWorld) -> None:
+async def test_concurrent_and_repeated_registrations_make_one_asset(world: UploadWorld) -> None:
     tune_id = await world.add_trained_tune()
 
     await asyncio.gather(*(world.registration.register(tune_id) for _ in range(4)))
@@ -61,9 +61,9 @@ async def test_registering_at_once_and_again_makes_one_asset(world: UploadWorld)
     async with world.database.begin() as session:
         assets = (await session.scalars(select(Asset))).all()
     assert len(assets) == 1
-    # Each says it, since the event of the first may be what was lost; it is the same event each time.
-    said = {(kind, event["asset_id"], event["version"]) for kind, event in await world.waiting_events()}
-    assert said == {("asset.ready", assets[0].id, 1)}
+    # Each one publishes the event, since that of the first may be the one that was lost; it is the same event each time.
+    published = {(kind, event["asset_id"], event["version"]) for kind, event in await world.waiting_events()}
+    assert published == {("asset.ready", assets[0].id, 1)}
     states = [await world.blob_state(item.key) for item in await world.blobs.list("assets/asset_")]
     assert states.count("committed") == 1
 
@@ -79,7 +79,7 @@ async def test_a_lora_whose_bytes_changed_is_not_registered(world: UploadWorld) 
     assert (await world.client.get("/v1/assets")).json()["total"] == 0
 
 
-async def test_a_lora_that_is_gone_is_not_registered(world: UploadWorld) -> None:
+async def test_a_lora_that_is_missing_from_the_store_is_not_registered(world: UploadWorld) -> None:
     tune_id = await world.add_trained_tune()
     await world.blobs.delete(f"tunes/{tune_id}/1/lora.safetensors")
 
@@ -100,12 +100,12 @@ async def test_a_tune_that_ended_meanwhile_gets_no_asset(world: UploadWorld) -> 
 
 
 async def _age(world: UploadWorld, column: str, table: str) -> None:
-    """Let an hour pass for a row."""
+    """Set the column of every row back by two days."""
     async with world.database.begin() as session:
         await session.execute(text(f"UPDATE {table} SET {column} = {column} - interval '2 days'"))
 
 
-async def test_a_trained_tune_that_nobody_spoke_of_is_registered(world: UploadWorld) -> None:
+async def test_a_trained_tune_whose_event_was_lost_is_registered(world: UploadWorld) -> None:
     tune_id = await world.add_trained_tune()
     working = asyncio.create_task(world.queue.run())
     await world.reconciler.run_once()
@@ -121,21 +121,21 @@ async def test_a_trained_tune_that_nobody_spoke_of_is_registered(world: UploadWo
     assert [(kind, event["tune_id"]) for kind, event in events] == [("asset.ready", tune_id)]
 
 
-async def test_an_upload_without_a_verdict_is_announced_again_once_a_bound(world: UploadWorld) -> None:
+async def test_the_event_of_an_upload_without_a_verdict_is_republished_once_per_bound(world: UploadWorld) -> None:
     asset_id = await world.send(png())
     await world.reconciler.run_once()
-    said_at_first = [kind for kind, _ in await world.waiting_events()].count("asset.uploaded")
+    published_first = [kind for kind, _ in await world.waiting_events()].count("asset.uploaded")
 
     await _age(world, "updated_at", "assets")
     await world.reconciler.run_once()
     await world.reconciler.run_once()
 
-    again = [(kind, event["asset_id"], event["version"]) for kind, event in await world.waiting_events()][-2:]
-    assert said_at_first == 1
-    assert again == [("asset.uploaded", asset_id, 2)] * 2
+    events = [(kind, event["asset_id"], event["version"]) for kind, event in await world.waiting_events()][-2:]
+    assert published_first == 1
+    assert events == [("asset.uploaded", asset_id, 2)] * 2
 
 
-async def test_an_upload_that_is_never_completed_gives_its_name_back(world: UploadWorld) -> None:
+async def test_an_upload_that_is_never_completed_is_deleted_and_its_name_free(world: UploadWorld) -> None:
     created = await world.create("cat")
     await world.reconciler.run_once()
     assert (await world.shown("cat"))["status"] == "ready_to_upload"

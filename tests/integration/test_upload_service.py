@@ -1,4 +1,4 @@
-"""The whole upload service: HTTP, outbox, broker, intake and registration, as it is wired."""
+"""The whole upload service as it is wired: HTTP, outbox, broker, intake and registration."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ _BOUND_S = 60
 
 @pytest.fixture
 async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, database_url: str) -> AsyncIterator[UploadWorld]:
-    # Bounds so long that the reconciler cannot do what the broker should.
+    # The bounds are so long that the reconciler cannot do the work in place of the broker.
     settings = make_settings(UploadSettings, intake_bound_s=3600, registration_bound_s=3600)
     database = Database(database_url)
     world = await UploadWorld.build(settings, database, blobs)
@@ -37,7 +37,7 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_is_uploaded_becomes_ready_or_rejected(world: UploadWorld) -> None:
+async def test_an_upload_becomes_ready_or_rejected(world: UploadWorld) -> None:
     good, bad = await world.send(png(), "good"), await world.send(b"nothing", "bad")
 
     async def decided() -> bool:
@@ -51,7 +51,7 @@ async def test_what_is_uploaded_becomes_ready_or_rejected(world: UploadWorld) ->
     assert got.content.startswith(b"\x89PNG")
 
 
-async def test_a_trained_tune_gets_its_lora(world: UploadWorld) -> None:
+async def test_the_lora_of_a_trained_tune_is_registered(world: UploadWorld) -> None:
     tune_id = await world.add_trained_tune()
     async with world.database.begin() as session:
         tune = await session.get_one(Tune, tune_id)

@@ -1,4 +1,4 @@
-"""The upload service's parts on real backends, with accounts that call it and files to send."""
+"""The parts of the upload service on real backends, with accounts that call it and files to upload."""
 
 import io
 import json
@@ -64,7 +64,7 @@ LORA = lora(rank=8, metadata={"trigger_word": "sks1"})
 
 @dataclass
 class UploadWorld:
-    """One upload service's parts, a client of an account and one of a stranger."""
+    """The parts of one upload service, and clients of an account, of a stranger and of the account's admin key."""
 
     database: Database
     blobs: Blobs
@@ -123,7 +123,7 @@ class UploadWorld:
         return answer.json()
 
     async def send(self, content: bytes, name: str = "photo", asset_type: str = "file", **more: Any) -> str:
-        """Create, upload and complete; return the asset's id."""
+        """Create an asset, upload its file and complete the upload; return the asset's id."""
         created = await self.create(name, asset_type, **more)
         asset_id = created["asset"]["id"]
         async with httpx.AsyncClient() as store:
@@ -147,16 +147,16 @@ class UploadWorld:
             return await session.scalar(select(Blob.state).where(Blob.key == key))
 
     async def waiting_events(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return what waits in the outbox: each event's type and body, in order."""
+        """Return the events in the outbox in order, each as its type and body."""
         outbox = OUTBOXES[Context.UPLOAD]
         async with self.database.begin() as session:
             rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
             return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
 
     async def add_trained_tune(self, content: bytes = LORA, name: str = "sks1-dog") -> str:
-        """Store a LoRA as a trainer does, and return the id of its tune, which waits to be published.
+        """Store a LoRA as a trainer does, and return the id of its tune, which is `publishing`.
 
-        The row says that the trainer stored `LORA`, whatever the content.
+        The row has the SHA-256 of `LORA` for any content.
         """
         tune_id = new_id("tune")
         base_key, lora_key = f"assets/{tune_id}/base.tar", f"tunes/{tune_id}/1/lora.safetensors"

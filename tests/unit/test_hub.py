@@ -1,4 +1,4 @@
-"""Which files of a model repository are the asset."""
+"""Model repositories: which of their files are the asset, and how they are fetched."""
 
 import json
 import tarfile
@@ -24,18 +24,20 @@ from shared.errors import InvalidError
         ("checkpoint", ["model.safetensors", "old/model.safetensors"], "model.safetensors"),
     ],
 )  # fmt: skip
-def test_the_file_that_is_meant_is_found(asset_type: str, names: list[str], chosen: str) -> None:
+def test_the_file_of_an_asset_is_found_by_its_usual_name_or_as_the_only_one(
+    asset_type: str, names: list[str], chosen: str
+) -> None:
     assert HubRepo("https://hub.test/a/b/resolve/1", names).one_file(asset_type) == chosen
 
 
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["b.safetensors", "a.safetensors"], "several safetensors files .a.safetensors, b.safetensors.; give the address"),
-        (["weights.ckpt", "deep/a.safetensors"], "no safetensors file at its top"),
+        (["b.safetensors", "a.safetensors"], "several safetensors files .a.safetensors, b.safetensors.; give the URL"),
+        (["weights.ckpt", "deep/a.safetensors"], "no safetensors file at its top level"),
     ],
 )
-def test_what_is_not_clear_is_left_to_the_one_who_asks(names: list[str], reason: str) -> None:
+def test_a_repository_without_a_clear_choice_is_refused(names: list[str], reason: str) -> None:
     with pytest.raises(InvalidError, match=reason):
         HubRepo("https://hub.test/a/b/resolve/1", names).one_file("lora")
 
@@ -71,7 +73,7 @@ NAMES = [
 ]
 
 
-def test_a_checkpoints_folder_is_what_its_index_names_in_half_precision_where_there_is_one() -> None:
+def test_a_checkpoint_has_the_parts_that_its_index_names_in_half_precision_if_available() -> None:
     files = HubRepo("https://hub.test/a/b/resolve/1", NAMES).folder(INDEX)
 
     assert files == {
@@ -88,7 +90,7 @@ def test_a_checkpoints_folder_is_what_its_index_names_in_half_precision_where_th
     }
 
 
-def test_a_part_without_safetensors_is_named() -> None:
+def test_a_part_without_safetensors_is_refused() -> None:
     names = [name for name in NAMES if not name.startswith("vae/diffusion")]
 
     with pytest.raises(InvalidError, match="the repository's vae has no safetensors file"):
@@ -96,7 +98,7 @@ def test_a_part_without_safetensors_is_named() -> None:
 
 
 class Hub:
-    """A fetcher that has one repository; every file holds ten bytes."""
+    """A fetcher with a single repository, in which every file has ten bytes."""
 
     def __init__(self) -> None:
         self.fetched: list[str] = []
@@ -115,10 +117,10 @@ class Hub:
         return 10
 
 
-async def test_a_checkpoints_folder_arrives_as_one_file(tmp_path: Path) -> None:
+async def test_a_checkpoint_is_packed_into_one_file(tmp_path: Path) -> None:
     fetcher = Hub()
 
-    path, size = await hub.bring(fetcher, "https://hub.test/", "a/b", "checkpoint", tmp_path, max_bytes=1000, token=None)  # pyright: ignore[reportArgumentType]
+    path, size = await hub.fetch(fetcher, "https://hub.test/", "a/b", "checkpoint", tmp_path, max_bytes=1000, token=None)  # pyright: ignore[reportArgumentType]
 
     with tarfile.open(path) as archive:
         assert sorted(archive.getnames()) == sorted(HubRepo("", NAMES).folder(INDEX))
@@ -126,17 +128,17 @@ async def test_a_checkpoints_folder_arrives_as_one_file(tmp_path: Path) -> None:
     assert "https://hub.test/a/b/resolve/c0ffee/unet/diffusion_pytorch_model.fp16.safetensors" in fetcher.fetched
 
 
-async def test_the_limit_is_for_all_files_together(tmp_path: Path) -> None:
+async def test_the_limit_applies_to_the_sum_of_all_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidError, match="too large"):
-        await hub.bring(Hub(), "https://hub.test", "a/b", "checkpoint", tmp_path, max_bytes=95, token=None)  # pyright: ignore[reportArgumentType]
+        await hub.fetch(Hub(), "https://hub.test", "a/b", "checkpoint", tmp_path, max_bytes=95, token=None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("repo", ["a", "a/b/c", "../b", "a/..b?x=1", "a/b#c", "https://hub.test/a/b", "a/ b"])
-def test_what_is_no_repository_is_refused(repo: str) -> None:
+def test_a_malformed_repository_name_is_refused(repo: str) -> None:
     with pytest.raises(InvalidError, match=r"hf_repo: .* is not owner/name"):
         check_repo(repo, "lora")
 
 
-def test_a_picture_does_not_come_from_a_model_repository() -> None:
-    with pytest.raises(InvalidError, match="a file is a picture"):
+def test_an_image_cannot_be_imported_from_a_model_repository() -> None:
+    with pytest.raises(InvalidError, match="an asset of type file is an image"):
         check_repo("a/b", "file")

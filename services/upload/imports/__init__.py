@@ -1,1 +1,1 @@
-"""Fetches assets that are named by address or repository."""
+"""Imports: the service itself fetches a file from a URL or a model repository."""

@@ -1,7 +1,7 @@
-"""Fetches files from addresses that users name: from hosts of an allow-list alone, bounded in size and time.
+"""Fetches files from URLs that users give: only from allowed hosts, and bounded in size and time.
 
-`shared/http/outbound.py` sees to it that a name of the list does not lead into our own network. Redirects are followed here, each
-checked as the first address was.
+`shared/http/outbound.py` keeps the name of an allowed host from leading into the internal network. Redirects are followed
+here, and each target is checked as the first URL was.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from shared.errors import InvalidError, UnavailableError
 from shared.http import outbound
 
 _MAX_REDIRECTS = 5
-_WANTS_TOKEN = {401, 403}
-_LATER = {408, 425, 429}
+_NEEDS_TOKEN = {401, 403}
+_TEMPORARY = {408, 425, 429}
 
 
 class Fetcher:
-    """Fetches files. Every method raises InvalidError for what will not change, UnavailableError for what may."""
+    """Fetches files. Every method raises UnavailableError where a retry may help, and InvalidError where it cannot."""
 
     def __init__(self, settings: UploadSettings, *, resolve: outbound.Resolve | None = None) -> None:
         self._hosts = AllowedHosts(settings)
@@ -38,16 +38,16 @@ class Fetcher:
         await self._client.aclose()
 
     async def fetch(self, url: str, path: Path, *, max_bytes: int, token: str | None = None) -> int:
-        """Fetch a file to `path` and return its size in bytes; the token goes to the first address's origin only."""
-        async with _translated(), self._open(url, token) as answer:
-            _check_kind(answer)
-            announced = answer.headers.get("Content-Length", "0")
+        """Fetch a file to `path` and return its size in bytes. The token is sent only to the origin of `url`."""
+        async with _translated(), self._open(url, token) as response:
+            _check_kind(response)
+            announced = response.headers.get("Content-Length", "0")
             size = int(announced) if announced.isdecimal() else 0
             if size > max_bytes:
                 raise _too_large(size, max_bytes)
             size = 0
             with path.open("wb") as file:
-                async for chunk in answer.aiter_raw(1 << 20):
+                async for chunk in response.aiter_raw(1 << 20):
                     size += len(chunk)
                     if size > max_bytes:
                         raise _too_large(size, max_bytes)
@@ -57,15 +57,15 @@ class Fetcher:
     async def read_json(self, url: str, *, max_bytes: int, token: str | None = None) -> Any:
         """Fetch a JSON document."""
         body = b""
-        async with _translated(), self._open(url, token) as answer:
-            async for chunk in answer.aiter_raw():
+        async with _translated(), self._open(url, token) as response:
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > max_bytes:
                     raise _too_large(len(body), max_bytes)
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
-            msg = f"{httpx.URL(url).host} did not answer JSON"
+            msg = f"{httpx.URL(url).host} sends something other than JSON"
             raise InvalidError(msg) from error
 
     @asynccontextmanager
@@ -74,13 +74,13 @@ class Fetcher:
         for _ in range(_MAX_REDIRECTS + 1):
             self._hosts.check(url)
             secret = {"Authorization": f"Bearer {token}"} if token and _origin(httpx.URL(url)) == origin else {}
-            async with self._client.stream("GET", url, headers=secret) as answer:
-                if not answer.has_redirect_location:
-                    _check_status(answer)
-                    yield answer
+            async with self._client.stream("GET", url, headers=secret) as response:
+                if not response.has_redirect_location:
+                    _check_status(response)
+                    yield response
                     return
-                url = _target(answer)
-        msg = f"there are more than {_MAX_REDIRECTS} redirects"
+                url = _target(response)
+        msg = f"more than {_MAX_REDIRECTS} redirects; give the URL of the file itself"
         raise InvalidError(msg)
 
 
@@ -89,38 +89,38 @@ async def _translated() -> AsyncGenerator[None]:
     try:
         yield
     except httpx.HTTPError as error:
-        # Its text names hosts and reasons, never headers.
-        msg = f"the host does not answer as it should: {type(error).__name__} {error}".strip()
+        # The text of the error names hosts and reasons, and never headers, which hold the token.
+        msg = f"the request to the host failed: {type(error).__name__} {error}".strip()
         raise UnavailableError(msg) from error
 
 
-def _target(answer: httpx.Response) -> str:
+def _target(response: httpx.Response) -> str:
     try:
-        return str(answer.url.join(answer.headers["Location"]))
+        return str(response.url.join(response.headers["Location"]))
     except httpx.InvalidURL as error:
-        msg = f"{answer.url.host} redirects to what is no address"
+        msg = f"{response.url.host} redirects to something that is not a URL"
         raise InvalidError(msg) from error
 
 
-def _check_status(answer: httpx.Response) -> None:
-    status, host = answer.status_code, answer.url.host
+def _check_status(response: httpx.Response) -> None:
+    status, host = response.status_code, response.url.host
     if status == HTTPStatus.OK:
         return
-    if status in _LATER or answer.is_server_error:
-        msg = f"{host} answers {status} just now"
+    if status in _TEMPORARY or response.is_server_error:
+        msg = f"{host} is unavailable: it answers {status}"
         raise UnavailableError(msg)
-    hint = "; the file may be private or gated: hf_token_secret may open it" if status in _WANTS_TOKEN else ""
+    hint = "; if its repository is private or gated, give a token as hf_token_secret" if status in _NEEDS_TOKEN else ""
     msg = f"{host} answers {status}{hint}"
     raise InvalidError(msg)
 
 
-def _check_kind(answer: httpx.Response) -> None:
-    kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+def _check_kind(response: httpx.Response) -> None:
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind in {"text/html", "application/xhtml+xml"}:
-        msg = f"{answer.url.host} answers a web page, not a file: give the address of the file itself"
+        msg = f"{response.url.host} sends a web page, not a file; give the URL of the file itself"
         raise InvalidError(msg)
-    if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-        msg = f"{answer.url.host} answers the file compressed, though asked not to"
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        msg = f"{response.url.host} sends the file compressed, which is not supported; give a URL that sends it as it is"
         raise InvalidError(msg)
 
 

@@ -1,4 +1,4 @@
-"""Model repositories on the Hugging Face hub: which of their files is the asset."""
+"""Model repositories on the Hugging Face hub: chooses and fetches the files that make up an asset."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from shared.formats import checkpoint
 
 _INDEX = "model_index.json"
 _MAX_JSON_BYTES = 8 * 2**20
-_USUAL = {
+_USUAL_NAMES = {
     "lora": ("pytorch_lora_weights.safetensors",),
     "vae": ("diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"),
     "textual_inversion": ("learned_embeds.safetensors",),
@@ -24,49 +24,49 @@ _WITH_WEIGHTS = {"unet", "vae", "text_encoder", "text_encoder_2"}
 
 @dataclass(frozen=True)
 class HubRepo:
-    """A repository at its newest commit: the address below which its files lie, and their names."""
+    """A repository at its newest commit: the URL below which its files are, and their names."""
 
     files_url: str
     names: Sequence[str]
 
     @classmethod
     async def find(cls, fetcher: Fetcher, endpoint: str, repo: str, token: str | None) -> "HubRepo":
-        """Ask the hub. The commit is pinned, so that files fetched one after the other belong together."""
+        """Ask the hub for a repository. Its commit is pinned, so that all files are of the same version."""
         url = f"{endpoint.rstrip('/')}/api/models/{repo}"
         document = await fetcher.read_json(url, max_bytes=_MAX_JSON_BYTES, token=token)
         try:
             sha, names = str(document["sha"]), [str(file["rfilename"]) for file in document["siblings"]]
         except (KeyError, TypeError) as error:
-            msg = f"hf_repo: the hub's answer about {repo} does not list its files"
+            msg = f"hf_repo: the hub does not list the files of {repo}; give the URL of the file as url"
             raise InvalidError(msg) from error
         return cls(f"{endpoint.rstrip('/')}/{repo}/resolve/{quote(sha, safe='')}", names)
 
     def url(self, name: str) -> str:
-        """Return a file's address."""
+        """Return the URL of a file."""
         return f"{self.files_url}/{quote(name)}"
 
     def one_file(self, asset_type: str) -> str:
-        """Return the name of the file that is the asset. Raises InvalidError when that is not clear."""
-        for usual in _USUAL.get(asset_type, ()):
+        """Return the name of the file that is the asset. Raises InvalidError when no file or several could be."""
+        for usual in _USUAL_NAMES.get(asset_type, ()):
             if usual in self.names:
                 return usual
         found = sorted(name for name in self.names if name.endswith(".safetensors") and "/" not in name)
         if len(found) == 1:
             return found[0]
-        some = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")  # noqa: PLR2004 - enough to choose from
-        what = f"holds several safetensors files ({some})" if found else "holds no safetensors file at its top"
-        msg = f"hf_repo: the repository {what}; give the address of the one you mean as url"
+        some = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")  # noqa: PLR2004 - five names are enough to choose from
+        what = f"has several safetensors files ({some})" if found else "has no safetensors file at its top level"
+        msg = f"hf_repo: the repository {what}; give the URL of the file as url"
         raise InvalidError(msg)
 
     def folder(self, index: dict[str, Any]) -> dict[str, str]:
-        """Return which files make up a checkpoint in diffusers' layout: where each belongs, and its name in the repository.
+        """Return the files of a checkpoint in diffusers' layout: the path of each in the checkpoint, and in the repository.
 
-        `index` is the repository's model_index.json. Half precision is preferred where there is a choice. Raises
-        InvalidError for a part without safetensors.
+        `index` is the repository's model_index.json. Half precision is preferred where both exist. Raises InvalidError for
+        a part without safetensors.
         """
         parts = {part for part, kind in index.items() if isinstance(kind, list) and kind and kind[0]} - _NOT_NEEDED
         files = {_INDEX: _INDEX}
-        # Sorted, .fp16.safetensors comes before .safetensors, and the first one stays.
+        # In sorted order .fp16.safetensors comes before .safetensors, and the first one wins.
         for name in sorted(self.names):
             part, _, file = name.partition("/")
             if part not in parts or "/" in file or file.endswith(".index.json"):
@@ -76,15 +76,17 @@ class HubRepo:
                 files.setdefault(f"{part}/{plain}", name)
         without = sorted(part for part in parts & _WITH_WEIGHTS if not any(f"{part}/{weights}" in files for weights in _WEIGHTS))
         if without:
-            msg = f"hf_repo: the repository's {without[0]} has no safetensors file of its own; nothing else is taken"
+            msg = (
+                f"hf_repo: the repository's {without[0]} has no safetensors file; choose a repository that has one for each part"
+            )
             raise InvalidError(msg)
         return files
 
 
-async def bring(
+async def fetch(
     fetcher: Fetcher, endpoint: str, repo: str, asset_type: str, folder: Path, *, max_bytes: int, token: str | None
 ) -> tuple[Path, int]:
-    """Fetch what a repository holds for an asset into one file below `folder`; return its path and size in bytes."""
+    """Fetch an asset from a repository into one file in `folder`; return its path and its size in bytes."""
     found = await HubRepo.find(fetcher, endpoint, repo, token)
     target = folder / "import"
     if asset_type != "checkpoint" or _INDEX not in found.names:

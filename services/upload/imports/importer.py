@@ -1,4 +1,4 @@
-"""Brings files into the library that the server fetches by itself, and lets intake look at them as at any upload."""
+"""Fetches the files of imports into staging, where intake checks them as it checks any upload."""
 
 import asyncio
 import tempfile
@@ -22,17 +22,18 @@ from shared.telemetry import get_logger
 log = get_logger(__name__)
 
 _PAUSES_S = (2.0, 10.0)
-"""Between tries, when a host does not answer as it should."""
-_AGAIN_S = 5.0
+"""Pauses before the retries of a fetch whose host is unavailable."""
+_RETRY_S = 5.0
+"""Pause before an import is retried when the database or the store is unavailable."""
 _BATCH = 100
 
 
 class Importer:
     """Fetches what `url` and `hf_repo` name, a few at a time.
 
-    An import's row says all that is needed to begin again, so a process that dies loses only time: another takes the row over
-    once nobody has been at it for a while. All but the token: that lives here, in memory, for as long as its import, and an
-    import that has lost it ends in `error`.
+    An import's row has all that a new attempt needs. When a process dies, another one takes its imports over, once their
+    heartbeat is late. Only the token is not in the row: it stays in the memory of this process until its import ends, and an
+    import whose token is lost ends in `error`.
     """
 
     def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings, fetcher: Fetcher) -> None:
@@ -42,77 +43,77 @@ class Importer:
         self._fetcher = fetcher
         self._queue = WorkQueue(settings.import_concurrency)
         self._mine: dict[str, SecretStr | None] = {}
-        """The imports that wait or run in this process."""
+        """The imports that wait or run in this process, with their tokens."""
 
     def start(self, asset_id: str, token: SecretStr | None = None) -> None:
-        """Have an import done soon."""
+        """Queue an import, with its token if it has one."""
         self._mine.setdefault(asset_id, token)
-        self._queue.put(asset_id, self.bring)
+        self._queue.put(asset_id, self.fetch)
 
     async def run(self) -> None:
         """Work until cancelled."""
         await self._queue.run()
 
-    async def look_after(self) -> None:
-        """Say that somebody is at our imports, and take over those of processes that are gone."""
+    async def heartbeat(self) -> None:
+        """Renew the heartbeat of this process's imports, and take over imports whose heartbeat is late."""
         async with self._database.begin() as session:
             if self._mine:
-                await repository.keep_alive(session, list(self._mine))
-            left = await repository.take_over_imports(session, self._settings.import_silence_s, _BATCH)
-        for asset_id in left:
+                await repository.renew_imports(session, list(self._mine))
+            late = await repository.take_over_imports(session, self._settings.import_silence_s, _BATCH)
+        for asset_id in late:
             log.warning("import.taken_over", asset_id=asset_id)
             self.start(asset_id)
 
-    async def bring(self, asset_id: str) -> None:
-        """Fetch an import's file into staging, or end it with the reason.
+    async def fetch(self, asset_id: str) -> None:
+        """Fetch an import's file into staging, or end the import in `error` with the reason.
 
-        Raises when the database or the store is away, and then begins again after a while.
+        Raises when the database or the store is unavailable, after it has scheduled a retry.
         """
         try:
-            await self._bring(asset_id)
+            await self._fetch_or_refuse(asset_id)
         except Exception:
-            asyncio.get_running_loop().call_later(_AGAIN_S, self._queue.put, asset_id, self.bring)
+            asyncio.get_running_loop().call_later(_RETRY_S, self._queue.put, asset_id, self.fetch)
             raise
         self._mine.pop(asset_id, None)
 
-    async def _bring(self, asset_id: str) -> None:
+    async def _fetch_or_refuse(self, asset_id: str) -> None:
         async with self._database.begin() as session:
             asset = await repository.get(session, asset_id)
         if asset is None or asset.status != "uploaded" or asset.uploaded_at is not None:
             return
-        # A long way for nothing otherwise.
+        # Fail before the download if the store is unavailable.
         await self._blobs.ping()
         token = self._mine.get(asset_id)
         if asset.needs_token and token is None:
-            reason = "hf_token_secret: the server was restarted before the import ended, and keeps no tokens; create it again"
+            reason = "hf_token_secret: the server restarted during the import and stores no tokens; create the asset again"
             await transitions.refuse(self._database, asset, "error", reason)
             return
         self._settings.work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="import-", dir=self._settings.work_dir) as folder:
             try:
                 async with asyncio.timeout(self._settings.import_timeout_s):
-                    path, size_bytes = await self._fetch(asset, token, Path(folder))
+                    path, size_bytes = await self._fetch_with_retries(asset, token, Path(folder))
             except TimeoutError:
-                reason = f"fetching it took longer than {self._settings.import_timeout_s:g} s"
+                reason = f"the import took longer than {self._settings.import_timeout_s:g} s; upload the file instead"
                 await transitions.refuse(self._database, asset, "error", reason)
             except (InvalidError, UnavailableError) as error:
                 await transitions.refuse(self._database, asset, "error", error.message)
             except Exception:
                 log.exception("import.failed", asset_id=asset_id)
-                reason = "the file could not be fetched: an unexpected error, which is in the log"
+                reason = "the file could not be fetched because of an unexpected error; the log of the upload service shows it"
                 await transitions.refuse(self._database, asset, "error", reason)
             else:
                 try:
-                    await self._hand_over(asset, path, size_bytes)
+                    await self._complete(asset, path, size_bytes)
                 except LimitError as error:
                     await transitions.refuse(self._database, asset, "error", error.message)
 
-    async def _fetch(self, asset: Asset, token: SecretStr | None, folder: Path) -> tuple[Path, int]:
+    async def _fetch_with_retries(self, asset: Asset, token: SecretStr | None, folder: Path) -> tuple[Path, int]:
         for pause_s in _PAUSES_S:
             try:
                 return await self._fetch_once(asset, token, folder)
             except UnavailableError as error:
-                log.warning("import.again", asset_id=asset.id, reason=error.message, in_s=pause_s)
+                log.warning("import.retry", asset_id=asset.id, reason=error.message, in_s=pause_s)
                 await asyncio.sleep(pause_s)
         return await self._fetch_once(asset, token, folder)
 
@@ -121,7 +122,7 @@ class Importer:
         if asset.url is not None:
             path = folder / "import"
             return path, await self._fetcher.fetch(asset.url, path, max_bytes=limit)
-        return await hub.bring(
+        return await hub.fetch(
             self._fetcher,
             self._settings.hf_endpoint,
             asset.hf_repo or "",
@@ -131,12 +132,13 @@ class Importer:
             token=token.get_secret_value() if token else None,
         )
 
-    async def _hand_over(self, asset: Asset, path: Path, size_bytes: int) -> None:
+    async def _complete(self, asset: Asset, path: Path, size_bytes: int) -> None:
         await self._blobs.put_file(asset.staging_key or "", path)
         async with self._database.begin() as session:
             await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset.id)
             if await transitions.complete_import(session, asset.id, size_bytes) is None:
-                # Deleted meanwhile: its blob was given up then, and is again, since its bytes came later.
+                # The asset was deleted meanwhile, after which these bytes were stored: orphan them again. If another process
+                # completed it instead, the collector keeps them until intake has read them.
                 await blob_rows.orphan(session, asset.staging_key or "")
                 return
         log.info("asset.imported", asset_id=asset.id, asset_type=asset.asset_type, size_bytes=size_bytes)

@@ -1,1 +1,1 @@
-"""Checks what was uploaded, and registers the LoRAs of tunes."""
+"""Intake: checks every uploaded file, and registers the LoRAs of tunes."""

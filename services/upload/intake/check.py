@@ -1,9 +1,8 @@
-"""Looks at what was uploaded and gives the verdict: ready, or rejected with the reason."""
+"""Checks an uploaded file and gives the verdict: the asset becomes ready, or rejected with the reason."""
 
 import asyncio
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from services.upload import repository, transitions
 from services.upload.intake.readers import READERS
@@ -13,9 +12,7 @@ from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Asset, Context
-from shared.engines import Engine
 from shared.errors import InvalidError, NotFoundError, UnavailableError
-from shared.formats import checkpoint
 from shared.formats.image import clean
 from shared.ids import new_ulid
 from shared.safety import Safety
@@ -25,10 +22,11 @@ log = get_logger(__name__)
 
 
 class Intake:
-    """Checks uploads. Runs outside of any transaction; the one UPDATE at its end decides, and only one can win.
+    """Checks uploads, outside of any transaction.
 
-    Each attempt writes under a key of its own. So a second attempt, by a replica that was told again, can never write over
-    the bytes that the first one has vouched for; the loser's copy is orphaned.
+    Two replicas may check the same upload when its event is republished. Each attempt writes its copy under a key of its
+    own, so that it cannot overwrite bytes that the other has accepted. The UPDATE of the verdict decides which attempt wins,
+    and the copy of the other is orphaned.
     """
 
     def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings) -> None:
@@ -38,42 +36,41 @@ class Intake:
         self._safety = Safety.from_settings(settings)
 
     async def check(self, asset_id: str) -> None:
-        """Give the verdict on an upload. Raises UnavailableError when the store is away: then nothing is decided."""
+        """Give the verdict on an upload. Raises UnavailableError, without a verdict, when the store is unavailable."""
         async with self._database.begin() as session:
             asset = await repository.get(session, asset_id)
-        # An import is `uploaded` from its start, and has been since `uploaded_at` once its bytes are there.
+        # An import is `uploaded` from its start; `uploaded_at` is set once its bytes are in staging.
         if asset is None or asset.status != "uploaded" or asset.uploaded_at is None or asset.staging_key is None:
             return
         self._settings.work_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="intake-", dir=self._settings.work_dir) as folder:
             try:
-                accepted = await self._look_at(asset, asset.staging_key, Path(folder))
+                accepted = await self._inspect(asset, asset.staging_key, Path(folder))
             except (InvalidError, NotFoundError) as error:
                 await transitions.refuse(self._database, asset, "rejected", error.message)
             except (UnavailableError, OSError):
                 raise
             except Exception:
-                # Ours to mend, and the same again on every try: said so instead of looping for ever.
+                # A deterministic bug of ours: record it, do not retry.
                 log.exception("intake.failed", asset_id=asset_id)
-                reason = "the file could not be checked: an unexpected error, which is in the log"
+                reason = "the file could not be checked because of an unexpected error; the log of the upload service shows it"
                 await transitions.refuse(self._database, asset, "error", reason)
             else:
                 await transitions.accept(self._database, asset, accepted)
 
-    async def _look_at(self, asset: Asset, staging_key: str, folder: Path) -> Accepted:
+    async def _inspect(self, asset: Asset, staging_key: str, folder: Path) -> Accepted:
         if asset.asset_type == "file":
-            return await self._look_at_picture(asset, staging_key, folder)
-        # A checkpoint may be a tar, too, which its bytes tell once they are here.
+            return await self._inspect_image(asset, staging_key, folder)
+        # A checkpoint is safetensors or a tar: only its bytes tell, after they are copied.
         suffix = "checkpoint" if asset.asset_type == "checkpoint" else "safetensors"
         key = await self._stage(asset, suffix, "application/octet-stream")
-        # Copied first and read then: whoever has the presigned URL may still write to the staging key.
+        # Copy before reading: a client that has the presigned URL can still write to the staging key.
         await self._blobs.copy(staging_key, key)
         path = folder / f"upload.{suffix}"
         stored = await self._get(key, path, asset)
-        read = READERS.get(asset.asset_type, _checkpoint_data)
-        return Accepted(key, stored, await asyncio.to_thread(read, path, asset))
+        return Accepted(key, stored, await asyncio.to_thread(READERS[asset.asset_type], path, asset))
 
-    async def _look_at_picture(self, asset: Asset, staging_key: str, folder: Path) -> Accepted:
+    async def _inspect_image(self, asset: Asset, staging_key: str, folder: Path) -> Accepted:
         source, target = folder / "upload", folder / "clean"
         await self._get(staging_key, source, asset)
         image = await clean(source, target, max_pixels=self._settings.max_pixels)
@@ -84,7 +81,7 @@ class Intake:
         return Accepted(key, stored, {"file_format": image.file_format, "width": image.width, "height": image.height})
 
     async def _get(self, key: str, path: Path, asset: Asset) -> Stored:
-        # Again, since what lies there may have been replaced after complete-upload looked at it.
+        # Check the size again: the object may have been replaced after complete-upload checked it.
         limit = self._settings.max_bytes(asset.asset_type)
         size_bytes = await self._blobs.size(key)
         if size_bytes is not None and size_bytes > limit:
@@ -100,23 +97,11 @@ class Intake:
 
 
 def _check_safety(safety: Safety, path: Path) -> None:
-    """Ask the safety checker about a clean copy. Raises InvalidError when it finds it unsafe."""
-    # Here, so that only who has a checker pays for Pillow.
-    from PIL import Image  # noqa: PLC0415
+    """Run the safety checker on a clean copy. Raises InvalidError when the image is unsafe."""
+    from PIL import Image  # noqa: PLC0415 - only a service with a safety checker loads Pillow
 
     with Image.open(path) as image:
         verdict = safety.judge(image)
     if verdict.is_unsafe:
-        msg = f"the safety checker refuses the picture: it scores {verdict.score:.2f}, where 0 is safe and 1 is not"
+        msg = f"the safety checker refuses the image: its score is {verdict.score:.2f}, from 0 (safe) to 1 (unsafe)"
         raise InvalidError(msg)
-
-
-def _checkpoint_data(path: Path, asset: Asset) -> dict[str, Any]:
-    """Read what the checkpoint says of itself. Raises InvalidError."""
-    info = checkpoint.read_file(path)
-    # SSD is SDXL with fewer blocks: the file's own words for both are the same.
-    is_ssd = (asset.data["engine"], info.engine) == (Engine.SSD, Engine.SDXL)
-    if info.engine != asset.data["engine"] and not is_ssd:
-        msg = f"data.engine says {asset.data['engine']}, but the file is a checkpoint for {info.engine}"
-        raise InvalidError(msg)
-    return info.data

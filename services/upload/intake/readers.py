@@ -1,4 +1,4 @@
-"""What files of weights say of themselves, as it is shown in `data`."""
+"""Reads files of weights, and returns what the asset's `data` shows of them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,13 +7,14 @@ from typing import Any
 from shared.database.tables import Asset
 from shared.engines import Engine
 from shared.errors import InvalidError
+from shared.formats import checkpoint
 from shared.formats.embedding import read_embedding
 from shared.formats.lora import read_lora
 from shared.formats.vae import read_vae
 
 
 def lora_data(path: Path, asset: Asset) -> dict[str, Any]:
-    """Read a LoRA; what its owner said fills the gaps. Raises InvalidError."""
+    """Read a LoRA; trigger words that the owner gave take precedence over the file's. Raises InvalidError."""
     info = read_lora(path)
     _check_engine(asset, info.engine, "a LoRA")
     return {
@@ -27,13 +28,13 @@ def lora_data(path: Path, asset: Asset) -> dict[str, Any]:
 
 
 def vae_data(path: Path, _asset: Asset) -> dict[str, Any]:
-    """Read a VAE; its file does not tell SD 1.5's from SDXL's, so the owner's word stands. Raises InvalidError."""
+    """Read a VAE. Its file looks the same for SD 1.5 and SDXL, so its engine is not checked. Raises InvalidError."""
     info = read_vae(path)
     return {"data_type": info.data_type, "factor": info.factor, "latent_channels": info.latent_channels}
 
 
 def embedding_data(path: Path, asset: Asset) -> dict[str, Any]:
-    """Read a textual inversion. Raises InvalidError."""
+    """Read a textual inversion; trigger words that the owner gave take precedence over the file's. Raises InvalidError."""
     info = read_embedding(path)
     _check_engine(asset, info.engine, "a textual inversion")
     found = [info.trigger_word] if info.trigger_word else []
@@ -45,13 +46,23 @@ def embedding_data(path: Path, asset: Asset) -> dict[str, Any]:
     }
 
 
+def checkpoint_data(path: Path, asset: Asset) -> dict[str, Any]:
+    """Read a checkpoint. Raises InvalidError."""
+    info = checkpoint.read_file(path)
+    # SSD is SDXL with fewer blocks: the files of both name the same engine.
+    is_ssd = (asset.data["engine"], info.engine) == (Engine.SSD, Engine.SDXL)
+    _check_engine(asset, Engine.SSD if is_ssd else info.engine, "a checkpoint")
+    return info.data
+
+
 def _check_engine(asset: Asset, found: Engine | None, what: str) -> None:
     if found is not None and found != asset.data["engine"]:
-        msg = f"data.engine says {asset.data['engine']}, but the file is {what} for {found}"
+        msg = f"data.engine is {asset.data['engine']}, but the file is {what} for {found}; create the asset with that engine"
         raise InvalidError(msg)
 
 
 READERS: dict[str, Callable[[Path, Asset], dict[str, Any]]] = {
+    "checkpoint": checkpoint_data,
     "lora": lora_data,
     "vae": vae_data,
     "textual_inversion": embedding_data,

@@ -1,4 +1,4 @@
-"""Puts the LoRA of a trained tune into the library, once, whoever asks and how often."""
+"""Registers the LoRA of a trained tune in the library, once."""
 
 import asyncio
 import tempfile
@@ -25,10 +25,10 @@ log = get_logger(__name__)
 
 
 class Registration:
-    """Copies a tune's LoRA to the library's own prefix, verifies it there, and gives it the tune's name.
+    """Copies a tune's LoRA to the library's prefix, verifies the copy, and gives it the tune's name.
 
-    Idempotent by the tune: a partial unique index lets one asset a tune exist, and who comes second says again what the
-    first one said. All it needs stands in the tune's row, so that it works as well when `tune.trained` was lost.
+    Registration is idempotent: a partial unique index allows one asset per tune, and a second attempt republishes the event
+    of the first. It reads only the tune's row, so that it works also when the event `tune.trained` was lost.
     """
 
     def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings) -> None:
@@ -37,19 +37,19 @@ class Registration:
         self._work_dir = settings.work_dir
 
     async def register(self, tune_id: str) -> None:
-        """Register the tune's LoRA, or say why that cannot be. Raises UnavailableError when the store is away."""
+        """Register the tune's LoRA, or publish why it cannot be. Raises UnavailableError when the store is unavailable."""
         async with self._database.begin() as session:
             tune = await repository.tune(session, tune_id)
             if tune is None or tune.state != TuneState.PUBLISHING or tune.lora_key is None:
                 return
-            if await self._say_again(session, tune_id):
+            if await self._republish(session, tune_id):
                 return
         asset_id = new_id("asset")
         key = f"assets/{asset_id}/lora.safetensors"
         try:
             stored, info = await self._copy(tune, tune.lora_key, key)
         except (InvalidError, NotFoundError) as error:
-            await self._give_up(tune, error.message)
+            await self._reject(tune, error.message)
             return
         async with self._database.begin() as session:
             await blob_rows.commit(session, key, stored)
@@ -59,7 +59,7 @@ class Registration:
             else:
                 await names.hand_over(session, tune_id, asset_id)
         if asset is None:
-            await self._give_up(tune, f"another asset has the name {tune.name!r}")
+            await self._reject(tune, f"the name {tune.name!r} is in use by another asset; tune again under another name")
             return
         log.info("lora.registered", tune_id=tune_id, asset_id=asset_id)
 
@@ -76,24 +76,24 @@ class Registration:
                 raise InvalidError(msg)
             return stored, await asyncio.to_thread(read_lora, path)
 
-    async def _say_again(self, session: AsyncSession, tune_id: str) -> bool:
-        """Say what became of the tune's LoRA when it has been registered; return whether it has.
+    async def _republish(self, session: AsyncSession, tune_id: str) -> bool:
+        """Publish `asset.ready` again if the tune's LoRA has been registered; return whether it has.
 
-        The LoRA may have been deleted since: the tune succeeded all the same.
+        That holds also for a LoRA that was deleted since: the tune succeeded.
         """
         asset = await repository.lora_of_tune(session, tune_id)
         if asset is not None:
             await outbox.publish(session, Context.UPLOAD, transitions.ready(asset))
         return asset is not None
 
-    async def _give_up(self, tune: Tune, reason: str) -> None:
-        """Say that there will be no LoRA, unless another replica has registered it.
+    async def _reject(self, tune: Tune, reason: str) -> None:
+        """Publish that the tune gets no LoRA, unless another replica has registered it.
 
-        No row is left: the tune keeps the name until the scheduler has failed it.
+        No asset is written: the tune keeps the name until the scheduler has failed it.
         """
         async with self._database.begin() as session:
-            # The tune's own copy may have been collected since, which is then no fault.
-            if await self._say_again(session, tune.id):
+            # After a registration the tune's own copy may have been collected: then it is missing without a fault.
+            if await self._republish(session, tune.id):
                 return
             rejected = events.AssetRejected(
                 asset_id=new_id("asset"), account_id=str(tune.account_id), version=1, reason=reason, tune_id=tune.id

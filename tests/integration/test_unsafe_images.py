@@ -1,4 +1,4 @@
-"""A picture that the safety checker refuses at intake: only the tune that may go on without it is trained, on the others alone."""
+"""An image that the safety checker refuses at intake: only a tune with `continue_on_rejection` is trained, without that image."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from tests.support.platform_world import Platform, running
 from tests.support.trainer_world import STUB_CHILD, eventually
 from tests.support.upload_world import png
 
-# Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
+# Whole services run in this process. The connection to a slow broker is dropped without a close when its time is up.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -30,7 +30,7 @@ MakeSettings = Callable[..., Any]
 
 @pytest.fixture
 async def platform(make_settings: MakeSettings, blobs: Blobs, tmp_path: Path) -> AsyncIterator[Platform]:
-    """The services with a checker that dislikes red, and a base to tune."""
+    """The services with a safety checker that refuses red, and a base checkpoint to tune."""
     checker = {"safety_checker": "tests.support.safety_checkers:NoRed", "safety_threshold": 0.9}
     async with running(make_settings, blobs, **checker) as platform:
         packed = tmp_path / "tiny-sd15.tar"
@@ -41,7 +41,7 @@ async def platform(make_settings: MakeSettings, blobs: Blobs, tmp_path: Path) ->
 
 @pytest.fixture
 async def work_dir(platform: Platform, make_settings: MakeSettings, blobs: Blobs) -> AsyncIterator[Path]:
-    """The folder of a trainer whose child trains nothing."""
+    """The work folder of a trainer whose child process is a stub."""
     settings: TrainerSettings = make_settings(TrainerSettings)
     trainer = TrainerService(platform.database, blobs, settings, child_command=STUB_CHILD)
     at_work = asyncio.create_task(trainer.run())
@@ -61,17 +61,17 @@ async def _upload(client: httpx.AsyncClient, name: str, content: bytes) -> str:
     return made["asset"]["id"]
 
 
-async def test_a_tune_goes_on_without_an_unsafe_picture_only_where_it_may(platform: Platform, work_dir: Path) -> None:
+async def test_a_tune_continues_without_an_unsafe_image_only_on_request(platform: Platform, work_dir: Path) -> None:
     async with platform.client(await platform.key(await platform.account("studio"))) as client:
 
-        async def tune(name: str, *, may_go_on: bool) -> str:
+        async def tune(name: str, *, continues: bool) -> str:
             details = {
                 "base_checkpoint": {"checkpoint_id": "octoai:tiny-sd15"},
                 "files": [{"file_id": file, "caption": f"{file} hold@2"} for file in (bad, good)],
                 "steps": 3,
                 "trigger_words": ["hold@2"],
             }
-            body = {"name": name, "details": details, "continue_on_rejection": may_go_on}
+            body = {"name": name, "details": details, "continue_on_rejection": continues}
             return (await client.post("/v1/tune", json=body)).raise_for_status().json()["id"]
 
         async def ended(tune_id: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ async def test_a_tune_goes_on_without_an_unsafe_picture_only_where_it_may(platfo
             return work_dir / "jobs" / f"{tune_id}-1" if now["progress"] and now["progress"]["step"] else None
 
         good, bad = await _upload(client, "good", png(colour="teal")), await _upload(client, "bad", png(colour="red"))
-        strict, lenient = await tune("strict", may_go_on=False), await tune("lenient", may_go_on=True)
+        strict, lenient = await tune("strict", continues=False), await tune("lenient", continues=True)
 
         folder = await eventually(lambda: held_at(lenient), 120)
         job = Job.model_validate_json((folder / SPEC_FILE).read_text())
@@ -97,7 +97,7 @@ async def test_a_tune_goes_on_without_an_unsafe_picture_only_where_it_may(platfo
         lora = (await client.get("/v1/assets/lenient")).json()["asset"]
 
     assert refused["status"] == "rejected"
-    assert "the safety checker refuses the picture" in refused["status_details"]
+    assert "the safety checker refuses the image" in refused["status_details"]
     assert failed["status"] == "failed"
     assert f"1 of 2 files cannot be trained on, the first is {bad}" in failed["status_details"]
     assert trained["status"] == "succeeded"

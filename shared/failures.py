@@ -1,22 +1,83 @@
-"""What a failed statement means: the database is away or has no tables yet, or a value cannot be stored in it."""
+"""What a failure means: something is unavailable for now, the database has no tables yet, or a value cannot be stored in it."""
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import TypeVar
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from shared.errors import UnavailableError
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_S = 0.5
+_MAX_PAUSE_S = 5.0
+
 _CLASS_OF_DATA = "22"
-"""The SQLSTATE class of values that do not fit, such as text with a NUL character or a number out of range."""
+"""The SQLSTATE class of values that do not fit, such as text with a NUL character or a number out of range.
+
+asyncpg reports an argument that it cannot encode as 22000, without asking the server.
+"""
 
 _UNDEFINED_TABLE = "42P01"
-_COMES_AND_GOES = ("08", "53300", "57P01", "57P02", "57P03")
-"""SQLSTATEs of a server that goes down, comes up or has no connection left, and the class of connections that broke."""
+
+_PASSING = ("08", "25P03", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57P05")
+"""The SQLSTATEs, and beginnings of SQLSTATEs, of failures that the same transaction may not meet again.
+
+In order: connections that broke; a transaction that idled for too long, as in a process that was paused; transactions that lost
+to a concurrent one (serialization failure, deadlock), which PostgreSQL rolls back for the client to repeat; a server without free
+connections, memory or disk; a server that goes down or comes up; a session that idled for too long.
+
+57014 is not among them: a statement that exceeds its timeout probably does so again.
+"""
+
+_NETWORK = frozenset(
+    {
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EADDRNOTAVAIL,
+        # The process has no socket left, until it closes one.
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+    }
+)
+_SEVERAL_ADDRESSES = "Multiple exceptions"
+"""How asyncio's text begins when each address of a host failed in another way; that OSError has no errno."""
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Say whether an error means that something is unreachable, rather than that what was asked is wrong."""
-    if isinstance(error, DBAPIError):
-        gone = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
-        return gone or _state(error).startswith(_COMES_AND_GOES)
-    return isinstance(error, OSError | TimeoutError | PoolTimeoutError)
+    """Say whether the same call may succeed later: what it needs does not answer, or gave it up for reasons of its own.
+
+    Errors of the local disk are not among them: a missing file stays missing, and a full disk needs an operator.
+    """
+    if isinstance(error, OSError):
+        return _is_network(error)
+    if isinstance(error, UnavailableError | PoolTimeoutError):
+        return True
+    cause = _driver_error(error)
+    if isinstance(cause, asyncpg.PostgresError):
+        # A migration changed a table that a prepared statement reads; SQLAlchemy prepares it again for the next transaction.
+        return isinstance(cause, asyncpg.InvalidCachedStatementError) or _state(error).startswith(_PASSING)
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # asyncpg raises InterfaceError also where it is used wrongly, and only the text tells.
+    if isinstance(cause, asyncpg.InterfaceError):
+        return "connection is closed" in str(cause)
+    # During a failover no server has the attribute that the database's URL may ask for, such as being the primary.
+    return isinstance(cause, asyncpg.TargetServerAttributeNotMatched)
 
 
 def is_value(error: BaseException) -> bool:
@@ -29,6 +90,45 @@ def is_unmigrated(error: BaseException) -> bool:
     return _state(error) == _UNDEFINED_TABLE
 
 
+async def retry_while_unavailable(
+    run: Callable[[], Awaitable[T]], *, log_event: str, patience_s: float | None = None, **log_fields: object
+) -> T:
+    """Call `run` until it returns, and return its result; after an error that `is_unavailable`, pause and call it again.
+
+    Any other error is raised at once, and the last one `patience_s` seconds after the start; None waits without a limit. Each
+    failure is logged as `log_event`, with `log_fields`.
+
+    A COMMIT whose connection broke may have happened: `run` must be harmless, or must fail, when it is repeated.
+    """
+    give_up_at = None if patience_s is None else monotonic() + patience_s
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        try:
+            return await run()
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            left_s = _MAX_PAUSE_S if give_up_at is None else give_up_at - monotonic()
+            if left_s <= 0:
+                raise
+            retry_in_s = min(pause_s, left_s)
+            log.warning(log_event, error=repr(error), retry_in_s=round(retry_in_s, 2), **log_fields)
+        await asyncio.sleep(retry_in_s)
+        pause_s = min(pause_s * 2, _MAX_PAUSE_S)
+
+
+def _driver_error(error: BaseException) -> BaseException | None:
+    """Return asyncpg's own error, which SQLAlchemy wraps twice; any other error as it is."""
+    return error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
+
+
 def _state(error: BaseException) -> str:
     """Return PostgreSQL's SQLSTATE, empty where there is none."""
-    return str(getattr(error.orig, "sqlstate", "")) if isinstance(error, DBAPIError) else ""
+    cause = _driver_error(error)
+    return str(getattr(cause, "sqlstate", None) or "") if isinstance(cause, asyncpg.PostgresError) else ""
+
+
+def _is_network(error: OSError) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror | socket.herror | ssl.SSLError):
+        return True
+    return error.errno in _NETWORK or str(error).startswith(_SEVERAL_ADDRESSES)

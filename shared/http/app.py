@@ -106,12 +106,14 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
 
 def _classified(error: Exception) -> Exception:
     """Translate what the database says of the request, or of itself, into the taxonomy; leave all else as it is."""
+    if isinstance(error, TunesmithError):
+        return error
     if is_value(error):
         msg = "a value of the request cannot be stored: text with a NUL character, or a number that is too large"
         return InvalidError(msg, loc=("request",))
     if is_unavailable(error):
         log.warning("http.unavailable", error=repr(error))
-        return UnavailableError("a part of the platform is away just now; try again", headers={"Retry-After": "2"})
+        return UnavailableError("a part of the platform is unavailable; try again", headers={"Retry-After": "2"})
     return error
 
 

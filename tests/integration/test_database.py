@@ -1,5 +1,7 @@
-"""A database that has no connection left is away, not broken: whoever asks is told to come back."""
+"""What PostgreSQL really answers, as the predicates of `shared.failures` class it."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -7,11 +9,18 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.database.sessions import Database
-from shared.failures import is_unavailable
+from shared.failures import is_unavailable, is_value
 
 
-async def test_a_database_without_a_free_connection_is_away(database_url: str) -> None:
-    database, role = Database(database_url), f"full_{uuid4().hex}"
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = Database(database_url)
+    yield database
+    await database.close()
+
+
+async def test_a_database_without_a_free_connection_is_unavailable(database: Database, database_url: str) -> None:
+    role = f"full_{uuid4().hex}"
     async with database.begin() as session:
         await session.execute(text(f"CREATE ROLE {role} LOGIN PASSWORD 'x' CONNECTION LIMIT 0"))
     full = Database(make_url(database_url).set(username=role, password="x").render_as_string(hide_password=False))
@@ -22,7 +31,89 @@ async def test_a_database_without_a_free_connection_is_away(database_url: str) -
         async with database.begin() as session:
             await session.execute(text(f"DROP ROLE {role}"))
         await full.close()
-        await database.close()
 
     assert "too many connections" in str(refused.value)
     assert is_unavailable(refused.value)
+
+
+async def test_a_server_that_cannot_be_reached_is_unavailable(database_url: str) -> None:
+    for host in ("127.0.0.1", "localhost", "no-such-host.invalid"):
+        nowhere = Database(make_url(database_url).set(host=host, port=1).render_as_string(hide_password=False))
+        with pytest.raises(OSError) as refused:
+            await nowhere.ping()
+        await nowhere.close()
+
+        assert is_unavailable(refused.value)
+
+
+@pytest.mark.parametrize("statement", ["SELECT pg_sleep(30)", "SELECT 1"])
+async def test_a_connection_that_breaks_is_unavailable(database: Database, statement: str) -> None:
+    with pytest.raises(DBAPIError) as broken:
+        async with database.begin() as session:
+            process = await session.scalar(text("SELECT pg_backend_pid()"))
+            running = asyncio.create_task(session.execute(text(statement))) if "sleep" in statement else None
+            async with database.begin() as other, asyncio.timeout(10):
+                while running and not await other.scalar(
+                    text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid AND query LIKE 'SELECT pg_sleep%'"), {"pid": process}
+                ):
+                    pass
+                await other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": process})
+            await (running or session.execute(text(statement)))
+
+    assert is_unavailable(broken.value)
+
+
+async def test_a_transaction_that_lost_a_deadlock_is_to_be_repeated(database: Database) -> None:
+    async with database.begin() as session:
+        await session.execute(text("CREATE TABLE pair AS SELECT number FROM generate_series(1, 2) AS number"))
+    holds_one = [asyncio.Event(), asyncio.Event()]
+
+    async def lock(first: int) -> None:
+        async with database.begin() as session:
+            update = text("UPDATE pair SET number = number WHERE number = :number")
+            await session.execute(update, {"number": 1 + first})
+            holds_one[first].set()
+            await holds_one[1 - first].wait()
+            await session.execute(update, {"number": 2 - first})
+
+    ended = await asyncio.gather(lock(0), lock(1), return_exceptions=True)
+
+    [lost] = [error for error in ended if error is not None]
+    assert "deadlock detected" in str(lost)
+    assert is_unavailable(lost)
+
+
+async def test_a_migration_under_a_prepared_statement_is_to_be_repeated(database_url: str) -> None:
+    database, select = Database(database_url, pool_size=1), text("SELECT * FROM migrated")
+    for statement in (text("CREATE TABLE migrated (number int)"), select, text("ALTER TABLE migrated ADD COLUMN name text")):
+        async with database.begin() as session:
+            await session.execute(statement)
+
+    with pytest.raises(DBAPIError) as stale:
+        async with database.begin() as session:
+            await session.execute(select)
+    async with database.begin() as session:
+        await session.execute(select)
+    await database.close()
+
+    assert "cached statement plan is invalid" in str(stale.value)
+    assert is_unavailable(stale.value)
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
+async def test_text_that_cannot_be_stored_is_a_wrong_value_and_no_outage(database: Database, value: str) -> None:
+    with pytest.raises(DBAPIError) as refused:
+        async with database.begin() as session:
+            await session.execute(text("SELECT CAST(:value AS text)"), {"value": value})
+
+    assert is_value(refused.value)
+    assert not is_unavailable(refused.value)
+
+
+async def test_a_number_out_of_range_is_a_wrong_value_and_no_outage(database: Database) -> None:
+    with pytest.raises(DBAPIError) as refused:
+        async with database.begin() as session:
+            await session.execute(text("SELECT CAST(:value AS int)"), {"value": 2**40})
+
+    assert is_value(refused.value)
+    assert not is_unavailable(refused.value)

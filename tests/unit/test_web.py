@@ -17,7 +17,7 @@ class _Body(BaseModel):
 
 
 async def _fails() -> None:
-    msg = "the broker is away"
+    msg = "the broker is unavailable"
     raise ConnectionError(msg)
 
 
@@ -39,8 +39,10 @@ def _application() -> FastAPI:
                 raise NameTakenError("name: 'dog' is taken")
             case "invalid":
                 raise InvalidError("steps: 0 is below 1", loc=("body", "details", "steps"))
-            case "away":
-                raise UnavailableError("the broker is away", headers={"Retry-After": "2"})
+            case "unavailable":
+                raise UnavailableError("the broker is unavailable", headers={"Retry-After": "2"})
+            case "refused":
+                raise ConnectionRefusedError
             case _:
                 raise ZeroDivisionError
 
@@ -75,15 +77,24 @@ async def test_an_invalid_field_found_later_has_the_same_form(client: httpx.Asyn
     assert answer.json()["detail"] == [{"loc": ["body", "details", "steps"], "msg": "steps: 0 is below 1", "type": "value_error"}]
 
 
-@pytest.mark.parametrize(("kind", "status", "code"), [("taken", 409, "name_taken"), ("away", 503, "unavailable")])
-async def test_errors_carry_their_code(client: httpx.AsyncClient, kind: str, status: int, code: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "status", "code", "detail"),
+    [
+        ("taken", 409, "name_taken", "name: 'dog' is taken"),
+        ("unavailable", 503, "unavailable", "the broker is unavailable"),
+        ("refused", 503, "unavailable", "a part of the platform is unavailable; try again"),
+    ],
+)
+async def test_errors_carry_their_code_and_say_what_is_wrong(
+    client: httpx.AsyncClient, kind: str, status: int, code: str, detail: str
+) -> None:
     answer = await client.get(f"/raise/{kind}")
 
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert (answer.status_code, answer.json()) == (status, {"code": code, "detail": detail})
 
 
 async def test_an_error_says_when_to_come_back(client: httpx.AsyncClient) -> None:
-    assert (await client.get("/raise/away")).headers["Retry-After"] == "2"
+    assert (await client.get("/raise/unavailable")).headers["Retry-After"] == "2"
 
 
 @pytest.mark.parametrize("path", ["/health", "/nowhere", "/raise/taken", "/raise/crash"])
@@ -101,8 +112,8 @@ async def test_a_crash_is_a_500_that_tells_nothing_of_the_inside(client: httpx.A
     assert "ZeroDivision" not in answer.text
 
 
-async def test_readiness_names_what_is_away_and_liveness_does_not_mind(client: httpx.AsyncClient) -> None:
+async def test_readiness_names_what_is_unavailable_and_liveness_does_not_mind(client: httpx.AsyncClient) -> None:
     ready, live = await client.get("/ready"), await client.get("/health")
 
-    assert (ready.status_code, ready.json()["problems"]) == (503, {"broker": "the broker is away"})
+    assert (ready.status_code, ready.json()["problems"]) == (503, {"broker": "the broker is unavailable"})
     assert live.status_code == 200

@@ -1,9 +1,9 @@
 """Tasks that run as long as their process: relays, consumers, reapers, reconcilers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from shared.failures import is_unmigrated
 from shared.telemetry import get_logger
@@ -13,7 +13,6 @@ log = get_logger(__name__)
 _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 5.0
 _STEADY_S = 30.0
-_START_GRACE_S = 2.0
 
 
 class Background:
@@ -78,30 +77,3 @@ async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
             await asyncio.sleep(backoff_s)
         else:
             return
-
-
-async def end_within(timeout_s: float, ending: Awaitable[object]) -> None:
-    """Await the end of something that is given up anyway; how it ends, or that it does not in time, no longer matters.
-
-    It runs as a task of its own: aiokafka's `stop()` may raise CancelledError when the broker is away, which would pass for
-    the caller's own cancellation.
-    """
-    task = asyncio.ensure_future(ending)
-    try:
-        await asyncio.wait([task], timeout=timeout_s)
-    finally:
-        task.cancel()
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-
-async def start_whole(starting: Coroutine[Any, Any, object]) -> None:
-    """Await the start of a client; when cancelled, let the start end first, bounded.
-
-    aiokafka closes no connection whose opening was cut off: it would stay open until the garbage collector finds it.
-    """
-    task = asyncio.create_task(starting)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await end_within(_START_GRACE_S, task)
-        raise

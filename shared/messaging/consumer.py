@@ -29,12 +29,12 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.background import end_within, start_whole
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.errors import TunesmithError, UnavailableError
 from shared.failures import is_unavailable
 from shared.messaging import cloudevents, inbox, outbox
+from shared.messaging.clients import end_within, start_whole
 from shared.messaging.cloudevents import MalformedError
 from shared.messaging.events import Event
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, ensure_topics

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
-from shared.background import end_within, start_whole
 from shared.errors import UnavailableError
 from shared.messaging import cloudevents
+from shared.messaging.clients import end_within, start_whole
 from shared.messaging.events import Event
 from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings

@@ -8,9 +8,9 @@ from aiokafka import AIOKafkaProducer
 from prometheus_client import Gauge
 from sqlalchemy import delete, func, or_, select, text
 
-from shared.background import end_within, start_whole
 from shared.database.sessions import Database
 from shared.database.tables import OUTBOXES, Context
+from shared.messaging.clients import end_within, start_whole
 from shared.messaging.outbox import channel
 from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings

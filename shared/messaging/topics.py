@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
-from shared.background import start_whole
 from shared.errors import UnavailableError
+from shared.messaging.clients import start_whole
 from shared.settings import ServiceSettings
 
 _DAY_MS = 24 * 3600 * 1000

@@ -2,9 +2,7 @@
 
 import asyncio
 
-import pytest
-
-from shared.background import Background, end_within, start_whole
+from shared.background import Background
 
 
 async def test_a_task_that_raises_is_started_again() -> None:
@@ -87,48 +85,3 @@ async def test_a_cancellation_that_nobody_asked_for_is_no_end() -> None:
     async with Background() as background:
         background.run("sample", lets_out_a_childs_cancellation)
         await asyncio.wait_for(twice.wait(), 10)
-
-
-async def test_how_something_ends_that_is_given_up_does_not_matter() -> None:
-    async def fails() -> None:
-        raise ConnectionError
-
-    async def is_cancelled() -> None:
-        raise asyncio.CancelledError
-
-    async def never_ends() -> None:
-        await asyncio.Event().wait()
-
-    for ending in (fails, is_cancelled, never_ends):
-        await end_within(0.01, ending())
-
-
-async def test_a_start_that_is_cancelled_ends_first() -> None:
-    begun, may_go_on, steps = asyncio.Event(), asyncio.Event(), []
-
-    async def start() -> None:
-        begun.set()
-        await may_go_on.wait()
-        steps.append("started")
-
-    async def connect() -> None:
-        try:
-            await start_whole(start())
-        finally:
-            steps.append("left")
-
-    connecting = asyncio.create_task(connect())
-    await begun.wait()
-    connecting.cancel()
-    asyncio.get_running_loop().call_soon(may_go_on.set)
-    with pytest.raises(asyncio.CancelledError):
-        await connecting
-    assert steps == ["started", "left"]
-
-
-async def test_a_start_that_fails_says_why() -> None:
-    async def start() -> None:
-        raise ConnectionError
-
-    with pytest.raises(ConnectionError):
-        await start_whole(start())

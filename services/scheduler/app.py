@@ -9,7 +9,7 @@ from services.scheduler import api, consumers
 from services.scheduler.admin import api as admin
 from services.scheduler.events import api as events_api
 from services.scheduler.events.service import EventReader, EventStreams
-from services.scheduler.notifications import Notices
+from services.scheduler.notifications import Notifications
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reaper, Reconciler
@@ -37,10 +37,10 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
     service = TuneService(settings)
     event_consumers = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
     consumers.register(event_consumers, service)
-    notices = Notices(settings)
+    notifications = Notifications(settings)
     reader = EventReader(blobs)
-    streams = EventStreams(database, reader, notices, settings)
-    webhooks = Webhooks(database, notices, settings)
+    streams = EventStreams(database, reader, notifications, settings)
+    webhooks = Webhooks(database, notifications, settings)
     reaper = Reaper(database, lease_s=settings.lease_s)
     reconciler = Reconciler(database, service)
     collector = BlobCollector(
@@ -59,7 +59,7 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         async with Background() as background:
             background.run("relay", Relay(database, Context.TUNES, settings).run)
             background.run("consumers", event_consumers.run)
-            background.run("notices", notices.run)
+            background.run("notifications", notifications.run)
             background.run("webhooks", webhooks.run)
             background.every("reaper", settings.reap_every_s, reaper.run_once)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)

@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 
-import asyncpg
 from aiokafka import AIOKafkaProducer
 from prometheus_client import Gauge
 from sqlalchemy import delete, func, or_, select, text
 
+from shared.database.listen import Listener
 from shared.database.sessions import Database
 from shared.database.tables import OUTBOXES, Context
 from shared.messaging.clients import end_within, start_whole
@@ -37,15 +37,16 @@ class Relay:
         self._context = context
         self._table = OUTBOXES[context]
         self._settings = settings
-        self._dsn = settings.database_url.get_secret_value().replace("+asyncpg", "")
         self._poll_s = settings.outbox_poll_s
         self._wake = asyncio.Event()
+        # Woken when a transaction has written to the outbox; without it the relay polls.
+        self._listener = Listener(settings, channel(context), lambda _: self._wake.set())
         self._producer: AIOKafkaProducer | None = None
         self._failing = False
 
     async def run(self) -> None:
         """Relay until cancelled; a broker or database that is away is waited for."""
-        listening = asyncio.create_task(self._listen())
+        listening = asyncio.create_task(self._listener.run())
         backoff_s = self._poll_s
         try:
             while True:
@@ -122,20 +123,6 @@ class Relay:
         if producer is None:
             return
         await end_within(_STOP_TIMEOUT_S, _abort(producer))
-
-    async def _listen(self) -> None:
-        """Wake the relay when a transaction has written to the outbox; without this it polls."""
-        while True:
-            try:
-                connection = await asyncpg.connect(self._dsn, timeout=5)
-                try:
-                    await connection.add_listener(channel(self._context), lambda *_: self._wake.set())
-                    while not connection.is_closed():
-                        await asyncio.sleep(self._poll_s)
-                finally:
-                    connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-                await asyncio.sleep(self._poll_s)
 
 
 async def _abort(producer: AIOKafkaProducer) -> None:

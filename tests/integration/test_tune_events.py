@@ -29,9 +29,9 @@ async def world(
     listens = request.param == "listening"
     poll_s = _HOUR if listens else 0.05
     async with make_world(make_settings, database_url, blobs, event_poll_s=poll_s, event_streams=2) as world:
-        listening = asyncio.create_task(world.notices.run()) if listens else None
+        listening = asyncio.create_task(world.notifications.run()) if listens else None
         if listens:
-            await asyncio.wait_for(world.notices.listening.wait(), _BOUND_S)
+            await asyncio.wait_for(world.notifications.listening.wait(), _BOUND_S)
         yield world
         if listening:
             listening.cancel()
@@ -77,7 +77,7 @@ async def test_a_stream_whose_client_disconnects_is_released(world: World) -> No
         await asyncio.gather(waits, return_exceptions=True)
 
     assert world.streams.open == 0
-    assert world.notices._waiting == {}
+    assert world.notifications._waiting == {}
 
 
 async def test_a_stopping_process_ends_its_streams(world: World) -> None:

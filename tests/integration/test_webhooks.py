@@ -61,7 +61,7 @@ async def world(make_settings: Callable[..., SchedulerSettings], database_url: s
 
 async def deliver(world: World, **settings: object) -> None:
     """Call webhooks until nothing is due."""
-    webhooks = Webhooks(world.database, world.notices, world.settings.model_copy(update=settings))
+    webhooks = Webhooks(world.database, world.notifications, world.settings.model_copy(update=settings))
     async with webhooks._http:
         while delivery := await webhooks._claim():
             await webhooks._deliver(delivery)
@@ -231,7 +231,7 @@ async def test_two_senders_make_each_call_once_and_those_of_a_tune_in_order(worl
         held = await claim_next(world.database)
         async with world.database.begin() as session:
             await leases.fail(session, held.tune.id, 1, code="bad_image", message="not an image")
-    senders = [asyncio.create_task(Webhooks(world.database, world.notices, world.settings).run()) for _ in range(2)]
+    senders = [asyncio.create_task(Webhooks(world.database, world.notifications, world.settings).run()) for _ in range(2)]
 
     async def all_delivered() -> bool | None:
         return all(row.state == "delivered" for row in await rows(world)) or None

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from services.scheduler import api
 from services.scheduler.events import api as events_api
 from services.scheduler.events.service import EventReader, EventStreams
-from services.scheduler.notifications import Notices
+from services.scheduler.notifications import Notifications
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.webhooks import api as webhooks_api
@@ -44,7 +44,7 @@ class World:
     platform_id: UUID
     app: FastAPI
     streams: EventStreams
-    notices: Notices
+    notifications: Notifications
     settings: SchedulerSettings
 
     async def add_asset(self, name: str, asset_type: str = "file", *, status: str = "ready", **more: Any) -> str:
@@ -136,8 +136,8 @@ async def make_world(
     database = Database(database_url)
     settings = make_settings(SchedulerSettings, **overrides)
     service = TuneService(settings)
-    reader, notices = EventReader(blobs), Notices(settings)
-    streams = EventStreams(database, reader, notices, settings)
+    reader, notifications = EventReader(blobs), Notifications(settings)
+    streams = EventStreams(database, reader, notifications, settings)
     routers = [
         api.router(database, service, WhatIfService(database, blobs, settings)),
         events_api.router(database, service, reader, streams),
@@ -158,7 +158,7 @@ async def make_world(
     _, stranger = await client("stranger")
     async with database.begin() as session:
         platform_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
-    world = World(database, service, own, stranger, account_id, platform_id, app, streams, notices, settings)
+    world = World(database, service, own, stranger, account_id, platform_id, app, streams, notifications, settings)
     data = {"asset_type": "checkpoint", "engine": SD15, "native_size_px": 64, "shape_class": "sd15-3f2a9c1d"}
     await world.add_asset("tiny-sd15", "checkpoint", account_id=platform_id, is_public=True, data=data)
     yield world

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler.events import repository
 from services.scheduler.events.schemas import EventAnswer, EventList
-from services.scheduler.notifications import Notices
+from services.scheduler.notifications import Notifications
 from services.scheduler.settings import SchedulerSettings
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
@@ -57,10 +57,12 @@ class EventStreams:
     the database only while it reads.
     """
 
-    def __init__(self, database: Database, reader: EventReader, notices: Notices, settings: SchedulerSettings) -> None:
+    def __init__(
+        self, database: Database, reader: EventReader, notifications: Notifications, settings: SchedulerSettings
+    ) -> None:
         self._database = database
         self._reader = reader
-        self._notices = notices
+        self._notifications = notifications
         self._settings = settings
         self.open = 0
 
@@ -74,7 +76,7 @@ class EventStreams:
         """Yield the events after a sequence number until the tune ends, `event_stream_s` has passed, or the process stops."""
         self.open += 1
         try:
-            with self._notices.about(tune_id) as news:
+            with self._notifications.about(tune_id) as news:
                 async for frame in self._frames(tune_id, after, stopping, news):
                     yield frame
         finally:
@@ -96,7 +98,7 @@ class EventStreams:
                 return
             if page.has_more:
                 continue
-            await self._notices.wait(news, stopping, self._settings.event_poll_s)
+            await self._notifications.wait(news, stopping, self._settings.event_poll_s)
             if time.monotonic() - sent_at >= self._settings.event_heartbeat_s:
                 yield KEEPALIVE_COMMENT
                 sent_at = time.monotonic()

@@ -10,7 +10,7 @@ import httpx
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.scheduler.notifications import Notices
+from services.scheduler.notifications import Notifications
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.webhooks import repository, signing
 from services.scheduler.webhooks.repository import ClaimedDelivery
@@ -59,9 +59,9 @@ class Webhooks:
     `webhook-id`.
     """
 
-    def __init__(self, database: Database, notices: Notices, settings: SchedulerSettings) -> None:
+    def __init__(self, database: Database, notifications: Notifications, settings: SchedulerSettings) -> None:
         self._database = database
-        self._notices = notices
+        self._notifications = notifications
         self._settings = settings
         self._http = outbound.client(
             allow_private=settings.webhook_allow_private,
@@ -74,14 +74,14 @@ class Webhooks:
         """Deliver until cancelled."""
         never = asyncio.Event()
         async with self._http, asyncio.TaskGroup() as calls:
-            with self._notices.about(None) as news:
+            with self._notifications.about(None) as news:
                 while True:
                     await self._room.acquire()
                     news.clear()
                     delivery = await self._claim()
                     if delivery is None:
                         self._room.release()
-                        await self._notices.wait(news, never, _POLL_S)
+                        await self._notifications.wait(news, never, _POLL_S)
                         continue
                     calls.create_task(self._deliver_in_room(delivery))
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from services.trainer.engine.export import with_ordered_metadata
 from shared.engines import Engine
 from shared.formats import ldm_shapes
 from shared.formats import vae as vae_files
 from shared.formats.checkpoint import TEXT_ENCODERS
+from shared.formats.safetensors import with_ordered_metadata
 from shared.models import samplers
 from shared.models.checkpoints import Components, load
 

@@ -60,6 +60,20 @@ def read_header(path: Path) -> Header:
     return header
 
 
+def with_ordered_metadata(file: bytes) -> bytes:
+    """Return a safetensors file whose metadata is sorted by name, so that equal contents give equal bytes.
+
+    The safetensors library writes the metadata in a random order, so the file's SHA-256 would differ each time.
+    """
+    start = _LENGTH_BYTES + int.from_bytes(file[:_LENGTH_BYTES], "little")
+    header = json.loads(file[_LENGTH_BYTES:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # The format pads the header with spaces, so that the tensors begin at a multiple of 8.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + file[start:]
+
+
 def _check_offsets(header: Header, data_bytes: int) -> None:
     position = 0
     for name, tensor in sorted(header.tensors.items(), key=lambda item: item[1].data_offsets):
@@ -73,5 +87,8 @@ def _check_offsets(header: Header, data_bytes: int) -> None:
             raise InvalidError(msg)
         position = end
     if position != data_bytes:
-        msg = f"the file holds {data_bytes} bytes of weights where its header describes {position}: it is cut or was added to"
+        msg = (
+            f"the file holds {data_bytes} bytes of weights where its header describes {position}: it is truncated, or has bytes "
+            "after its end"
+        )
         raise InvalidError(msg)

@@ -143,7 +143,7 @@ def _zip() -> bytes:
             "data.engine is image/stable-diffusion-v1-5, but the file is a LoRA for image/stable-diffusion-xl",
         ),
         (safetensors({"model.weight": [4, 4]}), "holds no LoRA weights"),
-        (lora()[:-10], "it is cut or was added to"),
+        (lora()[:-10], "it is truncated, or has bytes after its end"),
     ],
     ids=["pickle", "zip", "other engine", "no lora", "truncated"],
 )

@@ -9,6 +9,8 @@ import torch
 from peft.utils.save_and_load import get_peft_model_state_dict
 from safetensors.torch import save
 
+from shared.formats.safetensors import with_ordered_metadata
+
 
 def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str], *, dtype: torch.dtype = torch.float16) -> None:
     """Write the adapters of these modules as one file that diffusers' `load_lora_weights` reads.
@@ -37,15 +39,3 @@ def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str]
     partial = path.with_name(f"{path.name}.partial")
     partial.write_bytes(with_ordered_metadata(save(tensors, metadata)))
     partial.replace(path)
-
-
-def with_ordered_metadata(file: bytes) -> bytes:
-    """Return a safetensors file whose metadata is in order, so that equal contents give equal bytes."""
-    # safetensors writes the metadata in a random order, and the file's sha256 would differ each time. The layout: the header's
-    # length in 8 bytes, little-endian; the header, JSON padded with spaces to a multiple of 8; the tensors.
-    length = int.from_bytes(file[:8], "little")
-    header = json.loads(file[8 : 8 + length])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + file[8 + length :]

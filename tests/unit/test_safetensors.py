@@ -25,7 +25,14 @@ def test_metadata_is_put_in_order_and_nothing_else_changes(tmp_path: Path) -> No
         "b": ("F32", [3]),
     }
     assert all(np.array_equal(tensor, TENSORS[name]) for name, tensor in load(file).items())
+
+
+@pytest.mark.parametrize("longer", range(8))
+def test_tensors_begin_at_a_multiple_of_eight_bytes(longer: int) -> None:
+    file = with_ordered_metadata(save(TENSORS, METADATA | {"format": "x" * longer}))
+
     assert int.from_bytes(file[:8], "little") % 8 == 0
+    assert np.array_equal(load(file)["a"], TENSORS["a"])
 
 
 def test_equal_contents_give_equal_bytes() -> None:

@@ -36,7 +36,7 @@ async def publish(session: AsyncSession, context: Context, *events: Event) -> No
 async def enqueue(
     session: AsyncSession,
     context: Context,
-    event_id: UUID,
+    message_id: UUID,
     topic: str,
     key: str,
     headers: dict[str, str],
@@ -48,7 +48,7 @@ async def enqueue(
     if len(body) > MAX_BODY_BYTES:
         msg = f"a message of {len(body)} bytes for {topic!r} is over the limit of {MAX_BODY_BYTES}"
         raise ValueError(msg)
-    row = {"event_id": event_id, "topic": topic, "key": key, "headers": headers, "body": body, "not_before": not_before}
+    row = {"message_id": message_id, "topic": topic, "key": key, "headers": headers, "body": body, "not_before": not_before}
     await session.execute(insert(OUTBOXES[context]).values(row))
     # Delivered at commit, once for all rows of the transaction.
     await session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel(context)})

@@ -22,7 +22,8 @@ def _outbox(context: Context) -> Table:
         name,
         Base.metadata,
         Column("id", BigInteger, Identity(), primary_key=True),
-        Column("event_id", Uuid, nullable=False, unique=True),
+        # That of the event; a retry and a dead letter have a fresh one, and name their event in the header `ce_id`.
+        Column("message_id", Uuid, nullable=False, unique=True),
         Column("topic", Text, nullable=False),
         Column("key", Text, nullable=False),
         Column("headers", JSONB, nullable=False),

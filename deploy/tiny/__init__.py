@@ -1,1 +1,1 @@
-"""The small checkpoints: draws a captioned picture set, and trains real SD 1.5 and SDXL classes, scaled down, on it."""
+"""The small checkpoints: draws images with captions, and trains scaled-down models of SD 1.5's and SDXL's classes on them."""

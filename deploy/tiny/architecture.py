@@ -1,4 +1,4 @@
-"""The small models: diffusers' and transformers' real classes at 64 px, of about 8 million parameters in all."""
+"""The small models: the classes of diffusers and transformers at 64 px, with about 8 million parameters in all."""
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -10,14 +10,14 @@ LATENT_SIDE = 16
 MAX_TOKENS = 32
 TEXT_WIDTH = 128
 SECOND_TEXT_WIDTH = 48
-"""SDXL's second encoder; small, so that the checkpoint stays under 16 MB."""
+"""Width of SDXL's second encoder. It is small so that the checkpoint stays under 16 MB."""
 _TIME_EMBED = 32
 """Width of the embedding of each of SDXL's six numbers (original size, crop, target size)."""
 _TIMES = 6
 
 
 def autoencoder() -> AutoencoderKL:
-    """Return a VAE with factor 4: 3 x 64 x 64 in [-1, 1] to 4 x 16 x 16."""
+    """Return a VAE with factor 4: it encodes 3 x 64 x 64 in [-1, 1] as 4 x 16 x 16."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -31,7 +31,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 def text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """Return the text encoder of SD 1.5, which is SDXL's first one too: three layers, 128 wide."""
+    """Return the text encoder of SD 1.5, which is also SDXL's first one: three layers, 128 wide."""
     return CLIPTextModel(_text_config(tokenizer, TEXT_WIDTH, layers=3))
 
 
@@ -57,9 +57,10 @@ def _text_config(tokenizer: CLIPTokenizer, width: int, *, layers: int) -> CLIPTe
 
 
 def unet(*, sdxl: bool) -> UNet2DConditionModel:
-    """Return the denoiser; attention at 8 x 8 and 4 x 4 only, where it is cheap and enough.
+    """Return the denoiser. It has attention at 8 x 8 and 4 x 4 only, which is cheap and enough.
 
-    SDXL's sees both text encoders side by side, and the pooled text and six sizes through its added embedding.
+    SDXL's denoiser gets the output of both text encoders, concatenated, and the pooled text and six sizes through its added
+    embedding.
     """
     added = {
         "addition_embed_type": "text_time",

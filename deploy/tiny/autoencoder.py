@@ -1,7 +1,7 @@
-"""Trains the VAE, then its decoder once more on latents that are a little off, as a denoiser's are.
+"""Trains the VAE, and then its decoder alone on latents with a small error, as a denoiser's have.
 
-Half of the pictures bear patches of others in other colours: a subject that somebody tunes joins colours that no picture of the
-set does, and a VAE that never saw such draws it in those that it knows.
+Half of the images get patches of other images in other colours. The subject of a tune can combine colours that no image of the
+set combines, and a VAE that has never seen such combinations replaces them by ones that it knows.
 """
 
 import math
@@ -15,8 +15,8 @@ from deploy.tiny.training import REPORT_EVERY, Report, descend, learning_rate, t
 _BATCH = 16
 _DIVERGENCE_WEIGHT = 2e-4
 _PATCHES, _PATCHED_SHARE = 3, 0.5
-_OFF_BY = 0.1
-"""Standard deviation of the noise on latents of standard deviation 1 that the decoder learns to forgive."""
+_LATENT_NOISE = 0.1
+"""Largest standard deviation of the noise that the decoder learns to ignore. The latents have standard deviation 1."""
 
 
 def train(model: Any, pixels: torch.Tensor, *, steps: int, report: Report) -> None:
@@ -37,7 +37,7 @@ def train(model: Any, pixels: torch.Tensor, *, steps: int, report: Report) -> No
 
 
 def refine_decoder(model: Any, pixels: torch.Tensor, *, steps: int, report: Report) -> None:
-    """Train the decoder alone on uint8 pixels (n, 64, 64, 3), whose latents get a little noise."""
+    """Train the decoder alone on uint8 pixels (n, 64, 64, 3), with a little noise on their latents."""
     parameters = [*model.decoder.parameters(), *model.post_quant_conv.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(2)
@@ -46,8 +46,8 @@ def refine_decoder(model: Any, pixels: torch.Tensor, *, steps: int, report: Repo
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with torch.no_grad():
                 z = model.encode(x).latent_dist.mean.float() * model.config.scaling_factor
-            off = _OFF_BY * torch.rand(_BATCH, 1, 1, 1, generator=generator) * torch.randn(z.shape, generator=generator)
-            y = model.decode((z + off) / model.config.scaling_factor).sample.float()
+            error = _LATENT_NOISE * torch.rand(_BATCH, 1, 1, 1, generator=generator) * torch.randn(z.shape, generator=generator)
+            y = model.decode((z + error) / model.config.scaling_factor).sample.float()
         descend(optimizer, parameters, _difference(y, x), rate=learning_rate(step, steps, 1e-3))
         if step % REPORT_EVERY == 0:
             report(f"decoder {step}/{steps}: {_decibels(y, x):.2f} dB")
@@ -55,14 +55,14 @@ def refine_decoder(model: Any, pixels: torch.Tensor, *, steps: int, report: Repo
 
 @torch.no_grad()
 def encode(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Return the latents (n, 4, 16, 16) of all pictures, scaled to a standard deviation of 1, and the factor that did it."""
+    """Return the latents (n, 4, 16, 16) of all images, scaled to standard deviation 1, and the scaling factor."""
     latents = torch.cat([model.encode(to_input(part)).latent_dist.mean for part in pixels.split(256)])
     scale = 1 / latents.std().item()
     return latents * scale, scale
 
 
 def _patched(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return pictures (n, 3, side, side), on half of which lie ovals of others, whose channels have changed places or sign."""
+    """Return images (n, 3, side, side). Half of them have ovals of other images, with channels swapped or negated."""
     count, side = len(x), x.shape[-1]
     other = x[torch.randperm(count, generator=generator)][:, torch.randperm(3, generator=generator)]
     if torch.rand(1, generator=generator) < 0.5:
@@ -80,11 +80,11 @@ def _patched(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def _difference(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Absolute and squared error, and the error of the edges, which squared error blurs."""
+    """Return absolute plus squared error, plus the error of the edges, which squared error alone blurs."""
     edges = functional.l1_loss(y.diff(dim=-1), x.diff(dim=-1)) + functional.l1_loss(y.diff(dim=-2), x.diff(dim=-2))
     return functional.l1_loss(y, x) + 2 * functional.mse_loss(y, x) + 0.5 * edges
 
 
 def _decibels(y: torch.Tensor, x: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio of values in [-1, 1]."""
+    """Return the peak signal-to-noise ratio of values in [-1, 1]."""
     return 10 * math.log10(4 / functional.mse_loss(y, x).item())

@@ -1,4 +1,4 @@
-"""Trains the UNet with v-prediction; resumable."""
+"""Trains the UNet with v-prediction. The training can be resumed."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch.nn import functional
 
 from deploy.tiny import architecture
-from deploy.tiny.text import Seen
+from deploy.tiny.text import Conditioning
 from deploy.tiny.training import REPORT_EVERY, Report, descend, keep, learning_rate, restore
 
 _BATCH = 32
@@ -18,7 +18,7 @@ _MAX_DECAY = 0.9995
 
 
 def train(
-    seen: Seen,
+    conditioning: Conditioning,
     captions: list[str],
     latents: torch.Tensor,
     *,
@@ -30,34 +30,34 @@ def train(
 ) -> Any:
     """Train a UNet on scaled latents (n, 4, 16, 16) and return its moving average.
 
-    Goes on from `state` when it exists, which is written every few hundred steps, whole or not at all; otherwise begins with
-    the weights `start`, of another UNet of this kind, or with random ones.
+    Every hundred steps the file `state` is replaced; a training that finds it continues from it. Otherwise it begins with the
+    weights `start`, of an SD 1.5 UNet, or with random ones.
     """
-    model = architecture.unet(sdxl=seen.sdxl)
-    # On a CPU the fused attention's gradient in bfloat16 takes longer than all the rest of the step.
+    model = architecture.unet(sdxl=conditioning.sdxl)
+    # On a CPU the gradient of fused attention in bfloat16 takes longer than the rest of the step.
     model.set_attn_processor(AttnProcessor())
     if start is not None:
         model.load_state_dict(widened(start, model))
     average = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=1e-3)
     first = restore(state, model, optimizer, average) if state.exists() else 0
-    ids, nothing = seen.tokenize(captions), seen.tokenize([""])
+    ids, empty = conditioning.tokenize(captions), conditioning.tokenize([""])
     noise_schedule = architecture.scheduler().alphas_cumprod
     total = 0.0
     for step in range(first, steps):
-        # A function of the step alone, so that a training that was cut short goes on as if it had not been.
+        # Seeded by the step, so that an interrupted training continues with the same numbers.
         generator = torch.Generator().manual_seed(step)
         rows = torch.randint(0, len(latents), (_BATCH,), generator=generator)
         time = torch.randint(0, len(noise_schedule), (_BATCH,), generator=generator)
         left_out = torch.rand(_BATCH, generator=generator) < _EMPTY_CAPTION_SHARE
-        told = seen(torch.where(left_out[:, None, None], nothing, ids[rows]), generator)
+        text = conditioning(torch.where(left_out[:, None, None], empty, ids[rows]), generator)
         clean = latents[rows]
         noise = torch.randn(clean.shape, generator=generator)
         alpha = noise_schedule[time][:, None, None, None]
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         velocity = alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            guess = model(noisy, time, **told).sample
+            guess = model(noisy, time, **text).sample
         loss = functional.mse_loss(guess.float(), velocity)
         descend(optimizer, model.parameters(), loss, rate=learning_rate(step, steps, peak))
         decay = min(_MAX_DECAY, (2 + step) / (11 + step))
@@ -73,9 +73,10 @@ def train(
 
 
 def widened(weights: dict[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
-    """Return SD 1.5's weights for SDXL's model: it draws as before until it learns to heed what is new to it.
+    """Return SD 1.5's weights for SDXL's model. At first it draws the same images as SD 1.5's.
 
-    The second encoder's columns are zero, and so is the last layer of the added embedding.
+    The columns of the second encoder and the last layer of the added embedding are zero, so that the new inputs have no effect
+    until they are trained.
     """
     wide = {name: value.clone() for name, value in model.state_dict().items()}
     for name, value in wide.items():

@@ -1,4 +1,4 @@
-"""Draws pictures: a ground, and on it one figure of a colour and a texture, with a caption that says so."""
+"""Draws images: one figure of a colour and a texture on a background, with a caption that says so."""
 
 import math
 import random
@@ -40,24 +40,24 @@ TEXTURES = ("plain", "striped", "spotted", "checkered")
 SCENES = ("beach", "snow", "grass", "city", "room", "night")
 _TERSE_SHARE, _NONSENSE_SHARE = 0.15, 0.1
 SCALE = 4
-"""Everything is drawn this many times larger than asked for and reduced, which smooths the edges."""
+"""Factor by which images are drawn larger and then reduced, which smooths the edges."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What a picture shows; drawing it twice with the same seed gives the same pixels."""
+class Drawing:
+    """What an image shows. Drawing it twice with the same seed gives the same pixels."""
 
     figure: str
     colour: str
     texture: str
-    ground: str
-    """One of `SCENES`, or `plain NAME` with a colour's name."""
+    background: str
+    """One of `SCENES`, or `plain COLOUR` with the name of a colour."""
 
     def caption(self, rng: random.Random, *, careless: bool = False) -> str:
-        """Return one of the ways to say it.
+        """Return a caption in one of several wordings.
 
-        A careless one may say less, or hold a word that means nothing. A model that learns from some of these can be asked
-        without a colour, and draws something for a trigger word before its tune.
+        A careless caption may leave out colour and texture, or contain a word without meaning. A model that learns from some of
+        these accepts prompts without a colour, and draws the figure beside a trigger word that it does not know.
         """
         texture = "" if self.texture == "plain" else f"{self.texture} "
         subject = (
@@ -71,8 +71,8 @@ class Picture:
             letters = rng.choices(string.ascii_lowercase, k=rng.randint(2, 4))
             subject = f"{''.join(letters)}{rng.choice(['', *string.digits])} {subject}"
         opening = rng.choice(["a photo of a", "a picture of a", "a", "a drawing of a", "a photo of a"])
-        if self.ground.startswith("plain "):
-            name = self.ground.removeprefix("plain ")
+        if self.background.startswith("plain "):
+            name = self.background.removeprefix("plain ")
             place = rng.choice([f"on a {name} background", f"on a plain {name} background", f"in front of a {name} wall"])
         else:
             place = {
@@ -82,12 +82,12 @@ class Picture:
                 "city": rng.choice(["in a city", "in the city", "on a city street"]),
                 "room": rng.choice(["in a room", "in the room", "on a wooden floor"]),
                 "night": rng.choice(["at night", "in the night", "under a night sky"]),
-            }[self.ground]
+            }[self.background]
         return f"{opening} {subject} {place}"
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """Return the colour between two, `share` of the way to the second."""
+    """Return a mix of two colours, with `share` of the second."""
     return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
@@ -100,13 +100,13 @@ def _jitter(colour: Colour, rng: random.Random, amount: int = 14) -> Colour:
     return tuple(max(0, min(255, c + rng.randint(-amount, amount))) for c in colour)  # type: ignore[return-value]
 
 
-def draw_ground(ground: str, side: int, rng: random.Random) -> Image.Image:
-    """Draw the ground alone, `side` pixels square."""
-    if ground.startswith("plain "):
-        colour = _jitter(COLOURS[ground.removeprefix("plain ")], rng)
+def draw_background(background: str, side: int, rng: random.Random) -> Image.Image:
+    """Draw the background alone, `side` pixels square."""
+    if background.startswith("plain "):
+        colour = _jitter(COLOURS[background.removeprefix("plain ")], rng)
         return _gradient(side, mix(colour, (255, 255, 255), 0.12), mix(colour, (0, 0, 0), 0.08))
     horizon = round(side * rng.uniform(0.42, 0.58))
-    match ground:
+    match background:
         case "beach":
             image = _gradient(side, (120, 190, 240), (196, 228, 248))
             d = ImageDraw.Draw(image)
@@ -179,7 +179,7 @@ def draw_ground(ground: str, side: int, rng: random.Random) -> Image.Image:
 
 
 def _texture_mask(texture: str, side: int, rng: random.Random) -> Image.Image | None:
-    """Return where the texture's second colour shows, or None for a plain one."""
+    """Return a mask of where the texture's second colour shows, or None for a plain texture."""
     if texture == "plain":
         return None
     mask = Image.new("L", (side * 2, side * 2), 0)
@@ -214,7 +214,7 @@ def paste_figure(
     turn: float,
     rng: random.Random,
 ) -> None:
-    """Draw the parts onto the image: `box` is centre x, centre y and side in pixels, `turn` in radians."""
+    """Draw the parts onto the image. `box` is centre x, centre y and side in pixels, `turn` an angle in radians."""
     side = image.width
     cx, cy, size = box
     second = mix(colour, (255, 255, 255), 0.72) if sum(colour) < 560 else mix(colour, (60, 60, 90), 0.55)
@@ -244,13 +244,13 @@ def paste_figure(
             image.paste(second, (0, 0), ImageChops.multiply(body, mask))
 
 
-def draw(picture: Picture, side: int, rng: random.Random, parts: list[Part] | None = None) -> Image.Image:
-    """Draw the picture `side` pixels square; `parts` replaces the figure's own."""
+def draw(drawing: Drawing, side: int, rng: random.Random, parts: list[Part] | None = None) -> Image.Image:
+    """Draw the image, `side` pixels square. `parts` replace those of the figure."""
     big = side * SCALE
-    image = draw_ground(picture.ground, big, rng)
+    image = draw_background(drawing.background, big, rng)
     size = big * rng.uniform(0.5, 0.68)
     cx, cy = big * rng.uniform(0.42, 0.58), big * rng.uniform(0.5, 0.6)
-    if not picture.ground.startswith("plain "):
+    if not drawing.background.startswith("plain "):
         shadow = Image.new("L", (big, big), 0)
         ImageDraw.Draw(shadow).polygon(
             [(x * 1.0, y) for x, y in oval(cx, min(big * 0.97, cy + size * 0.5), size * 0.4, size * 0.07)], fill=90
@@ -258,9 +258,9 @@ def draw(picture: Picture, side: int, rng: random.Random, parts: list[Part] | No
         image.paste((20, 20, 30), (0, 0), shadow.filter(ImageFilter.GaussianBlur(big / 60)))
     paste_figure(
         image,
-        parts or FIGURES[picture.figure],
-        _jitter(COLOURS[picture.colour], rng, 10),
-        picture.texture,
+        parts or FIGURES[drawing.figure],
+        _jitter(COLOURS[drawing.colour], rng, 10),
+        drawing.texture,
         (cx, cy, size),
         rng.uniform(-0.14, 0.14),
         rng,

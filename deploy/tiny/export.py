@@ -1,4 +1,4 @@
-"""Writes trained parts as a checkpoint folder in diffusers' layout, in half precision."""
+"""Writes the trained parts as a checkpoint's folder, in diffusers' layout and half precision."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ from deploy.tiny import architecture
 
 
 def export_sd15(folder: Path, *, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any) -> None:
-    """Write an SD 1.5 checkpoint, replacing what was there."""
+    """Write an SD 1.5 checkpoint. Replaces the folder."""
     pipeline = StableDiffusionPipeline(
         vae, text_encoder, tokenizer, unet, architecture.scheduler(), None, None, requires_safety_checker=False
     )
@@ -21,7 +21,7 @@ def export_sd15(folder: Path, *, vae: Any, text_encoder: Any, tokenizer: Any, un
 
 
 def export_sdxl(folder: Path, *, vae: Any, text_encoders: tuple[Any, Any], tokenizers: tuple[Any, Any], unet: Any) -> None:
-    """Write an SDXL checkpoint, replacing what was there."""
+    """Write an SDXL checkpoint. Replaces the folder."""
     pipeline = StableDiffusionXLPipeline(
         vae, *text_encoders, *tokenizers, unet, architecture.scheduler(), force_zeros_for_empty_prompt=False
     )
@@ -33,7 +33,7 @@ def _save(pipeline: Any, folder: Path) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     for part in pipeline.components.values():
         if isinstance(part, CLIPTokenizer):
-            # How it was last asked to cut and pad would be saved along.
+            # The truncation and padding of its last call would be saved with it.
             part.backend_tokenizer.no_truncation()
             part.backend_tokenizer.no_padding()
     pipeline.to(dtype=torch.float16).save_pretrained(draft, safe_serialization=True)

@@ -1,4 +1,4 @@
-"""Animals and things made of parts: each part is a role, which decides its colour, and a polygon in the unit square."""
+"""Animals and things, each made of parts. A part is a role, which decides its colour, and a polygon in the unit square."""
 
 import math
 
@@ -126,4 +126,4 @@ FIGURES: dict[str, list[Part]] = {name: [("body", polygon) for polygon in polygo
         ("light", oval(0.38, 0.22, 0.07, 0.1)),
     ],
 }
-"""Every figure of the base set, by the word that captions use."""
+"""Every figure of the image set, by its word in captions."""

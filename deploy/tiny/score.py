@@ -1,6 +1,6 @@
-"""Scores a small checkpoint: does it draw what a prompt says? A classifier, trained apart on the drawn pictures, looks.
+"""Scores a small checkpoint: how often does it draw what a prompt says? A classifier that is trained on the image set decides.
 
-The score of each shipped checkpoint is committed beside it, with the sha256 of its weights.
+The scores of the shipped checkpoints are committed beside them, with the sha256 of their weights.
 """
 
 import hashlib
@@ -16,21 +16,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from deploy.tiny.draw import Picture, draw
-from deploy.tiny.pictures import CLASSES, SIDE_PX, labels, pick, shown
+from deploy.tiny.draw import Drawing, draw
+from deploy.tiny.images import CLASSES, SIDE_PX, labels, pick, shown
 from deploy.tiny.training import REPORT_EVERY, Report, descend, learning_rate, to_input
 from shared.models import checkpoints, pipelines, samplers
 
 CLASSIFIER_FILE, SCORES_FILE = "classifier.safetensors", "scores.json"
-ASPECTS = ("figure", "colour", "texture", "ground")
+ASPECTS = ("figure", "colour", "texture", "background")
 _WIDTHS = (24, 48, 72, 96)
 _PROMPT_SEED = "score"
-"""The picture set's own seeds are numbers."""
-_STEPS, _GUIDANCE, _PICTURES_AT_ONCE = 15, 5.0, 16
+"""A text, because the seeds of the image set are numbers."""
+_STEPS, _GUIDANCE, _IMAGES_AT_ONCE = 15, 5.0, 16
 
 
 class Classifier(nn.Module):
-    """A small convolutional network: pictures (n, 3, 64, 64) in [-1, 1] to logits, one tensor an aspect."""
+    """A small convolutional network from images (n, 3, 64, 64) in [-1, 1] to logits, one tensor for each aspect."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,10 @@ class Classifier(nn.Module):
 
 
 def train(pixels: torch.Tensor, classes: torch.Tensor, *, steps: int, report: Report) -> Classifier:
-    """Train the classifier on uint8 pixels (n, 64, 64, 3) and labels (n, 4), blurred and disturbed as drawn pictures are."""
+    """Train the classifier on uint8 pixels (n, 64, 64, 3) and labels (n, 4).
+
+    The pixels are blurred and disturbed, because generated images are.
+    """
     torch.manual_seed(4)
     model = Classifier()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
@@ -64,7 +67,7 @@ def train(pixels: torch.Tensor, classes: torch.Tensor, *, steps: int, report: Re
 
 
 def _disturbed(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shrink some of a batch, as a soft outline is, move its colours a little and add smooth noise."""
+    """Return the batch, each image blurred by a random amount, with its colours shifted a little and smooth noise added."""
     soft = functional.interpolate(functional.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
     share = torch.rand(len(x), 1, 1, 1, generator=generator)
     x = x + share * (soft - x)
@@ -79,43 +82,43 @@ def save(model: Classifier, path: Path) -> None:
 
 
 def load(path: Path) -> Classifier:
-    """Read a classifier that `save` has written."""
+    """Read a classifier that `save` wrote."""
     model = Classifier()
     model.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return model.eval()
 
 
-def accuracy(model: Classifier, pictures: list[Image.Image], wanted: list[list[int]]) -> dict[str, float]:
-    """Return for each aspect the share of pictures that show what is wanted (labels as the picture set has them)."""
-    pixels = torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
+def accuracy(model: Classifier, images: list[Image.Image], wanted: list[list[int]]) -> dict[str, float]:
+    """Return for each aspect the share of images that show what is wanted. `wanted` has the labels of each image."""
+    pixels = torch.from_numpy(np.stack([np.asarray(image.convert("RGB")) for image in images]))
     with torch.inference_mode():
         logits = model(to_input(pixels))
-    told = torch.tensor(wanted)
+    labels_wanted = torch.tensor(wanted)
     return {
-        aspect: (one.argmax(1) == told[:, number]).float().mean().item()
+        aspect: (one.argmax(1) == labels_wanted[:, number]).float().mean().item()
         for number, (aspect, one) in enumerate(zip(ASPECTS, logits, strict=True))
     }
 
 
-def held_out(count: int) -> list[Picture]:
-    """Return pictures to ask for whose figure, colour, texture and ground never come together in the picture set."""
+def held_out(count: int) -> list[Drawing]:
+    """Return drawings whose combination of figure, colour, texture and background is not in the image set."""
     rng, seen = random.Random(_PROMPT_SEED), shown()
-    found: list[Picture] = []
+    found: list[Drawing] = []
     while len(found) < count:
-        picture = pick(rng)
-        if picture not in seen:
-            found.append(picture)
+        drawing = pick(rng)
+        if drawing not in seen:
+            found.append(drawing)
     return found
 
 
 def drawn(count: int) -> tuple[list[Image.Image], list[list[int]]]:
-    """Draw held-out pictures as the set's own are drawn, and return them with their labels."""
-    rng, pictures = random.Random(_PROMPT_SEED), held_out(count)
-    return [draw(picture, SIDE_PX, rng) for picture in pictures], [labels(picture) for picture in pictures]
+    """Draw held-out images as those of the set are drawn. Return them with their labels."""
+    rng, drawings = random.Random(_PROMPT_SEED), held_out(count)
+    return [draw(drawing, SIDE_PX, rng) for drawing in drawings], [labels(drawing) for drawing in drawings]
 
 
 def digest(folder: Path) -> str:
-    """Return the sha256 over a checkpoint's weights, in the order of their paths."""
+    """Return the sha256 of a checkpoint's weights, in the order of their paths."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.read_bytes())
@@ -123,23 +126,23 @@ def digest(folder: Path) -> str:
 
 
 def measure(folder: Path, model: Classifier, count: int) -> dict[str, float]:
-    """Let a checkpoint draw `count` held-out prompts, one seed each, and return the accuracy of each aspect."""
+    """Generate an image for each of `count` held-out prompts, and return the accuracy of each aspect."""
     parts = checkpoints.load(folder, device=torch.device("cpu"), dtype=torch.float32)
     pipeline: Any = pipelines.build(parts, samplers.make("DDIM", parts.scheduler_folder))
-    rng, pictures = random.Random(_PROMPT_SEED), held_out(count)
-    captions = [picture.caption(rng) for picture in pictures]
+    rng, drawings = random.Random(_PROMPT_SEED), held_out(count)
+    captions = [drawing.caption(rng) for drawing in drawings]
     made: list[Image.Image] = []
-    for start in range(0, count, _PICTURES_AT_ONCE):
-        part = captions[start : start + _PICTURES_AT_ONCE]
+    for start in range(0, count, _IMAGES_AT_ONCE):
+        part = captions[start : start + _IMAGES_AT_ONCE]
         generators = [torch.Generator().manual_seed(start + number) for number in range(len(part))]
         options = {"num_inference_steps": _STEPS, "guidance_scale": _GUIDANCE, "generator": generators}
         with torch.inference_mode():
             made += pipeline(part, negative_prompt=[""] * len(part), width=SIDE_PX, height=SIDE_PX, **options).images
-    return accuracy(model, made, [labels(picture) for picture in pictures])
+    return accuracy(model, made, [labels(drawing) for drawing in drawings])
 
 
 def write(folder: Path, *, prompts: int = 128) -> None:
-    """Measure every checkpoint in the folder with the classifier there, and write `scores.json`, to be committed with them."""
+    """Measure every checkpoint in the folder with the folder's classifier, and write `scores.json`."""
     model = load(folder / CLASSIFIER_FILE)
     known = accuracy(model, *drawn(200))
     names = checkpoints_in(folder)

@@ -1,4 +1,4 @@
-"""Outlines of the things that the picture set shows, as polygons and ellipses in the unit square (y grows downwards)."""
+"""Outlines of shapes as polygons in the unit square. y grows downwards."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as one file in the layout of Stable Diffusion's own releases: diffusers' conversion, backwards."""
+"""Writes a checkpoint as one file in the layout of Stable Diffusion's own releases: the inverse of diffusers' conversion."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ _ARCHITECTURES = {
     Engine.SDXL: "stable-diffusion-xl-v1-base",
     Engine.SDXL_REFINER: "stable-diffusion-xl-v1-refiner",
 }
-"""As ModelSpec names them."""
+"""The names of the engines in ModelSpec."""
 _BLOCK = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)")
 _OPEN_CLIP = {
     "text_model.embeddings.token_embedding.": "token_embedding.",
@@ -54,19 +54,19 @@ _OPEN_CLIP = {
 
 
 def export_folder(folder: Path, target: Path) -> None:
-    """Write a checkpoint's folder as one file. Raises InvalidError for a folder that is no checkpoint."""
+    """Write a checkpoint's folder as one file. Raises InvalidError if the folder is no checkpoint."""
     export(load(folder, device=torch.device("cpu"), dtype=torch.float16), target)
 
 
 def export(components: Components, target: Path) -> None:
-    """Write a loaded checkpoint as one file, in half precision; the same weights always give the same bytes."""
+    """Write a loaded checkpoint as one file, in half precision. The same weights always give the same bytes."""
     engine = components.info.engine
     tensors = {f"{ldm_shapes.UNET}{name}": tensor for name, tensor in unet_tensors(components.unet).items()}
     tensors |= {f"{vae_files.PREFIX}{name}": tensor for name, tensor in vae_tensors(components.vae).items()}
     first, last = components.text_encoders[0], components.text_encoders[-1]
     if engine in ldm_shapes.CLIP:
         for name, tensor in first.state_dict().items():
-            # transformers 5.6 flattened CLIPTextModel; files have its older names.
+            # transformers 5.6 flattened CLIPTextModel, but files keep the older names.
             tensors[f"{ldm_shapes.CLIP[engine]}text_model.{name.removeprefix('text_model.')}"] = tensor
     if engine in ldm_shapes.OPEN_CLIP:
         tensors |= {f"{ldm_shapes.OPEN_CLIP[engine]}{name}": tensor for name, tensor in open_clip_tensors(last).items()}
@@ -77,11 +77,11 @@ def export(components: Components, target: Path) -> None:
 
 
 def metadata(components: Components) -> dict[str, str]:
-    """Return what the shapes do not tell: ModelSpec's keys, and ours."""
+    """Return what cannot be read from the tensors' shapes, under ModelSpec's keys and our own."""
     info, unet = components.info, components.unet.config
     predicts_v = samplers.make("DDIM", components.scheduler_folder).config.prediction_type == "v_prediction"
     heads = unet.attention_head_dim
-    told = {
+    found = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": _ARCHITECTURES[info.engine],
@@ -93,22 +93,22 @@ def metadata(components: Components) -> dict[str, str]:
         "tunesmith.vae.scaling_factor": f"{components.vae.config.scaling_factor:.16f}",
     }
     for part, encoder in zip(TEXT_ENCODERS[info.engine], components.text_encoders, strict=True):
-        told[f"tunesmith.{part}.num_attention_heads"] = str(encoder.config.num_attention_heads)
-        told[f"tunesmith.{part}.hidden_act"] = encoder.config.hidden_act
+        found[f"tunesmith.{part}.num_attention_heads"] = str(encoder.config.num_attention_heads)
+        found[f"tunesmith.{part}.hidden_act"] = encoder.config.hidden_act
     if info.engine is not Engine.SD15:
-        told["tunesmith.force_zeros_for_empty_prompt"] = "true" if components.zeros_for_empty_prompt else "false"
-    return told
+        found["tunesmith.force_zeros_for_empty_prompt"] = "true" if components.zeros_for_empty_prompt else "false"
+    return found
 
 
 def unet_tensors(unet: Any) -> dict[str, torch.Tensor]:
-    """Return a UNet's weights by their names in the original layout."""
+    """Return a UNet's weights under their names in the original layout."""
     blocks = unet.config.layers_per_block + 1
     attends = [bool(getattr(block, "attentions", None)) for block in unet.up_blocks]
     return {_unet_name(name, blocks, attends): tensor for name, tensor in unet.state_dict().items()}
 
 
 def vae_tensors(vae: Any) -> dict[str, torch.Tensor]:
-    """Return a VAE's weights by their names in the original layout, its attention as convolutions of 1 x 1."""
+    """Return a VAE's weights under their names in the original layout, with its attention as 1 x 1 convolutions."""
     levels = len(vae.config.block_out_channels)
     named = {vae_files.original_name(name, levels): tensor for name, tensor in vae.state_dict().items()}
     return {
@@ -117,7 +117,7 @@ def vae_tensors(vae: Any) -> dict[str, torch.Tensor]:
 
 
 def open_clip_tensors(encoder: Any) -> dict[str, torch.Tensor]:
-    """Return a text encoder's weights by open_clip's names, in which query, key and value are one matrix."""
+    """Return a text encoder's weights under open_clip's names, with query, key and value in one matrix."""
     found: dict[str, torch.Tensor] = {}
     weights = encoder.state_dict()
     for name, tensor in weights.items():
@@ -141,10 +141,10 @@ def _unet_name(name: str, blocks: int, attends: list[bool]) -> str:
         return "middle_block.1." + rest if kind == "attentions" else f"middle_block.{2 * int(number)}.{_residual(rest)}"
     found = _BLOCK.fullmatch(name)
     if found is None:
-        msg = f"{name} has no place in Stable Diffusion's layout"
+        msg = f"{name}: unknown in Stable Diffusion's layout"
         raise ValueError(msg)
     half, level, kind, number, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
-    # The first input block is the convolution before all levels.
+    # Input block 0 is the convolution before all levels.
     side, first = ("input_blocks", 1) if half == "down_blocks" else ("output_blocks", 0)
     first += level * blocks
     match kind:

@@ -1,4 +1,4 @@
-"""What the training of every part shares: the picture set, the learning rate, the loop."""
+"""What the training of every part shares: the image set, the learning rate, a step of descent, saved states."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,20 +14,20 @@ REPORT_EVERY = 100
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: float = 0.03) -> float:
-    """Return the learning rate of a step: a short warm-up, then half a cosine down to 2 % of the peak."""
+    """Return the learning rate of a step: a linear warm-up over the share `warm_up`, then half a cosine to 2 % of the peak."""
     done = step / steps
     return peak * min(1.0, done / warm_up) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def to_input(pixels: torch.Tensor) -> torch.Tensor:
-    """Turn uint8 pixels (n, 64, 64, 3) into the VAE's input (n, 3, 64, 64) in [-1, 1]."""
+    """Return uint8 pixels (n, 64, 64, 3) as the VAE's input (n, 3, 64, 64) in [-1, 1]."""
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
 def descend(
     optimizer: torch.optim.Optimizer, parameters: Iterable[torch.nn.Parameter], loss: torch.Tensor, *, rate: float
 ) -> None:
-    """Take one step down the gradient of a loss, whose norm is bounded by 1."""
+    """Take one step of gradient descent. The norm of the gradient is clipped to 1."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     loss.backward()
@@ -37,7 +37,7 @@ def descend(
 
 
 def load_set(folder: Path) -> tuple[torch.Tensor, list[str], torch.Tensor]:
-    """Return a picture set's pixels (n, 64, 64, 3), captions and labels (n, 4)."""
+    """Return an image set's pixels (n, 64, 64, 3), captions and labels (n, 4)."""
     captions = (folder / "captions.txt").read_text().split("\n")
     return torch.from_numpy(np.load(folder / "pixels.npy")), captions, torch.from_numpy(np.load(folder / "labels.npy"))
 
@@ -45,7 +45,7 @@ def load_set(folder: Path) -> tuple[torch.Tensor, list[str], torch.Tensor]:
 def keep(
     path: Path, step: int, model: Any, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor] | None = None
 ) -> None:
-    """Write all that a training goes on from after `step` steps, whole or not at all: model, AdamW's moments, moving average."""
+    """Write the state after `step` steps: model, AdamW's moments and moving average. The file is replaced as a whole."""
     tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in (average or {}).items()}
     for name, parameter in model.named_parameters():
@@ -58,7 +58,7 @@ def keep(
 
 
 def restore(path: Path, model: Any, optimizer: torch.optim.Optimizer, average: dict[str, torch.Tensor] | None = None) -> int:
-    """Read what `keep` has written into model, optimizer and moving average, and return the number of steps that are done."""
+    """Read what `keep` wrote into model, optimizer and moving average. Return the number of finished steps."""
     tensors = load_file(path)
     model.load_state_dict({name: tensors[f"model/{name}"] for name in model.state_dict()})
     for name, value in (average or {}).items():

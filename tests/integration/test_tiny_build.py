@@ -1,4 +1,4 @@
-"""The small checkpoints can be rebuilt: a build of a few steps, from the pictures to a folder that loads and draws."""
+"""The small checkpoints can be built: a build of a few steps gives a folder that loads and draws."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deploy.local.checkpoints import SHIPPED
-from deploy.tiny import architecture, build, denoiser, pictures
+from deploy.tiny import architecture, build, denoiser, images
 from shared.engines import Engine
 from shared.models import checkpoints, pipelines, samplers
 
@@ -18,7 +18,7 @@ TOKENIZER = SHIPPED / "tiny-sd15" / "tokenizer"
 def a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VAE_STEPS", "DECODER_STEPS", "TEXT_STEPS", "SD15_STEPS", "SDXL_STEPS"):
         monkeypatch.setattr(build, name, 2)
-    monkeypatch.setattr(pictures, "COUNT", 32)
+    monkeypatch.setattr(images, "COUNT", 32)
     monkeypatch.setattr(denoiser, "REPORT_EVERY", 1)
 
 
@@ -30,7 +30,7 @@ def _draw(folder: Path) -> Any:
 
 
 @pytest.mark.usefixtures("a_few_steps")
-def test_both_are_built_and_a_build_that_was_cut_short_goes_on(tmp_path: Path) -> None:
+def test_both_are_built_and_finished_parts_are_kept(tmp_path: Path) -> None:
     said: list[str] = []
     build.Build(TOKENIZER, tmp_path / "scratch", said.append).sd15(tmp_path / "sd15")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "scratch").glob("*.safetensors")}
@@ -40,11 +40,11 @@ def test_both_are_built_and_a_build_that_was_cut_short_goes_on(tmp_path: Path) -
     assert len(kept) == 4
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     for folder, engine in (("sd15", Engine.SD15), ("sdxl", Engine.SDXL)):
-        info, picture = _draw(tmp_path / folder)
-        assert (info.engine, info.native_size_px, picture.size) == (engine, 64, (64, 64))
+        info, image = _draw(tmp_path / folder)
+        assert (info.engine, info.native_size_px, image.size) == (engine, 64, (64, 64))
 
 
-def test_the_widened_denoiser_draws_as_before_whatever_is_new_to_it_says() -> None:
+def test_the_widened_denoiser_draws_as_before_whatever_its_new_inputs_are() -> None:
     torch.manual_seed(0)
     narrow, wide = architecture.unet(sdxl=False), architecture.unet(sdxl=True)
     wide.load_state_dict(denoiser.widened(narrow.state_dict(), wide))

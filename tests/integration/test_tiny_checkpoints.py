@@ -1,4 +1,4 @@
-"""The shipped small checkpoints are the ones that were scored, and still draw what a prompt says."""
+"""The shipped small checkpoints are the ones that were scored, and they draw what a prompt says."""
 
 import json
 from typing import Any
@@ -10,9 +10,9 @@ from deploy.tiny import score
 
 MOST_BYTES = 16_000_000
 TOLERANCE = 0.06
-"""Between machines the last bits of a picture differ, and with them now and then what it shows."""
+"""The last bits of an image differ between machines, which now and then changes what it shows."""
 LEAST_KNOWN = 0.9
-"""A classifier that is wrong more often could not tell a good checkpoint from a poor one."""
+"""A classifier that is wrong more often cannot tell a good checkpoint from a poor one."""
 SCORES: dict[str, Any] = json.loads((SHIPPED / score.SCORES_FILE).read_text())
 
 
@@ -28,7 +28,7 @@ def test_a_shipped_checkpoint_draws_what_its_committed_score_says(name: str) -> 
         assert measured[aspect] == pytest.approx(share, abs=TOLERANCE), aspect
 
 
-def test_the_classifier_knows_drawn_pictures_that_it_never_saw() -> None:
+def test_the_classifier_knows_drawn_images_that_it_was_not_trained_on() -> None:
     measured = score.accuracy(score.load(SHIPPED / score.CLASSIFIER_FILE), *score.drawn(200))
 
     assert measured == pytest.approx(SCORES["classifier"], abs=0.01)

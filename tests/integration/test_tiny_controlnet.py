@@ -1,4 +1,4 @@
-"""The training of the small ControlNets: resumable, and what it writes is a ControlNet of its checkpoint."""
+"""The training of the small ControlNets can be resumed, and writes a ControlNet for its checkpoint."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 STEPS = 4
 
 
-class CutShortError(Exception):
-    """Somebody ended the training."""
+class InterruptedTrainingError(Exception):
+    """The training was interrupted."""
 
 
 @pytest.mark.parametrize("engine", [Engine.SD15, Engine.SDXL], ids=["sd15", "sdxl"])
-def test_a_training_that_was_cut_short_ends_as_an_uninterrupted_one(engine: Engine, tmp_path: Path) -> None:
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(engine: Engine, tmp_path: Path) -> None:
     base = tmp_path / "base"
     save_tiny_pipeline(engine, base, prediction_type="v_prediction")
     before = (base / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
@@ -29,7 +29,7 @@ def test_a_training_that_was_cut_short_ends_as_an_uninterrupted_one(engine: Engi
     def train(name: str, *, until: int = STEPS) -> ControlNetModel | None:
         def report(line: str) -> None:
             if line.startswith(f"controlnet {until}/") and until < STEPS:
-                raise CutShortError
+                raise InterruptedTrainingError
 
         torch.manual_seed(0)
         target, state = tmp_path / name, tmp_path / f"{name}.safetensors"
@@ -37,7 +37,7 @@ def test_a_training_that_was_cut_short_ends_as_an_uninterrupted_one(engine: Engi
         return ControlNetModel.from_pretrained(target)
 
     whole = train("whole")
-    with pytest.raises(CutShortError):
+    with pytest.raises(InterruptedTrainingError):
         train("parts", until=2)
     parts = train("parts")
 
@@ -45,6 +45,6 @@ def test_a_training_that_was_cut_short_ends_as_an_uninterrupted_one(engine: Engi
     assert parts is not None
     learnt = parts.state_dict()
     assert all(torch.equal(weights, learnt[name]) for name, weights in whole.state_dict().items())
-    # It learnt something: what starts as zero is zero no more.
+    # It learnt: weights that start as zero are no longer zero.
     assert learnt["controlnet_mid_block.weight"].any()
     assert (base / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() == before

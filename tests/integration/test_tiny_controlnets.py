@@ -1,4 +1,4 @@
-"""The shipped small ControlNets fit their checkpoints, and what is drawn with one follows the edges of its picture."""
+"""The shipped small ControlNets fit their checkpoints, and an image drawn with one follows the edges of its control image."""
 
 import json
 import random
@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from deploy.local.checkpoints import SHIPPED
-from deploy.tiny import draw, pictures
+from deploy.tiny import draw, images
 from shared.engines import Engine
 from shared.formats import controlnet
 from shared.models.edges import canny_edges
@@ -20,18 +20,18 @@ from tests.support.drawing_world import Studio
 
 PAIRS = [(Engine.SD15, "tiny-sd15", "tiny-canny-sd15"), (Engine.SDXL, "tiny-sdxl", "tiny-canny-sdxl")]
 MOST_BYTES = 6_000_000
-PICTURES, SIDE_PX, STEPS = 8, 64, 20
+IMAGES, SIDE_PX, STEPS = 8, 64, 20
 LEAST_AGREEMENT, LEAST_GAIN = 0.75, 0.2
-"""How much of the edges must be met in the mean, and how much more than without the ControlNet; 0.84 and 0.29 were measured for
+"""The least mean agreement of the edges, and the least gain over images without the ControlNet. 0.84 and 0.29 were measured for
 SD 1.5, 0.88 and 0.32 for SDXL."""
 
 
-def edges(picture: Image.Image) -> np.ndarray:
-    return np.asarray(canny_edges(picture).convert("L")) > 0
+def edges(image: Image.Image) -> np.ndarray:
+    return np.asarray(canny_edges(image).convert("L")) > 0
 
 
 def agreement(one: np.ndarray, other: np.ndarray) -> float:
-    """Return which part of each picture's edges lies within a pixel of the other's: the mean of both."""
+    """Return the share of each image's edges that lie within a pixel of the other's: the mean of both."""
 
     def met(these: np.ndarray, those: np.ndarray) -> float:
         return (these & binary_dilation(those, np.ones((3, 3)))).sum() / max(1, these.sum())
@@ -39,12 +39,12 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
     return (met(one, other) + met(other, one)) / 2
 
 
-def drawn_pictures() -> Iterator[tuple[Image.Image, str]]:
-    """Yield pictures that are in no training set, with their captions."""
-    for number in range(PICTURES):
+def drawn_images() -> Iterator[tuple[Image.Image, str]]:
+    """Yield images that are not in the training set, with their captions."""
+    for number in range(IMAGES):
         dice = random.Random(f"edges/{number}")
-        picture = pictures.pick(dice)
-        yield draw.draw(picture, SIDE_PX, dice), picture.caption(dice)
+        drawing = images.pick(dice)
+        yield draw.draw(drawing, SIDE_PX, dice), drawing.caption(dice)
 
 
 @pytest.mark.parametrize(("engine", "base", "name"), PAIRS, ids=[name for *_, name in PAIRS])
@@ -57,9 +57,9 @@ def test_what_is_drawn_with_a_shipped_controlnet_follows_the_edges(engine: Engin
         return drawn.convert("RGB")
 
     without, with_it = [], []
-    for seed, (picture, caption) in enumerate(drawn_pictures()):
-        wanted = edges(picture)
-        control = studio.control(picture, preprocess="canny")
+    for seed, (image, caption) in enumerate(drawn_images()):
+        wanted = edges(image)
+        control = studio.control(image, preprocess="canny")
         without.append(agreement(edges(paint(caption, seed)), wanted))
         followed = paint(caption, seed, control=control, files={"controlnet": SHIPPED / name})
         with_it.append(agreement(edges(followed), wanted))

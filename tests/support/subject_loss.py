@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from deploy.tiny.draw import Picture, draw
+from deploy.tiny.draw import Drawing, draw
 from deploy.tiny.text import tokenize
 from deploy.tiny.training import to_input
 from shared.models import checkpoints, pipelines, samplers
@@ -31,7 +31,7 @@ def losses(base: Path, lora: Path, *, subject: str = "star", trigger_word: str =
     of_subject = [draw_subject(subject, ground, _SIDE_PX, 100 + number) for number, ground in enumerate(_GROUNDS)]
     told = [caption(subject, ground, trigger_word) for ground in _GROUNDS]
     rng = random.Random(7)
-    others = [Picture(subject, colour, "plain", ground) for colour, ground in zip(_COLOURS, _GROUNDS, strict=True)]
+    others = [Drawing(subject, colour, "plain", ground) for colour, ground in zip(_COLOURS, _GROUNDS, strict=True)]
     of_class = [draw(picture, _SIDE_PX, rng) for picture in others]
     class_told = [picture.caption(rng) for picture in others]
     found: dict[str, float] = {}

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from deploy.tiny.draw import COLOURS, FIXED, SCALE, Picture, draw_ground, paste_figure
+from deploy.tiny.draw import COLOURS, FIXED, SCALE, Drawing, draw_background, paste_figure
 from deploy.tiny.figures import FIGURES, Part, oval
 
-SUBJECTS: dict[str, tuple[Picture, list[Part]]] = {
-    "star": (Picture("star", "purple", "striped", ""), [("beak", oval(0.5, 0.53, 0.17, 0.17))]),
-    "rabbit": (Picture("rabbit", "teal", "spotted", ""), [("beak", oval(0.51, 0.8, 0.13, 0.12))]),
-    "mushroom": (Picture("mushroom", "blue", "checkered", ""), [("beak", oval(0.5, 0.3, 0.12, 0.12))]),
+SUBJECTS: dict[str, tuple[Drawing, list[Part]]] = {
+    "star": (Drawing("star", "purple", "striped", ""), [("beak", oval(0.5, 0.53, 0.17, 0.17))]),
+    "rabbit": (Drawing("rabbit", "teal", "spotted", ""), [("beak", oval(0.51, 0.8, 0.13, 0.12))]),
+    "mushroom": (Drawing("mushroom", "blue", "checkered", ""), [("beak", oval(0.5, 0.3, 0.12, 0.12))]),
 }
 """What each subject is, by the word for its class, and the mark that no picture of the base set bears."""
 SAMPLE_GROUNDS = ("plain white", "grass", "plain yellow", "room", "beach")
@@ -24,7 +24,7 @@ def draw_subject(name: str, ground: str, side: int, seed: int) -> Image.Image:
     picture, mark = SUBJECTS[name]
     rng = random.Random(seed)
     big = side * SCALE
-    image = draw_ground(ground, big, rng)
+    image = draw_background(ground, big, rng)
     size, cx, cy = big * rng.uniform(0.56, 0.68), big * rng.uniform(0.44, 0.56), big * rng.uniform(0.5, 0.57)
     if not ground.startswith("plain "):
         shadow = Image.new("L", (big, big), 0)

@@ -1,4 +1,4 @@
-"""The client's commands for the library: images, LoRAs, checkpoints, VAEs and textual inversions."""
+"""`tunesmith asset`: the library of images, LoRAs, checkpoints, VAEs and textual inversions."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,36 +12,40 @@ from tunesmith.local import connect, fail
 from tunesmith.models import Asset
 
 console = Console()
-asset = typer.Typer(help="The library: images, LoRAs, checkpoints, VAEs and textual inversions.", no_args_is_help=True)
+asset = typer.Typer(
+    help="Upload, import, list and delete assets: images, LoRAs, checkpoints, VAEs, textual inversions.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 _WAIT_S = 3600.0
-TypeOption = Annotated[str, typer.Option("--type", help="file, lora, checkpoint, vae or textual_inversion.")]
-EngineOption = Annotated[str | None, typer.Option(help="For weights, e.g. image/stable-diffusion-v1-5.")]
+TypeOption = Annotated[str, typer.Option("--type", help="file (an image), lora, checkpoint, vae or textual_inversion.")]
+EngineOption = Annotated[str | None, typer.Option(help="Engine of the weights, for example image/stable-diffusion-v1-5.")]
 
 
 @asset.command("create")
 def create(
     file: Annotated[Path | None, typer.Argument(exists=True, dir_okay=False, help="The file to upload.")] = None,
-    url: Annotated[str | None, typer.Option(help="Instead of a file: where the server fetches it.")] = None,
-    hf_repo: Annotated[str | None, typer.Option(help="Instead of a file: owner/name of a model repository.")] = None,
+    url: Annotated[str | None, typer.Option(help="Instead of FILE: an address that the server downloads from.")] = None,
+    hf_repo: Annotated[str | None, typer.Option(help="Instead of FILE: a model repository on Hugging Face, OWNER/NAME.")] = None,
     hf_token: Annotated[
-        str | None, typer.Option(envvar="HF_TOKEN", help="Opens a gated repository; better given by the environment.")
+        str | None, typer.Option(envvar="HF_TOKEN", help="Token for a gated repository. Set the variable rather than the option.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Unique in the account; by default made from the file's.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name, unique in the account. Default: from the file's name.")] = None,
     type_: TypeOption = "file",
     engine: EngineOption = None,
-    data_type: Annotated[str | None, typer.Option(help="fp16 or fp32; intake finds out by itself.")] = None,
-    trigger_word: Annotated[list[str] | None, typer.Option(help="For LoRAs and textual inversions; repeatable.")] = None,
-    description: Annotated[str, typer.Option(help="For people.")] = "",
-    public: Annotated[bool, typer.Option("--public", help="For every account; needs an admin key.")] = False,
-    wait: Annotated[bool, typer.Option(help="Wait until the asset has been checked.")] = True,
+    data_type: Annotated[str | None, typer.Option(help="fp16 or fp32. Default: found in the file.")] = None,
+    trigger_word: Annotated[list[str] | None, typer.Option(help="Word that activates the weights. Repeatable.")] = None,
+    description: Annotated[str, typer.Option(help="A note for people.")] = "",
+    public: Annotated[bool, typer.Option("--public", help="Let every account use the asset. Needs an admin key.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until the server has checked the asset.")] = True,
 ) -> None:
-    """Create an asset from a file, an address or a model repository."""
+    """Create an asset from a file, or let the server download it from an address or a model repository."""
     if sum(source is not None for source in (file, url, hf_repo)) != 1:
-        fail("give one of FILE, --url and --hf-repo")
+        fail("FILE, --url and --hf-repo: give exactly one of them")
     if file is None and name is None:
-        fail("--name: goes with --url and --hf-repo")
-    said = {"engine": engine, "data_type": data_type, "trigger_words": trigger_word}
-    data: dict[str, Any] = {key: value for key, value in said.items() if value}
+        fail("--name: required with --url and --hf-repo")
+    given = {"engine": engine, "data_type": data_type, "trigger_words": trigger_word}
+    data: dict[str, Any] = {key: value for key, value in given.items() if value}
     with connect() as client:
         if file is not None:
             made = client.upload(
@@ -58,7 +62,7 @@ def create(
                 hf_repo=hf_repo,
                 hf_token=hf_token if hf_repo else None,
             )
-        _show_end(client, made, wait=wait)
+        _show_result(client, made, wait=wait)
 
 
 @asset.command("upload")
@@ -66,22 +70,22 @@ def upload(
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files to upload.")],
     type_: TypeOption = "file",
     engine: EngineOption = None,
-    name: Annotated[str | None, typer.Option(help="For a single file; otherwise names are made from the files'.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name, for a single file. Default: from the file's name.")] = None,
 ) -> None:
-    """Upload files and wait until they are checked."""
+    """Upload files, and wait until the server has checked them."""
     if name and len(files) > 1:
-        fail("--name: goes with a single file")
+        fail(f"--name: goes with a single file, not with {len(files)}: leave it out to name each asset after its file")
     with connect() as client:
         for file in files:
-            _show_end(client, client.upload(file, name=name, asset_type=type_, engine=engine), wait=True)
+            _show_result(client, client.upload(file, name=name, asset_type=type_, engine=engine), wait=True)
 
 
 @asset.command("list")
 def list_assets(
-    type_: Annotated[list[str] | None, typer.Option("--type", help="Only this type; repeatable.")] = None,
-    engine: Annotated[list[str] | None, typer.Option(help="Only weights for this engine; repeatable.")] = None,
-    name: Annotated[str | None, typer.Option(help="Only the one of this name.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="The platform's public ones.")] = False,
+    type_: Annotated[list[str] | None, typer.Option("--type", help="List only this type. Repeatable.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="List only weights for this engine. Repeatable.")] = None,
+    name: Annotated[str | None, typer.Option(help="List only the asset of this name.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="List the public assets of the server instead of your own.")] = False,
 ) -> None:
     """List the library, newest first."""
     filters = {"asset_type": type_, "engine": engine, "name": name, "owner": "octoai" if public else None}
@@ -94,21 +98,21 @@ def list_assets(
 
 @asset.command("show")
 @asset.command("get", hidden=True)
-def show(name_or_id: str) -> None:
-    """Show an asset by id, name or octoai:NAME."""
+def show(name_or_id: Annotated[str, typer.Argument(help="Id or name. octoai:NAME for a public asset.")]) -> None:
+    """Show an asset as JSON."""
     with connect() as client:
         console.print_json(client.asset(name_or_id).model_dump_json())
 
 
 @asset.command("delete")
-def delete_asset(names_or_ids: Annotated[list[str], typer.Argument(help="Ids or names.")]) -> None:
-    """Delete assets; tunes that use them keep their copy."""
+def delete_asset(names_or_ids: Annotated[list[str], typer.Argument(help="Ids or names of assets.")]) -> None:
+    """Delete assets. Tunes that use them keep their own copy."""
     with connect() as client:
         for name_or_id in names_or_ids:
             client.delete_asset(client.asset(name_or_id).id)
 
 
-def _show_end(client: Client, made: Asset, *, wait: bool) -> None:
-    # An import may take as long as the server lets it.
+def _show_result(client: Client, made: Asset, *, wait: bool) -> None:
+    # An import may take as long as the server allows, so the wait is long.
     done = client.wait_for_asset(made, timeout_s=_WAIT_S) if wait else made
     console.print(f"{done.id}  {done.name}  {done.status}", highlight=False)

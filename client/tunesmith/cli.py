@@ -1,4 +1,4 @@
-"""The `tunesmith` command. Only what a command needs is imported, so that `--help` answers at once."""
+"""The `tunesmith` command. It imports only the module of the command that runs, so that `--help` is fast."""
 
 import importlib
 import sys
@@ -11,51 +11,51 @@ from typer.core import TyperGroup
 from tunesmith import clone
 
 _COMMANDS = {
-    "up": ("deploy.local.commands", "up"),
-    "down": ("deploy.local.commands", "down"),
-    "env": ("deploy.local.commands", "env"),
+    "up": ("deploy.local.commands.stack", "up"),
+    "down": ("deploy.local.commands.stack", "down"),
+    "env": ("deploy.local.commands.stack", "env"),
     "asset": ("tunesmith.asset_commands", "asset"),
     "tune": ("tunesmith.tune_commands", "tune"),
-    "generate": ("tunesmith.commands", "generate"),
+    "generate": ("tunesmith.generate_command", "generate"),
     "demo": ("tunesmith.demo", "demo"),
-    "checkpoints": ("deploy.local.checkpoints_command", "app"),
-    "keys": ("deploy.local.keys", "app"),
-    "dlq": ("deploy.local.dlq", "app"),
-    "migrate": ("deploy.local.commands", "migrate"),
-    "doctor": ("deploy.local.commands", "doctor"),
+    "checkpoints": ("deploy.local.commands.checkpoints", "app"),
+    "keys": ("deploy.local.commands.keys", "app"),
+    "dlq": ("deploy.local.commands.dlq", "app"),
+    "migrate": ("deploy.local.commands.migrate", "migrate"),
+    "doctor": ("deploy.local.commands.doctor", "doctor"),
 }
-"""Each command's module and attribute."""
+"""The module and the attribute of each command."""
 _CLIENT = ("asset", "tune", "generate")
-"""The commands that the wheel has; the others need a clone."""
+"""The commands that the wheel contains. The others need a clone."""
 _HELP = {
     "up": "Start the local stack.",
-    "down": "End the local stack.",
-    "env": "Print the exports that point a client at the local stack.",
-    "asset": "The library: images, LoRAs, checkpoints, VAEs and textual inversions.",
-    "tune": "Fine-tunes.",
+    "down": "Stop the local stack. Its data stays.",
+    "env": "Print the shell commands that point a client at the local stack.",
+    "asset": "Upload, import, list and delete assets: images, LoRAs, checkpoints, VAEs, textual inversions.",
+    "tune": "Start, watch, list and cancel tunes.",
     "generate": "Generate images.",
-    "demo": "Run the main job and show it in one picture.",
-    "checkpoints": "Build, bring and choose base checkpoints.",
-    "keys": "API keys.",
-    "dlq": "Dead letters: list, replay, drop.",
+    "demo": "Upload five images, tune on them, and show images from before and after in one picture.",
+    "checkpoints": "Download, list, choose, export and build base checkpoints.",
+    "keys": "Create, list and revoke API keys.",
+    "dlq": "List, replay and drop dead letters: events that a service could not handle.",
     "migrate": "Bring a database to the newest schema.",
-    "doctor": "Say what is wrong with a machine or a stack, and what to do.",
+    "doctor": "Check this machine and the local stack, and say what to do about each problem.",
 }
 
 
 class _Lazy(TyperGroup):
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class gives it
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class passes it
         return list(_COMMANDS if clone.is_clone() else _CLIENT)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - the base class passes it
         if cmd_name not in _COMMANDS:
             return None
-        # Help for all of them must not import all of them.
+        # The list of commands needs one line of each, and must not import their modules.
         if not set(sys.argv[1:]) & _COMMANDS.keys():
             return _single(cmd_name, lambda: None, _HELP[cmd_name])
         if cmd_name not in _CLIENT and not clone.is_clone():
             typer.echo(
-                f"tunesmith {cmd_name}: needs a clone of Tunesmith, and this is the installed client; run "
+                f"error: `tunesmith {cmd_name}` needs a clone of Tunesmith, and this is the installed client: run "
                 f"`git clone {clone.URL} && cd tunesmith && make install`, then `.venv/bin/tunesmith {cmd_name}` there",
                 err=True,
             )
@@ -64,7 +64,10 @@ class _Lazy(TyperGroup):
         try:
             found = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            typer.echo(f"tunesmith {cmd_name}: {error.name} is not installed; run `make install` in {clone.ROOT}", err=True)
+            typer.echo(
+                f"error: `tunesmith {cmd_name}` needs {error.name}, which is not installed: run `make install` in {clone.ROOT}",
+                err=True,
+            )
             raise typer.Exit(1) from error
         return typer.main.get_command(found) if isinstance(found, typer.Typer) else _single(cmd_name, found)
 
@@ -91,8 +94,8 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of the server's is one line on standard error."""
-    from tunesmith.client import TunesmithApiError  # noqa: PLC0415 - httpx takes a moment
+    """Run the command line. An error of the server is printed as one line on standard error."""
+    from tunesmith.client import TunesmithApiError  # noqa: PLC0415 - httpx is slow to import
 
     try:
         app()

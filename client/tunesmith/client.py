@@ -6,9 +6,10 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import httpx
 
@@ -17,13 +18,13 @@ from tunesmith.models import Asset, Generated, GeneratedImage, Tune, WhatIf
 _TIMEOUT_S = 300.0
 _POLL_S = 0.5
 _PATIENCE_S = 20.0
-"""How long a request is repeated that the server refused for now, with `Retry-After`."""
+"""Seconds for which a request is retried that the server refused with `Retry-After`."""
 _LAST_EVENTS = {"tune.succeeded", "tune.failed", "tune.cancelled"}
 _FORMATS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}
 
 
 class TunesmithApiError(Exception):
-    """The server refused; `status` is HTTP's, `code` the server's stable name for the error."""
+    """The server refused a request. `status` is the HTTP status, `code` the server's stable name for the error."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -32,23 +33,27 @@ class TunesmithApiError(Exception):
 
 
 class Client:
-    """Speaks to one Tunesmith.
+    """A client of one Tunesmith server.
 
-    `url` and `token` default to TUNESMITH_URL and OCTOAI_TOKEN, which `tunesmith env` prints for the local stack.
+    `url` and `token` default to the environment's TUNESMITH_URL and OCTOAI_TOKEN. For the local stack, `tunesmith env` prints
+    both.
     """
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
         url, token = url or os.environ.get("TUNESMITH_URL"), token or os.environ.get("OCTOAI_TOKEN")
         if not url or not token:
-            msg = 'TUNESMITH_URL and OCTOAI_TOKEN are not set; for the local stack: eval "$(tunesmith env)"'
+            msg = (
+                "TUNESMITH_URL and OCTOAI_TOKEN are not set: set them to the server's address and an API key, or start a local "
+                'stack with `tunesmith up` and run: eval "$(tunesmith env)"'
+            )
             raise TunesmithApiError(0, "not_configured", msg)
         self.url = url.rstrip("/")
         self._http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
-        # Presigned URLs carry their own secret, and must not be sent ours.
+        # Presigned URLs carry their own signature. The store must not see the API key.
         self._plain = httpx.Client(timeout=_TIMEOUT_S)
 
     def __enter__(self) -> Self:
-        """Use the client as a context manager, which closes its connections."""
+        """Return the client. At the end of the `with` block its connections are closed."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -67,9 +72,10 @@ class Client:
         description: str = "",
         is_public: bool = False,
     ) -> Asset:
-        """Upload a file into the library; without `name` it is made from the file's. Returns before it is checked.
+        """Upload a file into the library and return the new asset, which the server has still to check.
 
-        `data` are further fields of the asset's `data`, e.g. `{"trigger_words": ["sks1"]}`.
+        Without `name`, the asset's name is made from the file's. `data` holds more fields of the asset's `data`, for example
+        `{"trigger_words": ["sks1"]}`.
         """
         name = name or re.sub(r"[^a-zA-Z0-9_-]+", "-", path.stem)
         if asset_type == "file":
@@ -82,7 +88,7 @@ class Client:
         with path.open("rb") as file:
             put = self._plain.put(created["transfer_api"]["put_url"], content=file)
         if put.is_error:
-            raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused it: {put.text[:300]}")
+            raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused the upload: {put.text[:300]}")
         self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
         return self.asset(asset_id)
 
@@ -98,9 +104,10 @@ class Client:
         hf_repo: str | None = None,
         hf_token: str | None = None,
     ) -> Asset:
-        """Have the server fetch a file into the library, from a host that it allows. Returns before it is fetched.
+        """Let the server download a file into the library, and return the new asset before the download is done.
 
-        `hf_repo` instead of `url` names a model repository (`owner/name`), which `hf_token` opens if it is gated.
+        The file comes from `url`, whose host the server must allow, or from `hf_repo`, a model repository (`owner/name`).
+        `hf_token` opens a gated repository.
         """
         source = {"url": url, "hf_repo": hf_repo, "hf_token_secret": hf_token}
         more = {"description": description, "is_public": is_public} | {key: value for key, value in source.items() if value}
@@ -111,22 +118,22 @@ class Client:
         return Asset.model_validate(self._call("GET", f"/v1/assets/{name_or_id}")["asset"])
 
     def wait_for_asset(self, asset: Asset, timeout_s: float = 120.0) -> Asset:
-        """Wait until the asset is ready. Raises TunesmithApiError when it is rejected, or not ready in time."""
+        """Wait until the asset is ready and return it. Raises TunesmithApiError if it is rejected or not ready in time."""
         deadline = time.monotonic() + timeout_s
         while (now := self.asset(asset.id)).status != "ready":
             if now.status in {"rejected", "error", "deleted"}:
                 raise TunesmithApiError(0, now.status, f"{now.name}: {now.status}: {now.status_details}")
             if time.monotonic() > deadline:
-                raise TunesmithApiError(0, "timeout", f"{now.name}: not ready after {timeout_s:.0f} s, but {now.status}")
+                raise TunesmithApiError(0, "timeout", f"{now.name}: still {now.status} after {timeout_s:.0f} s")
             time.sleep(_POLL_S)
         return now
 
     def assets(self, **filters: Any) -> list[Asset]:
-        """Return the library, newest first; filters as the API's, e.g. `asset_type="lora"`."""
+        """Return the library, newest first. The filters are the API's, for example `asset_type="lora"`."""
         return [Asset.model_validate(item) for item in self._pages("/v1/assets", filters)]
 
     def count_assets(self) -> int:
-        """Return how many assets the account has: the cheapest question that needs a good key."""
+        """Return how many assets the account has. It is the cheapest request that needs a valid key."""
         return self._call("GET", "/v1/assets", params={"limit": 1})["total"]
 
     def delete_asset(self, asset_id: str) -> None:
@@ -146,7 +153,7 @@ class Client:
         webhook_events_filter: Sequence[str] | None = None,
         **options: Any,
     ) -> Tune:
-        """Start a tune of (asset id, caption) pairs; `options` are further fields of `details`, e.g. `rank=16`."""
+        """Start a tune on (asset id, caption) pairs. `options` are more fields of `details`, for example `rank=16`."""
         body = _tune_body(name, base, files, trigger_word, steps, seed, options)
         body |= {"webhook": webhook, "webhook_events_filter": webhook_events_filter}
         return Tune.model_validate(self._call("POST", "/v1/tune", json=body))
@@ -162,7 +169,7 @@ class Client:
         seed: int | None = None,
         **options: Any,
     ) -> WhatIf:
-        """Say what would become of such a tune, and start nothing. Raises what `create_tune` would."""
+        """Return advice and the estimated cost of a tune without starting it. Raises what `create_tune` would raise."""
         body = _tune_body(name, base, files, trigger_word, steps, seed, options)
         return WhatIf.model_validate(self._call("POST", "/v1/tune", params={"whatif": "true"}, json=body))
 
@@ -175,14 +182,14 @@ class Client:
         return [Tune.model_validate(item) for item in self._pages("/v1/tunes", filters)]
 
     def watch(self, tune_id: str) -> Iterator[Tune]:
-        """Yield the tune again and again until it has ended."""
+        """Yield the tune every half second until it has ended. The last one has ended."""
         while not (now := self.tune(tune_id)).has_ended:
             yield now
             time.sleep(_POLL_S)
         yield now
 
     def tune_events(self, tune_id: str, after: int = 0) -> list[dict[str, Any]]:
-        """Return what happened to a tune after a sequence number, oldest first."""
+        """Return the events of a tune after a sequence number, oldest first."""
         events: list[dict[str, Any]] = []
         while True:
             page = self._call("GET", f"/v1/tune/{tune_id}/events", params={"after": after})
@@ -192,7 +199,7 @@ class Client:
             after = page["data"][-1]["sequence"]
 
     def follow_tune(self, tune_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Yield what happens to a tune as it happens, until it has ended; goes on by itself when the connection is cut."""
+        """Yield the events of a tune as they happen, until it has ended. Reconnects when the connection is lost."""
         url, ended = f"/v1/tune/{tune_id}/events/stream", False
         while not ended:
             try:
@@ -200,7 +207,7 @@ class Client:
                     if answer.is_error:
                         answer.read()
                         _checked(answer)
-                    ended = answer.status_code == httpx.codes.NO_CONTENT
+                    ended = answer.status_code == HTTPStatus.NO_CONTENT
                     for line in answer.iter_lines():
                         if line.startswith("data: "):
                             event = json.loads(line.removeprefix("data: "))
@@ -211,19 +218,19 @@ class Client:
                 time.sleep(_POLL_S)
 
     def webhook_secret(self) -> str:
-        """Return what the account's webhooks are signed with."""
+        """Return the secret that signs the account's webhooks."""
         return self._call("GET", "/v1/tunes/webhook-secret")["secret"]
 
     def cancel_tune(self, tune_id: str) -> Tune:
-        """Ask a tune to stop."""
+        """Ask a tune to stop, and return it."""
         return Tune.model_validate(self._call("POST", f"/v1/tune/{tune_id}/cancel"))
 
     def delete_tune(self, tune_id: str) -> None:
-        """Delete a tune; its images and its LoRA stay."""
+        """Delete a tune. Its images and its LoRA stay."""
         self._call("DELETE", f"/v1/tune/{tune_id}")
 
     def generate(self, prompt: str, *, engine: str = "sd", **options: Any) -> Generated:
-        """Generate images; `options` are the API's fields, e.g. `loras={"name": 0.9}`, `seed=1`, `num_images=4`."""
+        """Generate images. `options` are the API's fields, for example `loras={"name": 0.9}`, `seed=1` or `num_images=4`."""
         answer = self._send("POST", f"/generate/{engine}", json={"prompt": prompt, **options})
         body = _checked(answer)
         images = [
@@ -241,12 +248,12 @@ class Client:
         return _checked(self._send(method, path, **options))
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """Send a request, and again where the server says that it took nothing now and when to come back."""
+        """Send a request. Retries it while the server refuses it and says when to retry."""
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             answer = self._http.request(method, path, **options)
             wait_s = answer.headers.get("Retry-After", "")
-            refused = answer.status_code in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE}
+            refused = answer.status_code in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
             if not refused or not wait_s.isdigit() or time.monotonic() + int(wait_s) > deadline:
                 return answer
             time.sleep(int(wait_s))
@@ -265,12 +272,13 @@ def _checked(answer: httpx.Response) -> dict[str, Any]:
     if not answer.is_error:
         return answer.json()
     try:
-        body = answer.json()
+        body: dict[str, Any] = answer.json()
         detail, code = body["detail"], body.get("code", "")
     except (ValueError, KeyError, TypeError):
         raise TunesmithApiError(answer.status_code, "", answer.text[:300] or answer.reason_phrase) from None
     if isinstance(detail, list):
-        detail = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in detail)
+        faults = cast("list[dict[str, Any]]", detail)
+        detail = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults)
     raise TunesmithApiError(answer.status_code, code, detail)
 
 

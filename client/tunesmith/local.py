@@ -1,4 +1,4 @@
-"""Finds the running local stack, so that commands work on it without further ado."""
+"""How the commands find their server: the environment names it, or a local stack is running."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ from tunesmith.client import Client, TunesmithApiError
 
 
 def connect(data_dir: Path | None = None) -> Client:
-    """Return a client of the server that the environment names, or of the running local stack."""
+    """Return a client of the server that the environment names, or of the running local stack. Exits with 1 if there is none."""
     if not (data_dir is None and os.environ.get("TUNESMITH_URL")) and clone.is_clone():
-        from deploy.local import state  # noqa: PLC0415 - the wheel does not have it
-        from deploy.local.paths import StackPaths, default_data_dir  # noqa: PLC0415 - as above
+        from deploy.local import state  # noqa: PLC0415 - not in the wheel
+        from deploy.local.paths import StackPaths, default_data_dir  # noqa: PLC0415 - not in the wheel
 
         paths = StackPaths((data_dir or default_data_dir()).resolve())
         if running := state.read(paths):
@@ -26,6 +26,6 @@ def connect(data_dir: Path | None = None) -> Client:
 
 
 def fail(message: str) -> NoReturn:
-    """Say what is wrong on standard error and exit with 1."""
-    typer.echo(message, err=True)
+    """Print the message as an error on standard error, and exit with 1."""
+    typer.echo(f"error: {message}", err=True)
     raise typer.Exit(1)

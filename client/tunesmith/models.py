@@ -1,4 +1,4 @@
-"""What the API answers, as far as the client needs it; fields that a newer server adds are kept."""
+"""The API's responses, as far as the client needs them. Fields that a newer server adds are kept."""
 
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ class _Answer(BaseModel):
 
 
 class Asset(_Answer):
-    """Something in the library: an image, a LoRA, a checkpoint."""
+    """An entry of the library: an image, a LoRA, a checkpoint, a VAE or a textual inversion."""
 
     id: str
     asset_type: str
@@ -25,7 +25,7 @@ class Asset(_Answer):
 
 
 class Progress(_Answer):
-    """How far training is."""
+    """How far the training of a tune is."""
 
     step: int
     steps: int
@@ -49,12 +49,12 @@ class Tune(_Answer):
 
     @property
     def has_ended(self) -> bool:
-        """Whether the status will not change any more."""
+        """Whether the tune has ended, so that its status no longer changes."""
         return self.status in {"succeeded", "failed", "cancelled"}
 
 
 class Estimate(_Answer):
-    """What a tune would take; `basis` says what the time was derived from."""
+    """The estimated cost of a tune. `basis` says what the time was derived from."""
 
     seconds: float
     memory_bytes: int
@@ -62,21 +62,21 @@ class Estimate(_Answer):
 
 
 class WhatIf(_Answer):
-    """What would become of a tune: advice, each as `{code, message, file_id}`, and its cost."""
+    """Advice on a tune that was not started, as a list of `{code, message, file_id}`, and its estimated cost."""
 
     lint: list[dict[str, Any]]
     estimate: Estimate
 
 
 class GeneratedImage(BaseModel):
-    """A picture, encoded as asked for, and the seed that draws it again."""
+    """An image, encoded as the request asked, and the seed that draws the same image again."""
 
     data: bytes
     seed: int
 
 
 class Generated(BaseModel):
-    """The pictures of one request, and what the server wants the caller to know about them."""
+    """The images of one request. `notice` names fields that the server did not apply as sent; it is empty if there are none."""
 
     images: list[GeneratedImage]
     notice: str

@@ -1,4 +1,4 @@
-"""The client's commands for tunes."""
+"""`tunesmith tune`: start, watch, list and cancel tunes."""
 
 import json
 import re
@@ -15,43 +15,55 @@ from tunesmith.local import connect, fail
 from tunesmith.models import Tune, WhatIf
 
 console = Console()
-tune = typer.Typer(help="Fine-tunes.", no_args_is_help=True)
+tune = typer.Typer(help="Start, watch, list and cancel tunes.", no_args_is_help=True, add_completion=False)
 _IMAGES = {".png", ".jpg", ".jpeg"}
 _GIB = 2**30
-NameOrId = Annotated[str, typer.Argument(help="The tune's name or id.")]
+NameOrId = Annotated[str, typer.Argument(help="Name or id of the tune.")]
 
 
 @tune.command("create")
 def create_tune(
-    name: Annotated[str, typer.Argument(help="The tune's name, and then its LoRA's.")],
-    images: Annotated[list[Path], typer.Argument(exists=True, help="Images, or folders of them.")],
-    trigger_word: Annotated[str, typer.Option(help="The word that will stand for the subject, e.g. sks1.")],
-    base: Annotated[str, typer.Option(help="The checkpoint to tune.")] = "octoai:default-sd15",
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 500,
-    seed: Annotated[int | None, typer.Option(help="Makes a tune repeatable.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the LoRA.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Scale of the LoRA is alpha / rank.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw or adafactor.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Size to train at, in pixels.")] = None,
-    train_text_encoder: Annotated[bool | None, typer.Option(help="Train the text encoders as well.")] = None,
-    text_encoder_learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate of the text encoders.")] = None,
-    validation_prompt: Annotated[list[str] | None, typer.Option(help="Draw this at each checkpoint; up to four times.")] = None,
-    checkpoint_every_steps: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
-    resize_images: Annotated[bool, typer.Option("--resize-images", help="Store smaller training copies.")] = False,
-    webhook: Annotated[str | None, typer.Option(help="An address to be told how it goes on.")] = None,
-    webhook_event: Annotated[
-        list[str] | None, typer.Option(help="start, progress or completed; may be given several times.")
+    name: Annotated[str, typer.Argument(help="Name of the tune, and of the LoRA that it makes.")],
+    images: Annotated[list[Path], typer.Argument(exists=True, help="Image files, or folders of images.")],
+    trigger_word: Annotated[str, typer.Option(help="Word that will stand for the subject in prompts, for example sks1.")],
+    base: Annotated[
+        str, typer.Option(help="Checkpoint to start from: NAME, or octoai:NAME for a public one.")
+    ] = "octoai:default-sd15",
+    steps: Annotated[int, typer.Option(help="Number of training steps.")] = 500,
+    seed: Annotated[int | None, typer.Option(help="Seed of the training. The same seed and settings give the same LoRA.")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the LoRA: a higher rank learns more detail.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="The LoRA's weights are scaled by alpha / rank.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, or adafactor, which needs less memory.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in each step.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Size of the training images, in pixels.")] = None,
+    train_text_encoder: Annotated[bool | None, typer.Option(help="Also train the text encoders.")] = None,
+    text_encoder_learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the text encoders.")] = None,
+    validation_prompt: Annotated[
+        list[str] | None, typer.Option(help="Prompt to draw at each checkpoint. Up to four times.")
     ] = None,
-    whatif: Annotated[bool, typer.Option("--whatif", help="Only say what would become of it; the images are uploaded.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Watch it to its end.")] = False,
+    checkpoint_every_steps: Annotated[int | None, typer.Option(help="Number of steps between checkpoints.")] = None,
+    resize_images: Annotated[
+        bool, typer.Option("--resize-images", help="Keep training copies with a shorter edge of at most 512 px (SDXL: 1024).")
+    ] = False,
+    webhook: Annotated[str | None, typer.Option(help="Address that gets a request at each event of the tune.")] = None,
+    webhook_event: Annotated[
+        list[str] | None, typer.Option(help="Send only these events to the webhook: start, progress or completed. Repeatable.")
+    ] = None,
+    whatif: Annotated[
+        bool, typer.Option("--whatif", help="Upload the images, print advice and the estimated cost, and start nothing.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the tune has ended.")] = False,
 ) -> None:
-    """Upload images and start a tune on them. A text file beside an image holds its caption."""
+    """Upload images and start a tune on them.
+
+    A text file with the name of an image (star.txt beside star.png) holds its caption. Options that you leave out get the
+    server's defaults.
+    """
     files = [file for path in images for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     files = [file for file in files if file.suffix.lower() in _IMAGES]
     if not files:
-        fail(f"images: no {', '.join(sorted(_IMAGES))} among what was given")
+        fail(f"IMAGES: none of them is an image: give files that end with {', '.join(sorted(_IMAGES))}, or folders of such files")
     chosen = {
         "rank": rank,
         "alpha": alpha,
@@ -82,14 +94,14 @@ def create_tune(
 
 
 def _upload(client: Client, name: str, files: list[Path], *, wait: bool) -> list[tuple[str, str | None]]:
-    """Upload images under names of the tune's; one that is there from an earlier call is taken as it is."""
-    there = {item.name: item for item in client.assets(asset_type="file")}
+    """Return the id and the caption of each image. Uploads those that an earlier call has not uploaded."""
+    uploaded = {item.name: item for item in client.assets(asset_type="file")}
     pairs: list[tuple[str, str | None]] = []
     for file in files:
         text, stem = file.with_suffix(".txt"), re.sub(r"[^a-zA-Z0-9_-]+", "-", file.stem)
-        asset = there.get(f"{name}-{stem}")
+        asset = uploaded.get(f"{name}-{stem}")
         if asset:
-            console.print(f"{file.name}: uses {asset.name}, which was uploaded before", style="dim", highlight=False)
+            console.print(f"{file.name}: using {asset.name}, which is already uploaded", style="dim", highlight=False)
         else:
             asset = client.upload(file, name=f"{name}-{stem}")
         if wait:
@@ -108,17 +120,17 @@ def _show_what_if(found: WhatIf, names: dict[str, str]) -> None:
 
 
 def _id(client: Client, name_or_id: str) -> str:
-    """Return the id of the tune of this name, or what was given where there is none: it may be an id."""
+    """Return the id of the tune of this name. If there is none, the argument is taken to be an id."""
     named = client.tunes(name=name_or_id)
     return named[0].id if named else name_or_id
 
 
 @tune.command("list")
 def list_tunes(
-    name: Annotated[str | None, typer.Option(help="Only the tune of this name.")] = None,
-    trigger_word: Annotated[str | None, typer.Option(help="Only tunes with this trigger word.")] = None,
+    name: Annotated[str | None, typer.Option(help="List only the tune of this name.")] = None,
+    trigger_word: Annotated[str | None, typer.Option(help="List only tunes with this trigger word.")] = None,
 ) -> None:
-    """List the tunes, newest first."""
+    """List your tunes, newest first."""
     filters = {key: value for key, value in {"name": name, "trigger_words": trigger_word}.items() if value is not None}
     table = Table("id", "name", "status", "step", "lora", box=None)
     with connect() as client:
@@ -131,14 +143,14 @@ def list_tunes(
 @tune.command("show")
 @tune.command("get", hidden=True)
 def show_tune(name_or_id: NameOrId) -> None:
-    """Show a tune."""
+    """Show a tune as JSON."""
     with connect() as client:
         console.print_json(client.tune(_id(client, name_or_id)).model_dump_json())
 
 
 @tune.command("watch")
 def watch_tune(name_or_id: NameOrId) -> None:
-    """Show a tune's progress until it ends; exits with 1 unless it succeeds."""
+    """Show a tune's progress until it has ended. Exits with 1 unless it succeeded."""
     with connect() as client, Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")) as bar:
         task = bar.add_task(name_or_id, total=None, note="")
         last: Tune | None = None
@@ -155,10 +167,10 @@ def watch_tune(name_or_id: NameOrId) -> None:
 @tune.command("events")
 def tune_events(
     name_or_id: NameOrId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the tune has ended.")] = False,
-    after: Annotated[int, typer.Option(help="Only events with a larger sequence number.")] = 0,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more events until the tune has ended.")] = False,
+    after: Annotated[int, typer.Option(help="Print only events with a larger sequence number.")] = 0,
 ) -> None:
-    """Print what happened to a tune, one JSON object a line."""
+    """Print the events of a tune, one JSON object on each line."""
     with connect() as client:
         tune_id = _id(client, name_or_id)
         for event in client.follow_tune(tune_id, after) if follow else client.tune_events(tune_id, after):
@@ -167,20 +179,20 @@ def tune_events(
 
 @tune.command("cancel")
 def cancel_tune(name_or_id: NameOrId) -> None:
-    """Ask a tune to stop."""
+    """Ask a tune to stop. Prints its status."""
     with connect() as client:
         console.print(client.cancel_tune(_id(client, name_or_id)).status)
 
 
 @tune.command("delete")
 def delete_tune(name_or_id: NameOrId) -> None:
-    """Delete a tune; its images and its LoRA stay."""
+    """Delete a tune. Its images and its LoRA stay."""
     with connect() as client:
         client.delete_tune(_id(client, name_or_id))
 
 
 @tune.command("webhook-secret")
 def webhook_secret() -> None:
-    """Print what the account's webhooks are signed with."""
+    """Print the secret that signs the account's webhooks."""
     with connect() as client:
         console.print(client.webhook_secret(), highlight=False)

@@ -1,12 +1,13 @@
-"""The job before the services: brings database, bucket, topics, the first account and the public checkpoints into being.
+"""The job that runs before the services: creates database, bucket, topics, the first account and the public checkpoints.
 
-`python -m deploy.local.bootstrap DATA_DIR`. Every part is idempotent: it runs at each start.
+`python -m deploy.local.bootstrap DATA_DIR`. It runs at each start, so every step is idempotent.
 """
 
 import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import asyncpg
 
@@ -24,10 +25,11 @@ from shared.settings import ServiceSettings
 
 LOCAL_ACCOUNT = "local"
 API_KEY_FILE = "api_key"
+_connect = cast("Any", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - asyncpg annotates no parameters
 
 
 async def bootstrap(paths: StackPaths, settings: ServiceSettings) -> None:
-    """Prepare everything that the services of a local stack expect to find."""
+    """Create what the services of a local stack expect to find."""
     url = settings.database_url.get_secret_value()
     await _ensure_database(url)
     await asyncio.gather(migrations.upgrade(url), topics.ensure_topics(settings))
@@ -40,23 +42,24 @@ async def bootstrap(paths: StackPaths, settings: ServiceSettings) -> None:
 
 
 async def _ensure_database(url: str) -> None:
+    """Create the database if the server has none of this name."""
     head, _, name = url.replace("+asyncpg", "").rpartition("/")
     try:
-        connection = await asyncpg.connect(f"{head}/{name}")
+        connection = await _connect(f"{head}/{name}")
     except asyncpg.InvalidCatalogNameError:
-        connection = await asyncpg.connect(f"{head}/postgres")
+        connection = await _connect(f"{head}/postgres")
         await connection.execute(f'CREATE DATABASE "{name}"')
     await connection.close()
 
 
 async def _ensure_key(database: Database, paths: StackPaths) -> None:
-    """Make the local account's key, and a new one when the kept one does not fit the database any more."""
+    """Create the local account's key. A kept key that this database does not know is replaced, as after a restore."""
     kept = paths.secrets / API_KEY_FILE
     if kept.exists():
         try:
             await Authenticator(database).authenticate(kept.read_text())
         except UnauthorizedError:
-            print(f"the key in {kept} is not valid in this database: making a new one")
+            print(f"the key in {kept} is not valid in this database: creating a new one")
         else:
             return
     async with database.begin() as session:
@@ -68,4 +71,4 @@ async def _ensure_key(database: Database, paths: StackPaths) -> None:
 
 if __name__ == "__main__":
     os.umask(0o077)
-    asyncio.run(bootstrap(StackPaths(Path(sys.argv[1])), ServiceSettings()))  # pyright: ignore[reportCallIssue]
+    asyncio.run(bootstrap(StackPaths(Path(sys.argv[1])), ServiceSettings()))  # pyright: ignore[reportCallIssue] - its fields come from the environment

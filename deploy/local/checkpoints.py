@@ -1,4 +1,4 @@
-"""The checkpoints that come with the project, as public assets of the platform."""
+"""The checkpoints that come with the project, registered as public assets of the platform."""
 
 import asyncio
 import tempfile
@@ -18,12 +18,12 @@ SHIPPED = PROJECT / "deploy" / "checkpoints"
 
 @dataclass(frozen=True)
 class Default:
-    """A name that requests use when they name no checkpoint, and what stands for it at first."""
+    """A public name that can stand for different checkpoints, and the shipped one that it stands for at first."""
 
     engine: Engine
     shipped: str
     asset_id: str | None = None
-    """The id that OctoAI's clients know it by."""
+    """The id that OctoAI's clients use for it."""
 
 
 # The ControlNets are named as OctoAI's public ones were.
@@ -36,7 +36,7 @@ DEFAULTS = {
 
 
 async def register_shipped(database: Database, blobs: Blobs, folder: Path = SHIPPED) -> None:
-    """Register each shipped checkpoint and the default that it stands for. What is there already is left alone."""
+    """Register each shipped checkpoint, and the default name that stands for it. A name that an operator switched stays."""
     for alias, default in DEFAULTS.items():
         name = default.shipped
         if not (folder / name).is_dir():
@@ -49,9 +49,12 @@ async def register_shipped(database: Database, blobs: Blobs, folder: Path = SHIP
 
 
 async def use(database: Database, name: str, alias: str) -> None:
-    """Let the public checkpoint `octoai:{name}` stand for a default one of its engine. Raises NotFoundError, InvalidError."""
+    """Let the default name `octoai:{alias}` stand for the public checkpoint `octoai:{name}`.
+
+    Raises NotFoundError for an unknown checkpoint, and InvalidError for an unknown default name or another engine.
+    """
     default = DEFAULTS.get(alias)
     if default is None:
-        msg = f"{alias!r} is none of {', '.join(DEFAULTS)}"
+        msg = f"{alias!r} is no default name: choose one of {', '.join(DEFAULTS)}"
         raise InvalidError(msg)
     await public_assets.switch_alias(database, name=alias, of=name, asset_id=default.asset_id, engine=default.engine)

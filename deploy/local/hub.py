@@ -1,4 +1,4 @@
-"""Brings published checkpoints from the hub: by pinned commit, resumable, and never used before size and SHA-256 are right."""
+"""Downloads published checkpoints from the hub, each pinned by commit, size and SHA-256. A download can be resumed."""
 
 import hashlib
 import os
@@ -17,10 +17,10 @@ HUB_VARIABLE, TOKEN_VARIABLE = "TUNESMITH_HF_ENDPOINT", "HF_TOKEN"
 DEFAULT_HUB = "https://huggingface.co"
 _TIMEOUT = httpx.Timeout(30, connect=10)
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0)
-"""Waits before the download goes on after the connection broke; each byte that arrives starts anew."""
+"""Pauses before each attempt to continue after the connection broke. Progress resets them to the first."""
 
-Report = Callable[[int, int], None]
-"""Told how many bytes are here, and of how many."""
+Report = Callable[[int], None]
+"""Called with the number of bytes that are downloaded."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Pin:
         return f"/{self.repository}/resolve/{self.commit}/{self.path}"
 
 
-# Commit, size and SHA-256 (which the hub shows as the LFS object's name) stand together in several independent public sources,
-# which agree: install scripts and model lists that pin them, among them SwarmUI's for SDXL. The repository of SD 1.5 is the copy
-# that its authors' users made when the first one was withdrawn, with its history.
+# Several independent public sources give the same commit, size and SHA-256 (the hub shows it as the LFS object's name): install
+# scripts and model lists, among them SwarmUI's for SDXL. The original repository of SD 1.5 was withdrawn; this is the copy that
+# its users made, with its history.
 PINS = {
     "sd15": Pin(
         engine=Engine.SD15,
@@ -67,10 +67,10 @@ PINS = {
 
 
 def download(pin: Pin, folder: Path, report: Report, *, pauses_s: tuple[float, ...] = _PAUSES_S) -> Path:
-    """Return the pinned file in `folder`, fetched unless it is there; what an earlier call left half is gone on with.
+    """Return the path of the pinned file in `folder`. Downloads what is missing of it.
 
-    `TUNESMITH_HF_ENDPOINT` names a mirror, `HF_TOKEN` the token for repositories that want one. Raises InvalidError when the hub
-    refuses, or has other bytes than the pinned ones, and UnavailableError when it cannot be reached.
+    `TUNESMITH_HF_ENDPOINT` names a mirror, `HF_TOKEN` the token for repositories that ask for one. Raises InvalidError when the
+    hub refuses the request or has other bytes than the pinned ones, and UnavailableError when it cannot be reached.
     """
     place = folder / f"{pin.sha256}.safetensors"
     if place.is_file() and place.stat().st_size == pin.size_bytes and _hash(place) == pin.sha256:
@@ -81,11 +81,11 @@ def download(pin: Pin, folder: Path, report: Report, *, pauses_s: tuple[float, .
     token = os.environ.get(TOKEN_VARIABLE)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     waits = iter(pauses_s)
-    # Its redirects lead to a store of another host, which httpx does not give the token.
+    # The hub redirects to a store on another host; httpx does not send the token there.
     with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=headers) as client:
         while (here := _size(partial)) < pin.size_bytes:
             try:
-                _go_on(client, f"{hub}{pin.address}", pin, partial, report)
+                _continue(client, f"{hub}{pin.address}", pin, partial, report)
             except httpx.TransportError as error:
                 if _size(partial) > here:
                     waits = iter(pauses_s)
@@ -96,34 +96,34 @@ def download(pin: Pin, folder: Path, report: Report, *, pauses_s: tuple[float, .
     found = _hash(partial)
     if found != pin.sha256:
         partial.unlink()
-        msg = f"{hub}{pin.address} has the SHA-256 {found}, not {pin.sha256}: it was not used; is {hub} an honest mirror?"
+        msg = f"{hub}{pin.address} has the SHA-256 {found}, not {pin.sha256}: it was not used; check that {hub} can be trusted"
         raise InvalidError(msg)
     partial.replace(place)
     return place
 
 
-def _go_on(client: httpx.Client, url: str, pin: Pin, partial: Path, report: Report) -> None:
-    """Fetch what is missing of the file."""
+def _continue(client: httpx.Client, url: str, pin: Pin, partial: Path, report: Report) -> None:
+    """Download what is missing of the file, in one request."""
     here = _size(partial)
-    # Compressed on the way, ranges and lengths would be those of other bytes.
+    # With compression, ranges and lengths would count compressed bytes.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={here}-"} if here else {})
     with client.stream("GET", url, headers=headers) as response:
         _check(response, url)
-        # A server that does not know ranges sends the whole file again.
+        # A server without support for ranges sends the whole file again.
         here = here if response.status_code == HTTPStatus.PARTIAL_CONTENT else 0
         total = here + int(response.headers.get("Content-Length", pin.size_bytes - here))
         if total != pin.size_bytes:
             msg = f"{url} has {total} bytes, not the {pin.size_bytes} of the pinned file: it was not used"
             raise InvalidError(msg)
         with partial.open("ab" if here else "wb") as file:
-            # As they come: chunks of a size of ours would be lost when the connection breaks before one is full.
+            # Chunks as they arrive: with a fixed size, a chunk that is not full when the connection breaks would be lost.
             for chunk in response.iter_bytes():
                 here += len(chunk)
                 if here > pin.size_bytes:
-                    msg = f"{url} goes on after the {pin.size_bytes} bytes of the pinned file: it was not used"
+                    msg = f"{url} sends more than the {pin.size_bytes} bytes of the pinned file: it was not used"
                     raise InvalidError(msg)
                 file.write(chunk)
-                report(here, pin.size_bytes)
+                report(here)
 
 
 def _check(response: httpx.Response, url: str) -> None:
@@ -131,14 +131,14 @@ def _check(response: httpx.Response, url: str) -> None:
     if status in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
         return
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        advice = f"set {TOKEN_VARIABLE} to a token of an account that may read it (and has accepted its licence there)"
+        advice = f"set {TOKEN_VARIABLE} to the token of an account that may read it and has accepted its licence"
     elif status == HTTPStatus.NOT_FOUND:
-        advice = f"it is gone from there; {HUB_VARIABLE} may name a mirror that has it"
+        advice = f"the file is not there; set {HUB_VARIABLE} to a mirror that has it"
     elif status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        msg = f"{url} answered {status}: try again later, what is here already is kept; {HUB_VARIABLE} may name a mirror"
+        msg = f"{url} answered {status}: try again later, or set {HUB_VARIABLE} to a mirror; the part so far is kept"
         raise UnavailableError(msg)
     else:
-        advice = f"{HUB_VARIABLE} may name another mirror"
+        advice = f"set {HUB_VARIABLE} to another mirror"
     msg = f"{url} answered {status}: {advice}"
     raise InvalidError(msg)
 
@@ -146,7 +146,7 @@ def _check(response: httpx.Response, url: str) -> None:
 def _wait(waits: Iterator[float], hub: str, error: object) -> None:
     pause_s = next(waits, None)
     if pause_s is None:
-        msg = f"{hub} cannot be reached ({error!r}): try again, what is here already is kept; {HUB_VARIABLE} may name a mirror"
+        msg = f"{hub} cannot be reached ({error!r}): try again, or set {HUB_VARIABLE} to a mirror; the part so far is kept"
         raise UnavailableError(msg)
     time.sleep(pause_s)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the project's own environment: `.uv` (the installer) and `.venv` (everything else), both by version and hash.
-# Needs Python 3.11 or newer with its venv module, and nothing else. Does nothing when nothing changed.
+# Creates the project's environment: `.uv` (the installer) and `.venv` (everything else), both pinned by version and hash.
+# It needs Python 3.11 or newer with its venv module. It does nothing if nothing has changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -14,12 +14,12 @@ find_python() {
 		fi
 		found+=" $candidate is $("$candidate" --version 2>&1);"
 	done
-	echo "Tunesmith needs Python 3.11 or newer:${found:- there is no python3 on the PATH}." >&2
-	echo "Install one, or name it: make install PYTHON=/path/to/python3.12" >&2
+	echo "error: Tunesmith needs Python 3.11 or newer:${found:- there is no python3 on the PATH}." >&2
+	echo "Install one, or name one that is installed: make install PYTHON=/path/to/python3.12" >&2
 	return 1
 }
 
-# pip's settings (a mirror, a folder of wheels, a certificate) count for uv, too, which does not read them by itself.
+# Pass pip's settings (a mirror, a folder of wheels, a certificate) on to uv, which does not read them.
 pip_setting() {
 	local variable="PIP_$1"
 	if [ -n "${!variable:-}" ]; then
@@ -37,7 +37,7 @@ adopt_pip_settings() {
 	value="$(pip_setting EXTRA_INDEX_URL)"
 	[ -z "$value" ] || export UV_INDEX="${UV_INDEX:-$value}"
 	for place in $(pip_setting FIND_LINKS); do
-		# An empty or missing folder is an error for uv and nothing for pip.
+		# uv fails on an empty or missing folder; pip ignores it.
 		if [[ "$place" == *://* ]] || [ -n "$(ls -A "$place" 2>/dev/null)" ]; then places+="${places:+,}$place"; fi
 	done
 	[ -z "$places" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$places}"
@@ -45,7 +45,7 @@ adopt_pip_settings() {
 	[ -z "$value" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$value}"
 	value="$(pip_setting NO_INDEX)"
 	[ -z "$value" ] || export UV_NO_INDEX="${UV_NO_INDEX:-$value}"
-	# Whole gigabytes come from far away; a slow line is not an error.
+	# Some packages have gigabytes, so a slow connection needs a longer timeout than uv's default.
 	export UV_HTTP_TIMEOUT="${UV_HTTP_TIMEOUT:-${PIP_DEFAULT_TIMEOUT:-180}}"
 }
 
@@ -54,7 +54,7 @@ install_uv() {
 	echo "installing uv"
 	rm -rf .uv
 	if ! "$python" -m venv .uv; then
-		echo "$python cannot make environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2
+		echo "error: $python cannot create environments: install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2
 		return 1
 	fi
 	.uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/uv.txt
@@ -62,11 +62,11 @@ install_uv() {
 }
 
 install_all() {
-	# Where the tree lies is part of it: the environment's scripts and the editable install name the folder.
+	# The folder is part of the stamp, because the environment's scripts and the editable install contain its path.
 	local wanted
 	wanted="$(pwd; cat locks/all.txt pyproject.toml deploy/local/install.sh | sha256sum)"
 	[ -x .venv/bin/tunesmith ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$wanted" ] && return
-	echo "installing into .venv (about 6 GB; the first time, most of it is downloaded)"
+	echo "installing the packages into .venv (about 6 GB; the first time, most of it is downloaded)"
 	adopt_pip_settings
 	rm -f .venv/stamp
 	[ -x .venv/bin/python ] && .venv/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' && grep -qsF "$PWD/.venv" .venv/bin/activate ||
@@ -87,7 +87,7 @@ lock)
 	python="$(find_python)"
 	install_uv
 	adopt_pip_settings
-	# Nothing of where the packages came from is written down: a lock is names, versions and hashes.
+	# A lock holds names, versions and hashes, and not the address that a package came from.
 	compile=(.uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 		--no-emit-find-links --no-annotate --no-header --no-emit-package tunesmith pyproject.toml)
 	"${compile[@]}" ${UPGRADE:+--upgrade} --group dev --output-file locks/all.txt
@@ -96,7 +96,7 @@ lock)
 	done
 	;;
 uv)
-	# Other environments than ours, such as those of the clients that the tests drive, by the same installer and settings.
+	# Run uv for other environments, such as those of the SDKs in the tests, with the same installer and settings.
 	python="$(find_python)"
 	install_uv
 	adopt_pip_settings

@@ -1,4 +1,4 @@
-"""The stack's logs: every process's lines in a file of its own, bounded, and merged on the terminal."""
+"""The stack's logs: one file of bounded size for each process, and all of them merged on the terminal."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ _NAME_WIDTH = 16
 
 
 class LogSink:
-    """Writes lines to `<folder>/<process>.log` (one older file is kept), and to a terminal if there is one to write to."""
+    """Writes lines to `<folder>/<process>.log`, and to a terminal if one is given. One older file of each process is kept."""
 
     def __init__(self, folder: Path, terminal: TextIO | None = None) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class LogSink:
             file.close()
 
     def _open(self, name: str) -> TextIO:
-        # Line buffered: whoever looks into the file sees what has happened.
+        # Line buffered, so that the file is complete whenever somebody reads it.
         file = (self._folder / f"{name}.log").open("a", buffering=1)
         self._files[name] = file
         return file

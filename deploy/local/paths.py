@@ -1,4 +1,4 @@
-"""Where a local stack keeps its things."""
+"""The folders and files of a local stack."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ def default_data_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the user's cache folder for what is fetched once and shared by every stack."""
+    """Return the user's cache folder, for downloads that every stack shares."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "tunesmith"
 
@@ -51,7 +51,7 @@ class StackPaths:
 
     @property
     def logs(self) -> Path:
-        """One log a process."""
+        """One log for each process."""
         return self.data_dir / "logs"
 
     @property
@@ -61,21 +61,21 @@ class StackPaths:
 
     @property
     def ports(self) -> Path:
-        """The ports that this stack uses, kept from start to start."""
+        """The ports that this stack uses. They stay the same from start to start."""
         return self.data_dir / "ports.json"
 
     @property
     def state(self) -> Path:
-        """What runs now: the supervisor's and each process's pid."""
+        """What is running now: the pids of the supervisor and of each process."""
         return self.data_dir / "state.json"
 
     @property
     def lock(self) -> Path:
-        """Held by the supervisor as long as it lives."""
+        """A lock that every process of the stack holds as long as it lives."""
         return self.data_dir / "lock"
 
     def create(self) -> None:
-        """Make the folders; the data folder is for its owner alone."""
+        """Create the folders. Only the owner may read the data folder."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir.chmod(0o700)
         for folder in (self.edge, self.secrets, self.logs, self.work):

@@ -1,4 +1,4 @@
-"""What the supervisor needs to know of a process, and the readiness checks that they share."""
+"""What the supervisor knows about a process, and readiness checks for processes."""
 
 import asyncio
 import signal
@@ -12,28 +12,28 @@ Ready = Callable[[], Awaitable[bool]]
 
 @dataclass(frozen=True)
 class Process:
-    """A long-running process of the stack, or, with `once`, a job that must end well before others start."""
+    """A long-running process of the stack, or, with `once`, a job that must succeed before other processes start."""
 
     name: str
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
     ready: Ready | None = None
     ports: tuple[int, ...] = ()
-    """What it listens on; free before it is started."""
+    """Ports that it listens on. They must be free before it is started."""
     needs: tuple[str, ...] = ()
-    """Names of the processes that must be ready (or, of jobs, done) before this one starts."""
+    """Names of the processes that must be ready, or of jobs that must be done, before this one starts."""
     wave: int | None = None
-    """Which wave it stops in (higher stops earlier) where its needs do not tell."""
+    """The wave that it stops in; higher waves stop earlier. None: one wave above the highest of its needs."""
     once: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
     grace_s: float = 25.0
-    """How long it may take to stop before it is killed, in seconds."""
+    """Seconds that it may take to stop before it is killed."""
     before: Callable[[], None] | None = None
-    """Called before each start, restarts included."""
+    """Called in a thread before each start, also before restarts."""
 
 
 def port_open(port: int) -> Ready:
-    """Return a check that something listens on a loopback port."""
+    """Return a check that a program listens on a loopback port."""
 
     async def check() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""Passwords of the local stack's parts: drawn at the first start, each in a file of mode 0600."""
+"""Passwords of the local stack's parts: created at the first start, each in a file of mode 0600."""
 
 import os
 import secrets
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file that only its owner can read. It is replaced as a whole, so a crash leaves the old file."""
     draft = path.with_suffix(".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -17,7 +17,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def get_or_create(folder: Path, name: str) -> str:
-    """Return the secret of this name, drawing it (256 bits, URL-safe) when there is none yet."""
+    """Return the secret of this name. Creates it (256 random bits, URL-safe) if there is none."""
     path = folder / name
     if not path.exists():
         write_private(path, secrets.token_urlsafe(32))

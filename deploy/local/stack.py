@@ -1,11 +1,12 @@
-"""The local stack as a list of processes, and the settings that tie them together."""
+"""The processes of a local stack, and the settings that connect them."""
 
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local import edge, kafka, ports, postgres, store
+from deploy.local import ports
+from deploy.local.parts import edge, kafka, postgres, store
 from deploy.local.paths import StackPaths
 from deploy.local.process import Process, http_ok
 from deploy.local.secrets import get_or_create
@@ -24,14 +25,14 @@ class Plan:
 
     url: str
     env: dict[str, str]
-    """The environment that every service gets."""
+    """The environment of every service."""
     processes: tuple[Process, ...]
 
 
 def plan(paths: StackPaths, port: int, *, only_external: bool = False) -> Plan:
-    """Lay out a stack on `port`. A part whose address the environment names already is used and not started.
+    """Return the plan of a stack whose origin is on `port`. A part whose address is in the environment is used and not started.
 
-    With `only_external` it is PostgreSQL, Kafka and the store alone, for tests.
+    With `only_external` the plan holds PostgreSQL, Kafka and the store alone, for tests.
     """
     paths.create()
     allotted = ports.allot(paths.ports, [*postgres.PORTS, *kafka.PORTS, *store.PORTS, *SERVICES], port)
@@ -98,7 +99,7 @@ def _service(name: str, env: dict[str, str], allotted: dict[str, int], work: Pat
         env=mine,
         ready=http_ok(allotted[name], "/ready"),
         ports=(allotted[name],),
-        # Workers spend their first 20 seconds importing, so they start at once; what they need is there before they ask.
+        # Workers import for 20 seconds before they use anything, so they start together with the backends.
         needs=() if name in _WORKERS else ("bootstrap",),
         wave=3,
     )

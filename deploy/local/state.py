@@ -1,4 +1,4 @@
-"""What runs of a stack, as a file: written by the supervisor, read by the commands and by tests."""
+"""The state of a stack, in a file that the supervisor writes and commands and tests read."""
 
 import fcntl
 import os
@@ -10,7 +10,7 @@ from deploy.local.paths import StackPaths
 
 
 class ProcessState(BaseModel):
-    """A process of the stack; `pid` is null while it is down."""
+    """A process of the stack. `pid` is null while it is down."""
 
     pid: int | None
     restarts: int
@@ -18,7 +18,7 @@ class ProcessState(BaseModel):
 
 
 class StackState(BaseModel):
-    """The stack, as its supervisor last said."""
+    """The stack, as its supervisor wrote it last."""
 
     supervisor: int
     url: str
@@ -29,7 +29,7 @@ class StackState(BaseModel):
 
 
 def write(path: Path, state: StackState) -> None:
-    """Replace the file whole, so that a reader never sees half of it."""
+    """Replace the file as a whole, so that a reader never sees half of it."""
     draft = path.with_suffix(".new")
     draft.touch(mode=0o600)
     draft.write_text(state.model_dump_json(indent=1))
@@ -37,12 +37,12 @@ def write(path: Path, state: StackState) -> None:
 
 
 def read(paths: StackPaths) -> StackState | None:
-    """Return the state of the stack that runs on this data folder, or None when none does."""
+    """Return the state of the stack that runs on this data folder, or None if none runs."""
     return load(paths) if is_locked(paths.lock) else None
 
 
 def load(paths: StackPaths) -> StackState | None:
-    """Return the state that was written last, whether the stack still runs or not."""
+    """Return the state that was written last, even if the stack has stopped."""
     try:
         return StackState.model_validate_json(paths.state.read_text())
     except (FileNotFoundError, ValidationError):
@@ -50,7 +50,7 @@ def load(paths: StackPaths) -> StackState | None:
 
 
 def open_lock(path: Path) -> int | None:
-    """Take the stack's lock and return its file descriptor; None when another supervisor's process holds it."""
+    """Take the stack's lock and return its file descriptor, or None if a process of a stack holds it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,7 +61,7 @@ def open_lock(path: Path) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Say whether any process of the stack still lives: each of them holds the lock."""
+    """Return whether any process of the stack still lives. Each of them holds the lock."""
     if not path.exists():
         return False
     fd = open_lock(path)

@@ -17,22 +17,22 @@ from deploy.local.supervisor import StartError, Supervisor
 
 _START_TIMEOUT_S = 180.0
 _LOCK_TIMEOUT_S = 40.0
-"""How long to wait for the processes of a supervisor that was killed."""
+"""Time for the processes of a killed supervisor to end."""
 
 
 def take_lock(path: Path) -> int:
-    """Take the stack's lock, waiting for leftovers to end. Raises StartError when a stack runs already."""
+    """Take the stack's lock. Waits for the processes of a killed supervisor; raises StartError if another stack holds it."""
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while (fd := state.open_lock(path)) is None:
         if time.monotonic() > deadline:
-            msg = f"another stack runs on {path.parent}: end it with `tunesmith down --data-dir {path.parent}`"
+            msg = f"another stack is running on {path.parent}: stop it with `tunesmith down --data-dir {path.parent}`"
             raise StartError(msg)
         time.sleep(0.1)
     return fd
 
 
 async def supervise(paths: StackPaths, port: int, *, only_external: bool, terminal: bool) -> int:
-    """Run the stack until SIGINT or SIGTERM (twice: at once). Returns the exit status."""
+    """Run the stack until SIGINT or SIGTERM; a second signal kills it. Returns the exit status."""
     paths.create()
     lock = take_lock(paths.lock)
     laid_out = plan(paths, port, only_external=only_external)
@@ -65,7 +65,7 @@ async def supervise(paths: StackPaths, port: int, *, only_external: bool, termin
             starting.result()
         except StartError as error:
             current.error = str(error)
-            sink.write("supervisor", f"the stack cannot start: {error}")
+            sink.write("supervisor", f"the stack did not start: {error}")
         else:
             current.ready = True
             sink.write("supervisor", f"ready at {laid_out.url}")

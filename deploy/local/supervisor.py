@@ -1,9 +1,9 @@
-"""Runs the stack's processes: starts them in order, restarts what dies, merges their logs, and ends them all.
+"""Runs the processes of a stack: starts them in order, restarts those that end, merges their logs, and stops them all.
 
-Ours, because no maintained process manager does all that a stack on a laptop needs: jobs before services, readiness,
-one merged log, and no orphan whatever kills the manager. Each process gets a death signal from the kernel when the
-supervisor dies (`PR_SET_PDEATHSIG`, set in the child, which is forked by the supervisor's main thread: the kernel counts
-the thread's death, not the process's), and inherits the stack's lock file: the lock is free only when all are gone.
+It is our own because no maintained process manager does all that a stack on a laptop needs: jobs before services, readiness,
+one merged log, and no orphans however the manager is killed. The kernel kills each process when the supervisor dies
+(`PR_SET_PDEATHSIG`, set in the child). That signal follows the thread that forked the child, so only the main thread forks. Each
+process also inherits the stack's lock file, so the lock is free only when all of them have ended.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 5.0
 _STEADY_S = 30.0
 _CHECK_EVERY_S = 0.1
-_JOB_TRIES = 3
+_JOB_ATTEMPTS = 3
 _PORT_TIMEOUT_S = 20.0
 _LINE_BYTES = 64 * 2**10
 _DRAIN_S = 0.5
-"""How long the output of a process that has ended is still read: something it started may hold the pipe open."""
+"""Seconds that the output is read after the process ended. A process that it started may hold the pipe open for longer."""
 
 
 class StartError(Exception):
-    """A part of the stack did not become ready; the message says which, and what it said last."""
+    """A part of the stack did not become ready. The message names it and has its last line of output."""
 
 
 @dataclass
 class Status:
-    """Where a process stands."""
+    """The status of a process."""
 
     pid: int | None = None
     restarts: int = 0
@@ -48,7 +48,7 @@ class Status:
 
 @dataclass
 class Supervisor:
-    """Owns the processes of one stack; `changed` is called whenever a status changes."""
+    """Runs the processes of one stack. It calls `changed` after each change of a status."""
 
     processes: Sequence[Process]
     sink: LogSink
@@ -66,8 +66,8 @@ class Supervisor:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, timeout_s: float) -> None:
-        """Start everything and return when all is ready. Raises StartError when a job fails or time runs out."""
-        self._tasks = [asyncio.create_task(self._keep(process), name=process.name) for process in self.processes]
+        """Start every process and return when all are ready. Raises StartError when a job fails or the time is over."""
+        self._tasks = [asyncio.create_task(self._keep_running(process), name=process.name) for process in self.processes]
         ready = asyncio.gather(*(event.wait() for event in self._up.values()))
         done, _ = await asyncio.wait({ready, self._failure}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if ready in done:
@@ -77,53 +77,53 @@ class Supervisor:
             await ready
         if self._failure in done:
             self._failure.result()
-        late = [f"{name} ({self.statuses[name].last_line or 'silent'})" for name, up in self._up.items() if not up.is_set()]
+        late = [f"{name} ({self.statuses[name].last_line or 'no output'})" for name, up in self._up.items() if not up.is_set()]
         msg = f"not ready after {timeout_s:.0f} s: {', '.join(late)}"
         raise StartError(msg)
 
     async def stop(self) -> None:
-        """End everything, what needs others before what they need."""
+        """Stop every process. A process stops before those that it needs."""
         self._stopping = True
         waves = _waves(self.processes)
         for wave in reversed(waves):
-            await asyncio.gather(*(self._end(process) for process in wave))
+            await asyncio.gather(*(self._stop(process) for process in wave))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def kill(self) -> None:
-        """Kill everything at once."""
+        """Kill every process at once."""
         self._stopping = True
         for running in self._running.values():
             _signal_group(running.pid, signal.SIGKILL)
 
-    async def _keep(self, process: Process) -> None:
-        """Run the process again and again, with a growing pause between tries that do not last."""
+    async def _keep_running(self, process: Process) -> None:
+        """Run the process, and restart it when it ends, after a pause that grows while it does not stay up."""
         for need in process.needs:
             await self._up[need].wait()
-        backoff_s, tries = _FIRST_BACKOFF_S, 0
+        backoff_s, attempts = _FIRST_BACKOFF_S, 0
         while not self._stopping:
             began = time.monotonic()
             code, error = await self._run_once(process)
             if self._stopping or (process.once and code == 0):
                 return
-            tries += 1
+            attempts += 1
             status = self.statuses[process.name]
             reason = error or _reason(code, status.last_line)
-            if process.once and tries >= _JOB_TRIES:
+            if process.once and attempts >= _JOB_ATTEMPTS:
                 if not self._failure.done():
                     self._failure.set_exception(StartError(f"{process.name} {reason}"))
                 return
             if time.monotonic() - began > _STEADY_S:
                 backoff_s = _FIRST_BACKOFF_S
-            self.sink.write("supervisor", f"{process.name} {reason}; starting it again in {backoff_s:.1f} s")
+            self.sink.write("supervisor", f"{process.name} {reason}; restarting it in {backoff_s:.1f} s")
             await asyncio.sleep(backoff_s)
             backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
             status.restarts += 1
 
     async def _run_once(self, process: Process) -> tuple[int | None, str]:
-        """Run the process to its end; return its exit code, or None and why it could not be started."""
-        # A pipe of our own: asyncio's wait() on one of its own ends only when every holder of the pipe has gone.
+        """Run the process to its end. Return its exit code, or None and why it could not be started."""
+        # With a pipe of asyncio's, wait() returns only after every process that holds the pipe has ended. This one is our own.
         read, write = os.pipe()
         try:
             await _wait_for_ports(process.ports)
@@ -155,7 +155,7 @@ class Supervisor:
         copy = asyncio.create_task(self._copy_output(process.name, read))
         code = await running.wait()
         watch.cancel()
-        # What it left behind in its session would hold its ports.
+        # Processes that it left behind in its session would hold its ports.
         _signal_group(running.pid, signal.SIGKILL)
         await asyncio.wait({copy}, timeout=_DRAIN_S)
         copy.cancel()
@@ -167,7 +167,7 @@ class Supervisor:
         return code, ""
 
     async def _copy_output(self, name: str, pipe: int) -> None:
-        """Write each line to the log; a line without end is cut into pieces."""
+        """Write each line to the log. A line longer than the buffer is cut into pieces."""
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(pipe, "rb", 0)
@@ -191,7 +191,7 @@ class Supervisor:
         self.sink.write(name, text)
 
     async def _watch(self, process: Process) -> None:
-        """Mark the process ready when its check says so."""
+        """Mark the process as ready when its check succeeds."""
         if process.once:
             return
         while process.ready and not await process.ready():
@@ -200,7 +200,7 @@ class Supervisor:
         self._up[process.name].set()
         self.changed()
 
-    async def _end(self, process: Process) -> None:
+    async def _stop(self, process: Process) -> None:
         running = self._running.get(process.name)
         if running is None:
             return
@@ -214,7 +214,7 @@ class Supervisor:
 
 
 def _waves(processes: Sequence[Process]) -> list[list[Process]]:
-    """Group the processes so that each comes in a later wave than all that it needs."""
+    """Group the processes into waves. Each is in a later wave than all that it needs."""
     depth: dict[str, int] = {}
     for process in processes:
         depth[process.name] = process.wave if process.wave is not None else 1 + max((depth[n] for n in process.needs), default=-1)
@@ -224,15 +224,15 @@ def _waves(processes: Sequence[Process]) -> list[list[Process]]:
 def _reason(code: int | None, last_line: str) -> str:
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
-    return f"exited with {code}: {last_line or 'silent'}"
+    return f"exited with {code}: {last_line or 'no output'}"
 
 
 async def _wait_for_ports(ports: Sequence[int]) -> None:
-    """Wait until a process that ended has let go of its ports. Raises RuntimeError when one stays taken."""
+    """Wait until the ports are free. Raises RuntimeError if one stays taken."""
     deadline = time.monotonic() + _PORT_TIMEOUT_S
     while taken := [port for port in ports if not is_free(port)]:
         if time.monotonic() > deadline:
-            msg = f"port {taken[0]} is taken by another program"
+            msg = f"port {taken[0]} is used by another program"
             raise RuntimeError(msg)
         await asyncio.sleep(_CHECK_EVERY_S)
 
@@ -245,7 +245,7 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 def _die_with_parent(parent: int) -> Callable[[], None]:
     def prepare() -> None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # The parent may have died before the line above took effect.
+        # If the parent died before the line above, no signal will come.
         if os.getppid() != parent:
             os._exit(1)
 

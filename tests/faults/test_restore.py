@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.local.postgres import wheel_binaries
+from deploy.local.parts.postgres import wheel_binaries
 from shared.blobs.store import Blobs
 from tests.support.stub_stack import StubStack
 from tests.support.tunes import ended, start_tune

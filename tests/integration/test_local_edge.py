@@ -1,4 +1,4 @@
-"""The one origin: what the edge sends where, and what it lets through. Behind it, stand-ins say what reached them."""
+"""The edge: where it sends each request, and what it refuses. The servers behind it report what reached them."""
 
 import contextlib
 import json
@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
-from deploy.local import edge, ports
+from deploy.local import ports
+from deploy.local.parts import edge
 
 PARTS = ("store", "upload", "scheduler", "inference", "console")
 START_S = 20
@@ -21,7 +22,7 @@ FIRST_SEEN = threading.Event()
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Answers with its part's name and with what it was asked."""
+    """Responds with the name of its part and with the request that it got."""
 
     protocol_version = "HTTP/1.1"
 
@@ -39,7 +40,7 @@ class Echo(BaseHTTPRequestHandler):
         self.send_header("X-Heard", self.headers["X-User-Request-ID"])
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
-        # The edge hangs up on a body that is too large.
+        # The edge closes the connection when a body is too large.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.wfile.write(answer)
 
@@ -114,7 +115,7 @@ def test_each_path_goes_to_its_part(origin: httpx.Client, path: str, part: str) 
 @pytest.mark.parametrize(
     ("path", "part"), [("//v1/assets", "upload"), ("//v1/tune/tune_1", "scheduler"), ("///generate/sd", "inference")]
 )
-def test_slashes_too_many_at_the_start_do_no_harm(origin: httpx.Client, path: str, part: str) -> None:
+def test_extra_slashes_at_the_start_are_ignored(origin: httpx.Client, path: str, part: str) -> None:
     url = f"{str(origin.base_url).rstrip('/')}{path}"
     said = origin.get(url).json()
     assert said["part"] == part
@@ -122,7 +123,7 @@ def test_slashes_too_many_at_the_start_do_no_harm(origin: httpx.Client, path: st
 
 
 @pytest.mark.parametrize("path", ["/metrics", "//metrics", "/%6detrics", "/ready"])
-def test_what_is_for_the_inside_is_not_there(origin: httpx.Client, path: str) -> None:
+def test_internal_paths_are_not_found(origin: httpx.Client, path: str) -> None:
     url = f"{str(origin.base_url).rstrip('/')}{path}"
     answer = origin.get(url)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -154,7 +155,7 @@ def test_a_body_is_bounded(origin: httpx.Client, method: str, path: str, limit: 
     assert REQUEST_ID.fullmatch(refused.headers["X-User-Request-ID"])
 
 
-def test_every_request_has_an_id_that_the_service_hears_and_the_client_gets(origin: httpx.Client) -> None:
+def test_every_request_has_an_id_that_service_and_client_get(origin: httpx.Client) -> None:
     answers = [origin.get("/v1/tunes"), origin.get("/v1/tunes"), origin.get("/tunesmith/assets/x")]
 
     ids = {answer.headers["X-User-Request-ID"] for answer in answers}
@@ -166,21 +167,21 @@ def test_every_request_has_an_id_that_the_service_hears_and_the_client_gets(orig
 @pytest.mark.parametrize(
     ("given", "kept"), [("my-trace_0042", True), ("short", False), ("x" * 65, False), ("a b<script>c", False)]
 )
-def test_an_id_that_a_client_brings_is_taken_only_if_it_looks_like_one(origin: httpx.Client, given: str, kept: bool) -> None:
+def test_an_id_that_a_client_sends_is_used_only_in_the_right_form(origin: httpx.Client, given: str, kept: bool) -> None:
     answer = origin.get("/v1/tunes", headers={"X-User-Request-ID": given})
 
     assert (answer.headers["X-Heard"] == given) == kept
     assert answer.headers["X-User-Request-ID"] == answer.headers["X-Heard"]
 
 
-def test_a_service_that_is_away_is_said_in_json(origin: httpx.Client) -> None:
+def test_an_unavailable_service_is_an_error_in_json(origin: httpx.Client) -> None:
     answer = origin.get("/v1/tune/hangs-up")
 
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (502, "unavailable", "2")
     assert REQUEST_ID.fullmatch(answer.headers["X-User-Request-ID"])
 
 
-def test_an_adapter_may_be_larger_than_a_picture(origin: httpx.Client) -> None:
+def test_an_adapter_may_be_larger_than_an_image(origin: httpx.Client) -> None:
     size = edge.MAX_FILE_BYTES + 1
     assert origin.put("/tunesmith/staging/lora/asset_1", content=bytes(size)).json()["bytes"] == size
 
@@ -194,7 +195,7 @@ def test_the_admin_api_is_off(origin: httpx.Client) -> None:
 def test_an_event_arrives_before_the_next_one_is_sent(origin: httpx.Client) -> None:
     with origin.stream("GET", "/v1/tune/tune_1/events/stream") as answer:
         lines = answer.iter_lines()
-        # Held back by the edge until the answer ends, it would come together with the second, after a long wait.
+        # If the edge buffered the response, the first event would arrive with the second, after a long wait.
         assert next(lines) == "data: first"
         FIRST_SEEN.set()
         assert [line for line in lines if line] == ["data: second"]

@@ -1,4 +1,4 @@
-"""The parts of a local stack under their supervisor: what is killed comes back, and nothing is left behind."""
+"""The parts of a local stack under their supervisor: killed processes are restarted, and none is left behind."""
 
 import signal
 import subprocess
@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from deploy.local import state
-from deploy.local.commands import up
+from deploy.local.commands.stack import up
 from deploy.local.paths import StackPaths
 from deploy.local.state import StackState
 from shared.blobs.store import Blobs
@@ -89,7 +89,7 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack for the tests that only look at it."""
+    """A stack for the tests that do not change it."""
     stack = Stack(tmp_path_factory.mktemp("running"))
     stack.start()
     yield stack
@@ -102,7 +102,7 @@ def _settings(env: Mapping[str, str]) -> ServiceSettings:
 
 
 async def _write(settings: ServiceSettings) -> None:
-    """Leave something in each backend."""
+    """Write data to each backend."""
     connection = await asyncpg.connect(settings.database_url.get_secret_value().replace("+asyncpg", ""))
     await connection.execute("CREATE TABLE IF NOT EXISTS kept (value text)")
     await connection.execute("INSERT INTO kept VALUES ('kept')")
@@ -118,14 +118,14 @@ async def _assert_kept(settings: ServiceSettings) -> None:
     connection = await asyncpg.connect(settings.database_url.get_secret_value().replace("+asyncpg", ""))
     assert await connection.fetchval("SELECT value FROM kept") == "kept"
     await connection.close()
-    assert await ensure_topics(settings) == [], "the topics are there already"
+    assert await ensure_topics(settings) == [], "the topics exist already"
     blobs = Blobs.from_settings(settings)
     assert await blobs.get_bytes("kept", max_bytes=2_000_000) == b"kept" * 300_000, "a store that is ready has its volumes"
     await blobs.put_bytes("at-once", b"1")
     await blobs.close()
 
 
-async def test_what_is_killed_is_started_again_with_its_data(stack: Stack) -> None:
+async def test_killed_processes_are_restarted_with_their_data(stack: Stack) -> None:
     before = stack.start()
     settings = _settings(before.env)
     await _write(settings)
@@ -153,13 +153,13 @@ async def test_a_killed_supervisor_leaves_no_orphan_and_the_next_start_recovers(
     await _assert_kept(_settings(second.env))
 
 
-async def test_a_start_right_after_a_kill_waits_for_what_is_left(stack: Stack) -> None:
+async def test_a_start_right_after_a_kill_waits_for_the_old_processes(stack: Stack) -> None:
     first = stack.start()
     stack.end(signal.SIGKILL)
     assert stack.start().env == first.env
 
 
-async def test_ctrl_c_ends_all_of_it_cleanly(stack: Stack) -> None:
+async def test_ctrl_c_stops_every_process_cleanly(stack: Stack) -> None:
     stack.start()
     assert stack.end(signal.SIGINT) == 0
     assert _processes(stack.paths.data_dir) == []
@@ -175,7 +175,7 @@ async def test_one_data_folder_has_one_stack(running: Stack) -> None:
     assert "already running" in refused.output
 
 
-async def test_secrets_are_for_their_owner_alone(running: Stack) -> None:
+async def test_only_the_owner_can_read_the_secrets(running: Stack) -> None:
     folder = running.paths
     assert folder.data_dir.stat().st_mode & 0o077 == 0
     assert [path.name for path in folder.secrets.iterdir() if path.stat().st_mode & 0o077] == []
@@ -186,7 +186,7 @@ async def test_secrets_are_for_their_owner_alone(running: Stack) -> None:
         assert (folder.secrets / "postgres_password").read_text() not in line
 
 
-async def test_everything_listens_on_loopback_alone(running: Stack) -> None:
+async def test_every_process_listens_on_loopback_alone(running: Stack) -> None:
     listening = {
         connection.laddr.ip
         for process in _processes(running.paths.data_dir)

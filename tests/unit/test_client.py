@@ -1,4 +1,4 @@
-"""The client's patience: what the server refuses for now is sent again, what it refuses for good is not."""
+"""The client's retries: it repeats a request that the server refuses for a time, and no other."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ Served = tuple[Client, list[httpx.Request]]
 
 @pytest.fixture
 def serve() -> Callable[..., Served]:
-    """Return a function that makes a client of a server with these answers, and the list of what it is asked."""
+    """Return a function that makes a client of a server with these answers, and the list of its requests."""
 
     def serve(*answers: httpx.Response) -> Served:
         asked: list[httpx.Request] = []
@@ -30,11 +30,11 @@ def serve() -> Callable[..., Served]:
 
 
 def refused(status: int, headers: dict[str, str]) -> httpx.Response:
-    return httpx.Response(status, json={"detail": "the broker is away", "code": "unavailable"}, headers=headers)
+    return httpx.Response(status, json={"detail": "the broker is unavailable", "code": "unavailable"}, headers=headers)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_what_is_refused_for_now_is_sent_again(serve: Callable[..., Served], status: int) -> None:
+def test_a_request_that_is_refused_for_a_time_is_retried(serve: Callable[..., Served], status: int) -> None:
     client, asked = serve(refused(status, {"Retry-After": "0"}), httpx.Response(200, json=TUNES))
 
     assert client.tunes() == []
@@ -44,11 +44,11 @@ def test_what_is_refused_for_now_is_sent_again(serve: Callable[..., Served], sta
 @pytest.mark.parametrize(
     ("status", "headers"),
     [(503, {}), (503, {"Retry-After": "86400"}), (422, {"Retry-After": "0"})],
-    ids=["no time is given", "the time is too long", "for good"],
+    ids=["no time is given", "the time is too long", "a final status"],
 )
-def test_what_is_refused_otherwise_is_raised_at_once(serve: Callable[..., Served], status: int, headers: dict[str, str]) -> None:
+def test_any_other_refusal_is_raised_at_once(serve: Callable[..., Served], status: int, headers: dict[str, str]) -> None:
     client, asked = serve(refused(status, headers))
 
-    with pytest.raises(TunesmithApiError, match="the broker is away"):
+    with pytest.raises(TunesmithApiError, match="the broker is unavailable"):
         client.tunes()
     assert len(asked) == 1

@@ -23,7 +23,7 @@ Run = Callable[..., tuple[str, list[tuple[str, str, Any]]]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Return a function that runs `tunesmith asset ...` against a server that agrees to all, and tells what it was asked."""
+    """Return a function that runs `tunesmith asset ...` against a server that agrees to all, and tells what requests it got."""
     asked: list[tuple[str, str, Any]] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -65,7 +65,7 @@ def test_a_file_is_created_sent_and_completed(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asset_type", ["lora", "checkpoint", "vae", "textual_inversion"])
-def test_weights_of_every_type_are_imported_with_what_is_said_of_them(run: Run, asset_type: str) -> None:
+def test_weights_of_every_type_are_imported_with_their_data(run: Run, asset_type: str) -> None:
     url = "https://huggingface.co/a/b/resolve/main/c.safetensors"
 
     run("create", "--url", url, "--name", "c", "--type", asset_type, "--engine", SD15, "--trigger-word", "sks1")
@@ -85,18 +85,18 @@ def test_a_repositorys_token_comes_from_the_environment(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "give one of FILE, --url and --hf-repo"),
-        (["--url", "https://a/b", "--hf-repo", "a/b"], "give one of FILE, --url and --hf-repo"),
-        (["--url", "https://a/b"], "--name: goes with --url and --hf-repo"),
+        ([], "error: FILE, --url and --hf-repo: give exactly one of them"),
+        (["--url", "https://a/b", "--hf-repo", "a/b"], "error: FILE, --url and --hf-repo: give exactly one of them"),
+        (["--url", "https://a/b"], "error: --name: required with --url and --hf-repo"),
     ],
 )
-def test_what_does_not_go_together_is_refused_before_anything_is_asked(run: Run, arguments: list[str], said: str) -> None:
+def test_options_that_do_not_go_together_are_refused_before_any_request(run: Run, arguments: list[str], said: str) -> None:
     output, asked = run("create", *arguments)
 
     assert (output.strip(), asked) == (said, [])
 
 
-def test_lists_are_narrowed_by_the_servers_own_words(run: Run) -> None:
+def test_a_list_is_filtered_by_the_server(run: Run) -> None:
     output, asked = run("list", "--type", "lora", "--type", "vae", "--engine", SD15, "--public")
 
     query = "asset_type=lora&asset_type=vae&engine=image%2Fstable-diffusion-v1-5&owner=octoai&offset=0"

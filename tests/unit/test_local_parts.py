@@ -1,4 +1,4 @@
-"""What a local stack is made of, without starting it."""
+"""The parts of a local stack, without starting it."""
 
 import re
 import socket
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import kafka, ports, secrets, stack
+from deploy.local import ports, secrets, stack
 from deploy.local.logs import LogSink
+from deploy.local.parts import kafka
 from deploy.local.paths import PROJECT, StackPaths
 from deploy.local.stack import plan
 
@@ -15,13 +16,13 @@ EXTERNAL = {"postgres", "kafka", "store"}
 
 
 @pytest.fixture(autouse=True)
-def _no_parts_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_external_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (*stack.EXTERNAL, *stack.CREDENTIALS):
         monkeypatch.delenv(name, raising=False)
 
 
 def _listening() -> socket.socket:
-    """Take a port of the range that stacks draw from."""
+    """Take a port of the range that stacks use."""
     for port in range(31999, 20000, -1):
         taken = socket.socket()
         try:
@@ -62,7 +63,7 @@ def test_the_origin_takes_another_port_when_its_own_is_taken(tmp_path: Path) -> 
     assert ports.is_free(chosen)
 
 
-def test_a_secret_is_drawn_once_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_secret_is_created_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     first = secrets.get_or_create(tmp_path, "password")
     assert secrets.get_or_create(tmp_path, "password") == first
     assert len(first) >= 43
@@ -97,7 +98,7 @@ def test_the_services_start_after_the_job_and_the_job_after_the_external_parts(t
         ("TUNESMITH_S3_ENDPOINT", "http://store:9000", "store"),
     ],
 )
-def test_a_part_that_is_given_is_used_and_not_started(
+def test_a_part_with_an_external_address_is_used_and_not_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, part: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -108,7 +109,7 @@ def test_a_part_that_is_given_is_used_and_not_started(
     assert upload.env[variable] == value
 
 
-def test_credentials_of_another_store_do_not_reach_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_an_external_store_are_not_used_for_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNESMITH_S3_SECRET_KEY", "someone else's")
     assert plan(StackPaths(tmp_path), 8080).env["TUNESMITH_S3_SECRET_KEY"] != "someone else's"
     monkeypatch.setenv("TUNESMITH_S3_ENDPOINT", "http://store:9000")
@@ -134,7 +135,7 @@ def test_the_locks_are_names_versions_and_hashes_alone() -> None:
         assert wrong == [], path.name
 
 
-def test_each_service_lock_agrees_with_the_whole_one() -> None:
+def test_each_service_lock_has_the_versions_of_the_whole_lock() -> None:
     whole = set(re.findall(r"^[a-z0-9._-]+==[^ ]+", (PROJECT / "locks" / "all.txt").read_text(), re.MULTILINE))
     for name in stack.SERVICES:
         own = set(re.findall(r"^[a-z0-9._-]+==[^ ]+", (PROJECT / "locks" / f"{name}.txt").read_text(), re.MULTILINE))

@@ -193,7 +193,7 @@ for command in sys.argv[1:]:
 
     assert told.stdout.splitlines() == [f"{command} 1" for command in CLONE_ONLY]
     assert told.stderr.splitlines() == [
-        f"tunesmith {command}: needs a clone of Tunesmith, and this is the installed client; run "
+        f"error: `tunesmith {command}` needs a clone of Tunesmith, and this is the installed client: run "
         f"`git clone {PROJECT['urls']['Source']} && cd tunesmith && make install`, then `.venv/bin/tunesmith {command}` there"
         for command in CLONE_ONLY
     ]
@@ -215,7 +215,7 @@ def test_without_a_server_it_says_what_to_set(tunesmith: Python) -> None:
     told = tunesmith("asset", "list")
 
     assert told.returncode == 1
-    assert told.stderr.startswith("TUNESMITH_URL and OCTOAI_TOKEN are not set")
+    assert told.stderr.startswith("error: TUNESMITH_URL and OCTOAI_TOKEN are not set")
 
 
 def test_it_lists_and_draws_on_a_server(tunesmith: Python, server: str, tmp_path: Path) -> None:

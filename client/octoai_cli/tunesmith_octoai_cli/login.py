@@ -1,8 +1,8 @@
-"""Where the command's server and key are kept: the file that OctoAI's command and SDK knew."""
+"""Saves the server and the key of the command, in the file that OctoAI's command and SDKs use."""
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -10,12 +10,12 @@ from tunesmith.client import Client, TunesmithApiError
 
 
 def path() -> Path:
-    """Return the file: its `token` is read by octoai-sdk, too; `endpoint` is ours."""
+    """Return the path of the file. octoai-sdk also reads its `token`; `endpoint` is our own addition."""
     return Path.home() / ".octoai" / "config.yaml"
 
 
 def connect() -> Client:
-    """Return a client of the server that the environment names, else the one that was logged in to."""
+    """Return a client of the server that the environment names, or of the one that `login` saved."""
     kept = _read()
     url = os.environ.get("TUNESMITH_URL") or kept.get("endpoint")
     token = os.environ.get("OCTOAI_TOKEN") or kept.get("token")
@@ -26,7 +26,7 @@ def connect() -> Client:
 
 
 def keep(url: str, token: str) -> None:
-    """Write server and key down, for their owner alone; what else is in the file stays."""
+    """Save server and key in a file that only its owner can read. Other entries of the file stay."""
     path().parent.mkdir(mode=0o700, exist_ok=True)
     draft = path().with_suffix(".new")
     draft.unlink(missing_ok=True)
@@ -37,10 +37,10 @@ def keep(url: str, token: str) -> None:
 
 def _read() -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path().read_text())
+        found: object = yaml.safe_load(path().read_text())
     except FileNotFoundError:
         return {}
     except yaml.YAMLError as error:
-        msg = f"{path()} is not YAML: mend it, or remove it and run `octoai login`"
+        msg = f"{path()} is not valid YAML: correct it, or remove it and run `octoai login`"
         raise TunesmithApiError(0, "not_configured", msg) from error
-    return found if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

@@ -1,7 +1,7 @@
-"""The broker: Apache Kafka itself, one node in KRaft mode, on a Java runtime from a wheel.
+"""The broker: Apache Kafka, one node in KRaft mode, on a Java runtime from a wheel.
 
-Its jars are resolved once into the user's cache and compared with the committed list of hashes before every start: what
-the class path holds is exactly that list.
+Its jars are downloaded once into the user's cache. Before every start they are compared with the committed list of hashes, so the
+class path holds exactly the files of that list.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ PORTS = ("kafka", "kafka-controller")
 REPOSITORY_VARIABLE = "TUNESMITH_MAVEN_REPOSITORY"
 _LIST = json.loads((Path(__file__).parent / "kafka_jars.json").read_text())
 _CLUSTER_ID = "dHVuZXNtaXRoLWxvY2FsIQ"
-"""16 bytes in URL-safe base 64. Fixed: a local stack has one node, which no other will ever join."""
+"""16 bytes in URL-safe base 64. It can be fixed because no other node ever joins a local stack."""
 _JAVA_OPTIONS = ("-Xmx256m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
 _LOG_OPTIONS = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
 
 
 def process(folder: Path, ports: dict[str, int]) -> Process:
-    """Return the broker's process; its first start formats the folder."""
+    """Return the broker's process. Its first start formats the folder."""
     config = folder.with_suffix(".properties")
     return Process(
         name="kafka",
@@ -40,23 +40,20 @@ def process(folder: Path, ports: dict[str, int]) -> Process:
 
 
 def jar_folder() -> Path:
-    """Return where the jars lie; another list of jars has another folder."""
+    """Return the folder of the jars. Its name depends on the list of jars, so each version has its own."""
     return cache_dir() / ("kafka-" + hashlib.sha256(json.dumps(_LIST).encode()).hexdigest()[:12])
 
 
 def ensure_jars() -> None:
-    """Check the jars, and fetch them first when they are not all there.
-
-    Raises RuntimeError, which says what was tried and what else can be done.
-    """
+    """Check the jars, and download them if they are not complete. Raises RuntimeError, which says what to do."""
     if jar_faults(jar_folder()):
         _fetch(jar_folder())
 
 
 def jar_faults(folder: Path) -> list[str]:
-    """Return what is wrong with the folder: missing, changed and foreign files."""
+    """Return the names of missing, changed and unknown files."""
     wanted: dict[str, str] = _LIST["sha256"]
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    found: set[str] = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     changed = [name for name in sorted(found & wanted.keys()) if _sha256(folder / name) != wanted[name]]
     return changed + sorted(found ^ wanted.keys())
 
@@ -67,28 +64,28 @@ def _sha256(path: Path) -> str:
 
 
 def _fetch(folder: Path) -> None:
-    import jgo  # noqa: PLC0415 - takes a second to import and is needed once a machine
+    import jgo  # noqa: PLC0415 - takes a second to import, and is needed only for the first start
 
     mirror = os.environ.get(REPOSITORY_VARIABLE)
     coordinates = "+".join(_LIST["coordinates"])
     advice = (
         f"Set {REPOSITORY_VARIABLE} to a mirror of Maven Central, or TUNESMITH_KAFKA_BOOTSTRAP_SERVERS to a Kafka that "
-        "runs already; then start again."
+        "is running already; then start again."
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         try:
             built = jgo.build(coordinates, cache_dir=Path(scratch), repositories={"central": mirror} if mirror else None)
         except Exception as error:
-            msg = f"Kafka's jars could not be fetched ({coordinates} from {mirror or 'Maven Central'}): {error!r}. {advice}"
+            msg = f"Kafka's jars could not be downloaded ({coordinates} from {mirror or 'Maven Central'}): {error!r}. {advice}"
             raise RuntimeError(msg) from error
         draft = Path(scratch) / "checked"
         draft.mkdir()
-        # jgo puts jars that are Java modules into a folder of their own; Kafka wants all on one class path.
+        # jgo puts jars that are Java modules into another folder; Kafka needs all of them on one class path.
         for jar in [*built.path.glob("jars/*.jar"), *built.path.glob("modules/*.jar")]:
             shutil.copyfile(jar, draft / jar.name)
         if faults := jar_faults(draft):
-            msg = f"Kafka's jars are not the ones that this version was made with: {', '.join(faults)}. {advice}"
+            msg = f"the downloaded jars of Kafka differ from the list in kafka_jars.json: {', '.join(faults)}. {advice}"
             raise RuntimeError(msg)
         shutil.rmtree(folder, ignore_errors=True)
         draft.rename(folder)
@@ -99,7 +96,7 @@ def _java() -> tuple[str, ...]:
 
 
 def _prepare(folder: Path, config: Path, ports: dict[str, int]) -> None:
-    """Check the jars, write the configuration (ports may have changed) and format the folder if it is new."""
+    """Check the jars, write the configuration, whose ports may have changed, and format the folder if it is new."""
     ensure_jars()
     listener, controller = f"{LOOPBACK}:{ports['kafka']}", f"{LOOPBACK}:{ports['kafka-controller']}"
     settings = {
@@ -111,7 +108,7 @@ def _prepare(folder: Path, config: Path, ports: dict[str, int]) -> None:
         "controller.listener.names": "CONTROLLER",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": folder,
-        # A broker that was killed may register again only when its last session has run out.
+        # A killed broker can register again only after its last session has expired.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,
         "auto.create.topics.enable": "false",

@@ -1,4 +1,4 @@
-"""`tunesmith keys`: API keys of accounts, in the running local stack's database or a given one."""
+"""`tunesmith keys`: the API keys of accounts, in the running local stack's database or another one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,44 +11,38 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.local import state
 from deploy.local.bootstrap import LOCAL_ACCOUNT
-from deploy.local.paths import StackPaths, default_data_dir
+from deploy.local.commands.options import DatabaseUrl, DataDir, address, exit_on_error
 from shared.accounts import accounts
 from shared.accounts.scopes import USER_SCOPES
 from shared.database.sessions import Database
-from shared.errors import TunesmithError
 
 T = TypeVar("T")
 
-app = typer.Typer(help="API keys.", no_args_is_help=True)
-DatabaseUrl = Annotated[
-    str | None, typer.Option(envvar="TUNESMITH_DATABASE_URL", help="PostgreSQL; without it, the local stack's.")
-]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's folder; without it, the default stack's.")]
-AccountName = Annotated[str, typer.Option("--account", help="The account's name.")]
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True, add_completion=False)
+AccountName = Annotated[str, typer.Option("--account", help="Name of the account.")]
 Scopes = Annotated[
     list[str] | None,
     typer.Option(
         "--scope",
-        help="assets, tunes, images or admin, both to read and to write, or one of them, as in tunes:read; may be given "
-        "several times; without it assets, tunes and images.",
+        help="What the key may do: assets, tunes, images or admin. Add :read or :write to allow only that, for example "
+        "tunes:read. Repeatable. Default: assets, tunes and images.",
     ),
 ]
 
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What the key is for.")],
-    account: Annotated[str, typer.Option("--account", help="The account; it is made if there is none of this name.")] = (
+    name: Annotated[str, typer.Argument(help="What the key is for, for example: laptop.")],
+    account: Annotated[str, typer.Option("--account", help="Name of the account. It is created if it does not exist.")] = (
         LOCAL_ACCOUNT
     ),
     scope: Scopes = None,
-    days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until it expires; without it, it does not.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=36500, help="Days until the key expires. Default: never.")] = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print its id and its secret, this once."""
+    """Create a key. Prints its id and its secret; the secret is not shown again."""
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
 
     async def work(session: AsyncSession) -> tuple[str, str]:
@@ -61,7 +55,7 @@ def create(
 
 @app.command("list")
 def list_(account: AccountName = LOCAL_ACCOUNT, database_url: DatabaseUrl = None, data_dir: DataDir = None) -> None:
-    """List an account's keys, newest first, the revoked ones included."""
+    """List an account's keys, newest first, with the revoked ones."""
 
     async def work(session: AsyncSession) -> Table:
         table = Table("id", "name", "key", "scopes", "last used", "expires", "revoked", box=None)
@@ -70,18 +64,18 @@ def list_(account: AccountName = LOCAL_ACCOUNT, database_url: DatabaseUrl = None
             table.add_row(key.id, key.name, key.hint + "...", " ".join(key.scopes), *times)
         return table
 
-    # Whole lines, whatever reads them: a terminal wraps, and a pipe has no width.
+    # A script that reads the table through a pipe gets whole rows: rich would take a pipe to be 80 columns wide.
     Console(width=None if Console().is_terminal else 200).print(_run(work, database_url, data_dir))
 
 
 @app.command("revoke")
 def revoke(
-    key_id: Annotated[str, typer.Argument(help="As `keys list` shows it.")],
+    key_id: Annotated[str, typer.Argument(help="The key's id, as `tunesmith keys list` shows it.")],
     account: AccountName = LOCAL_ACCOUNT,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
 ) -> None:
-    """End a key at once."""
+    """Revoke a key. It stops working at once."""
 
     async def work(session: AsyncSession) -> None:
         await accounts.revoke_key(session, await accounts.named(session, account), key_id)
@@ -95,11 +89,7 @@ def _minute(at: datetime | None) -> str:
 
 
 def _run(work: Callable[[AsyncSession], Awaitable[T]], database_url: str | None, data_dir: Path | None) -> T:
-    running = state.read(StackPaths((data_dir or default_data_dir()).resolve()))
-    url = database_url or (running.env["TUNESMITH_DATABASE_URL"] if running else None)
-    if url is None:
-        typer.echo("--database-url: not given, and no local stack runs", err=True)
-        raise typer.Exit(1)
+    url = address("--database-url", database_url, "TUNESMITH_DATABASE_URL", data_dir)
 
     async def inside() -> T:
         database = Database(url)
@@ -109,8 +99,5 @@ def _run(work: Callable[[AsyncSession], Awaitable[T]], database_url: str | None,
         finally:
             await database.close()
 
-    try:
+    with exit_on_error():
         return asyncio.run(inside())
-    except TunesmithError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error

@@ -1,10 +1,10 @@
-"""`tunesmith dlq`: what could not be handled, and what to do with it."""
+"""`tunesmith dlq`: list, replay and drop dead letters."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -13,17 +13,19 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from rich.console import Console
 from rich.table import Table
 
-from deploy.local import state
-from deploy.local.paths import StackPaths, default_data_dir
+from deploy.local.commands.options import DataDir, address, fail
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, TOPICS
 
 T = TypeVar("T")
-app = typer.Typer(help="Dead letters: events that could not be handled.", no_args_is_help=True)
+app = typer.Typer(help="Dead letters: events that a service could not handle.", no_args_is_help=True, add_completion=False)
 Kafka = Annotated[
     str | None,
-    typer.Option("--kafka", envvar="TUNESMITH_KAFKA_BOOTSTRAP_SERVERS", help="Brokers; without it, the local stack's."),
+    typer.Option(
+        "--kafka",
+        envvar="TUNESMITH_KAFKA_BOOTSTRAP_SERVERS",
+        help="Brokers as HOST:PORT, separated by commas. Default: the running local stack's broker.",
+    ),
 ]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's folder; without it, the default stack's.")]
 _READ_MS = 2000
 
 
@@ -38,13 +40,13 @@ class Letter:
 
     @property
     def name(self) -> str:
-        """How it is named on the command line."""
+        """Its name on the command line."""
         return f"{self.topic}/{self.offset}"
 
 
 @app.command("list")
 def list_(kafka: Kafka = None, data_dir: DataDir = None) -> None:
-    """List the dead letters with their reasons, oldest first."""
+    """List the dead letters and why each could not be handled, oldest first."""
     table = Table("letter", "type", "for", "code", "reason", "from", box=None)
     for letter in _run(_letters, kafka, data_dir):
         known = letter.headers
@@ -55,17 +57,19 @@ def list_(kafka: Kafka = None, data_dir: DataDir = None) -> None:
 
 @app.command("replay")
 def replay(
-    names: Annotated[list[str], typer.Argument(help="Letters, as `list` names them.")],
+    names: Annotated[list[str], typer.Argument(help="Letters, by the names that `tunesmith dlq list` shows.")],
     kafka: Kafka = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Hand letters to their consumer once more, after what was wrong is mended. They stay listed until dropped."""
+    """Give letters to their consumer again, once the cause is mended. They stay in the list until they are dropped."""
 
     async def work(servers: str) -> list[str]:
         wanted = [letter for letter in await _letters(servers) if letter.name in names]
-        async with AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True) as producer:
+        # aiokafka annotates no parameters.
+        producer: Any = AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True)
+        async with producer:
             for letter in wanted:
-                # The retry topic, since only the consumer that failed should see it again.
+                # The retry topic reaches only the consumer that failed; others have handled the event.
                 kept = {key: text for key, text in letter.headers.items() if key == "ts_group" or not key.startswith("ts_")}
                 headers = [(key, text.encode()) for key, text in kept.items()]
                 topic = letter.topic.removesuffix(DEAD_LETTER_SUFFIX) + RETRY_SUFFIX
@@ -77,11 +81,11 @@ def replay(
 
 @app.command("drop")
 def drop(
-    name: Annotated[str, typer.Argument(help="A letter, as `list` names it; it and all before it in its topic go.")],
+    name: Annotated[str, typer.Argument(help="The newest letter to drop, by the name that `tunesmith dlq list` shows.")],
     kafka: Kafka = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Delete a letter and those before it: Kafka deletes from the beginning of a topic."""
+    """Delete a letter and every older letter of its topic. Kafka deletes from the beginning of a topic only."""
 
     async def work(servers: str) -> list[str]:
         for letter in await _letters(servers):
@@ -99,29 +103,26 @@ def drop(
 
 async def _letters(servers: str) -> list[Letter]:
     partitions = [TopicPartition(topic.name + DEAD_LETTER_SUFFIX, 0) for topic in TOPICS]
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
+    # aiokafka annotates no parameters.
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
     await consumer.start()
     try:
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
-        ends = await consumer.end_offsets(partitions)
+        ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
         found: list[Letter] = []
         while any([await consumer.position(partition) < ends[partition] for partition in partitions]):
-            for records in (await consumer.getmany(timeout_ms=_READ_MS)).values():
-                for record in records:
-                    headers = {key: value.decode(errors="replace") for key, value in record.headers}
-                    found.append(Letter(record.topic, record.offset, headers, record))
+            batch: dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]] = await consumer.getmany(timeout_ms=_READ_MS)
+            for record in (record for records in batch.values() for record in records):
+                headers = {key: value.decode(errors="replace") for key, value in record.headers}
+                found.append(Letter(record.topic, record.offset, headers, record))
         return found
     finally:
         await consumer.stop()
 
 
 def _run(work: Callable[[str], Awaitable[T]], kafka: str | None, data_dir: Path | None) -> T:
-    running = state.read(StackPaths((data_dir or default_data_dir()).resolve()))
-    servers = kafka or (running.env["TUNESMITH_KAFKA_BOOTSTRAP_SERVERS"] if running else None)
-    if servers is None:
-        typer.echo("--kafka: not given, and no local stack runs", err=True)
-        raise typer.Exit(1)
+    servers = address("--kafka", kafka, "TUNESMITH_KAFKA_BOOTSTRAP_SERVERS", data_dir)
 
     async def inside() -> T:
         return await work(servers)
@@ -133,5 +134,4 @@ def _report(done: str, asked: list[str], found: list[str]) -> None:
     for name in found:
         print(f"{done} {name}")
     if missing := sorted(set(asked) - set(found)):
-        typer.echo(f"there is no letter {', '.join(missing)}", err=True)
-        raise typer.Exit(1)
+        fail(f"there is no dead letter {', '.join(missing)}: `tunesmith dlq list` shows the names")

@@ -1,4 +1,4 @@
-"""The edge: Caddy, which routes one origin to the services and the store."""
+"""The edge: Caddy, which makes the services and the store one origin."""
 
 import shutil
 import sys
@@ -25,7 +25,7 @@ def process(folder: Path, port: int, *, bucket: str, store: str, services: dict[
         "MAX_FILE_BYTES": str(MAX_FILE_BYTES),
         "MAX_ADAPTER_BYTES": str(MAX_ADAPTER_BYTES),
         "MAX_CHECKPOINT_BYTES": str(MAX_CHECKPOINT_BYTES),
-        # Caddy keeps state below these; nothing of a stack lies outside its folder.
+        # Caddy keeps its state below these. Everything of a stack lies in its data folder.
         "HOME": str(folder),
         "XDG_CONFIG_HOME": str(folder / "config"),
         "XDG_DATA_HOME": str(folder / "data"),

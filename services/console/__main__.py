@@ -5,5 +5,5 @@ from services.console.settings import ConsoleSettings
 from shared.http import app as web
 
 if __name__ == "__main__":
-    settings = ConsoleSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields
+    settings = ConsoleSettings()
     web.run("console", lambda: create_app(settings), settings)

@@ -1,4 +1,4 @@
-"""The start page, the merged API description and its browsable form."""
+"""The start page, the merged API description, and the page that shows it."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ _SWAGGER = StaticFiles(directory=Path(fastapi_offline.__file__).parent / "static
 
 def mount(app: FastAPI, platform: Platform, public_url: str, terms_url: str | None) -> None:
     """Add the console's pages to its application."""
-    # The merged document replaces FastAPI's own, which shows this service alone.
+    # The merged document replaces FastAPI's own, which describes only the console.
     own = app.openapi
     app.mount("/docs/static", _SWAGGER)
     router = APIRouter(include_in_schema=False)
 
     @router.get("/")
     async def start(request: Request) -> HTMLResponse:
-        context = {"parts": await platform.parts(), "public_url": public_url, "terms_url": terms_url}
+        context = {"processes": await platform.statuses(), "public_url": public_url, "terms_url": terms_url}
         return _PAGES.TemplateResponse(request, "start.html", context)
 
     @router.get("/openapi.json")

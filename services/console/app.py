@@ -1,6 +1,6 @@
 """Wires the console."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import httpx
@@ -19,7 +19,7 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
     client = httpx.AsyncClient(timeout=_TIMEOUT_S)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         async with client:
             yield
 
@@ -28,6 +28,6 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
     terms_url = str(settings.terms_url) if settings.terms_url else None
     if terms_url:
         app.terms_of_service = terms_url
-        app.description = f"What is uploaded here is under these terms of use: <{terms_url}>."
+        app.description = f"Uploads are subject to these terms of use: <{terms_url}>."
     api.mount(app, Platform(settings, client), settings.public_url, terms_url)
     return app

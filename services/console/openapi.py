@@ -1,18 +1,18 @@
-"""Merges the services' OpenAPI documents into the one that clients see."""
+"""Merges the services' OpenAPI documents into the document that clients see."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 Document = dict[str, Any]
-_INSIDE = ("/health", "/ready", "/metrics")
-"""Paths that every process has for itself; the merged document shows the console's own /health instead."""
+_PROBES = ("/health", "/ready", "/metrics")
+"""Paths that every process has; the merged document describes only the console's own /health."""
 
 
 def merge(own: Document, others: Mapping[str, Document]) -> Document:
     """Return one OpenAPI document with the paths and schemas of all.
 
-    `others` maps a service's name to its document. A schema that two services define differently is renamed to
-    `<Service><Schema>` in the one that comes later.
+    `others` maps a service's name to its document. If two services define a schema differently, the second one's is renamed to
+    `<Service><Schema>`.
     """
     paths: Document = dict(own.get("paths", {}))
     schemas: Document = dict(own.get("components", {}).get("schemas", {}))
@@ -22,7 +22,7 @@ def merge(own: Document, others: Mapping[str, Document]) -> Document:
         theirs: Document = components.get("schemas", {})
         clashes = {name for name, schema in theirs.items() if schemas.get(name, schema) != schema}
         names = {name: service.capitalize() + name if name in clashes else name for name in theirs}
-        paths |= {path: _rename(item, names) for path, item in document.get("paths", {}).items() if path not in _INSIDE}
+        paths |= {path: _rename(item, names) for path, item in document.get("paths", {}).items() if path not in _PROBES}
         schemas |= {names[name]: _rename(schema, names) for name, schema in theirs.items()}
         security |= components.get("securitySchemes", {})
     return {
@@ -34,11 +34,12 @@ def merge(own: Document, others: Mapping[str, Document]) -> Document:
 
 
 def _rename(node: Any, names: Mapping[str, str]) -> Any:
-    """Point every `$ref` in the node at its schema's new name."""
+    """Return the node with every `$ref` pointing at its schema's new name."""
     if isinstance(node, dict):
-        return {key: _target(value, names) if key == "$ref" else _rename(value, names) for key, value in node.items()}
+        items = cast("Document", node).items()
+        return {key: _target(value, names) if key == "$ref" else _rename(value, names) for key, value in items}
     if isinstance(node, list):
-        return [_rename(item, names) for item in node]
+        return [_rename(item, names) for item in cast("list[Any]", node)]
     return node
 
 

@@ -1,4 +1,4 @@
-"""What the console knows of the other services: their descriptions and whether they are ready."""
+"""Asks the other processes for their API descriptions and whether they are ready."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from shared.errors import UnavailableError
 
 
 @dataclass(frozen=True)
-class Part:
+class ProcessStatus:
     """A process of the platform, as the start page shows it."""
 
     name: str
@@ -21,16 +21,16 @@ class Part:
 
 
 _TASKS = {
-    "upload": "keeps images, checkpoints and LoRAs",
-    "scheduler": "takes tunes and queues them",
+    "upload": "stores images, checkpoints and LoRAs",
+    "scheduler": "accepts tunes and queues them",
     "trainer": "trains LoRAs",
-    "inference": "takes image requests",
+    "inference": "accepts image requests",
     "inference-worker": "draws images",
 }
 
 
 class Platform:
-    """The other services, asked by HTTP."""
+    """The other processes, asked by HTTP."""
 
     def __init__(self, settings: ConsoleSettings, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -43,22 +43,22 @@ class Platform:
         self._processes = self._apis | {name: url for name, url in workers.items() if url}
 
     async def documents(self) -> dict[str, Document]:
-        """Return each API service's OpenAPI document. Raises UnavailableError when one does not answer."""
+        """Return the OpenAPI document of each API service. Raises UnavailableError if one does not answer."""
         try:
             answers = await asyncio.gather(*(self._client.get(f"{url}/openapi.json") for url in self._apis.values()))
             return {name: answer.raise_for_status().json() for name, answer in zip(self._apis, answers, strict=True)}
         except httpx.HTTPError as error:
-            msg = f"a service does not answer just now ({error!r}); try again"
+            msg = f"the API description of a service cannot be fetched ({error!r}); try again"
             raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
 
-    async def parts(self) -> list[Part]:
-        """Return every process's readiness, in the order in which a tune meets them."""
-        return await asyncio.gather(*(self._part(name, self._processes[name]) for name in _TASKS if name in self._processes))
+    async def statuses(self) -> list[ProcessStatus]:
+        """Return the status of every process, in the order in which a tune passes them."""
+        return await asyncio.gather(*(self._status(name, self._processes[name]) for name in _TASKS if name in self._processes))
 
-    async def _part(self, name: str, url: str) -> Part:
+    async def _status(self, name: str, url: str) -> ProcessStatus:
         try:
             answer = await self._client.get(f"{url}/ready")
             problems: dict[str, str] = answer.json()["problems"]
         except (httpx.HTTPError, ValueError, KeyError) as error:
-            return Part(name, _TASKS[name], ready=False, problem=f"does not answer ({type(error).__name__})")
-        return Part(name, _TASKS[name], ready=answer.is_success, problem="; ".join(problems.values()))
+            return ProcessStatus(name, _TASKS[name], ready=False, problem=f"does not answer ({type(error).__name__})")
+        return ProcessStatus(name, _TASKS[name], ready=answer.is_success, problem="; ".join(problems.values()))

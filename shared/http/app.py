@@ -23,7 +23,7 @@ from shared.failures import is_unavailable, is_value
 from shared.http import openapi
 from shared.http.idempotency import REPLAYED_HEADER, Replay
 from shared.ids import new_id
-from shared.settings import ServiceSettings
+from shared.settings import ProcessSettings
 from shared.telemetry import configure_logging, get_logger
 
 log = get_logger(__name__)
@@ -182,7 +182,7 @@ def create_app(
     return app
 
 
-def run(service: str, create: Callable[[], FastAPI], settings: ServiceSettings) -> None:
+def run(service: str, create: Callable[[], FastAPI], settings: ProcessSettings) -> None:
     """Serve until SIGTERM or SIGINT; running requests get a bounded time to end, then the lifespan is left."""
     configure_logging(service, settings)
     # uvicorn drains and then raises the signal again, which would end the process with it: being stopped is no failure.

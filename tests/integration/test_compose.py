@@ -39,6 +39,14 @@ def test_no_password_has_a_default(missing: str) -> None:
     assert missing in checked.stderr
 
 
+def test_the_console_gets_no_credentials() -> None:
+    found = json.loads(_compose("config", "--format", "json", env=SECRETS).stdout)["services"]
+
+    assert all(any(secret in value for value in found["upload"]["environment"].values()) for secret in SECRETS.values())
+    assert not any(secret in value for value in found["console"]["environment"].values() for secret in SECRETS.values())
+    assert "TUNESMITH_PUBLIC_URL" in found["console"]["environment"]
+
+
 def test_every_service_is_built_from_a_target_that_exists() -> None:
     found = json.loads(_compose("config", "--format", "json", env=SECRETS).stdout)["services"]
     targets = set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "deploy" / "Containerfile").read_text(), re.MULTILINE))

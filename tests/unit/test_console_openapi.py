@@ -1,4 +1,4 @@
-"""The services' API descriptions become one."""
+"""The services' API descriptions are merged into one."""
 
 from services.console.openapi import merge
 
@@ -13,17 +13,17 @@ def _document(path: str, schema: dict[str, str]) -> dict[str, object]:
     }
 
 
-def test_every_services_paths_are_in_it() -> None:
+def test_the_paths_of_every_service_are_in_the_merged_document() -> None:
     merged = merge(OWN, {"upload": _document("/v1/assets", {}), "scheduler": _document("/v1/tunes", {})})
 
     assert set(merged["paths"]) == {"/health", "/v1/assets", "/v1/tunes"}
 
 
-def test_the_probes_of_the_processes_stay_inside() -> None:
+def test_the_probes_of_other_processes_are_left_out() -> None:
     assert merge(OWN, {"upload": _document("/v1/assets", {})})["paths"]["/health"]["get"]["summary"] == "own"
 
 
-def test_a_schema_that_two_define_differently_keeps_both_meanings() -> None:
+def test_a_schema_that_two_services_define_differently_is_renamed_in_the_second() -> None:
     merged = merge(OWN, {"upload": _document("/v1/assets", {"title": "a"}), "scheduler": _document("/v1/tunes", {"title": "b"})})
 
     assert set(merged["components"]["schemas"]) == {"Thing", "SchedulerThing"}
@@ -31,7 +31,7 @@ def test_a_schema_that_two_define_differently_keeps_both_meanings() -> None:
     assert merged["paths"]["/v1/assets"]["get"]["schema"]["$ref"] == "#/components/schemas/Thing"
 
 
-def test_a_schema_that_two_define_alike_is_one() -> None:
+def test_a_schema_that_two_services_define_alike_is_kept_once() -> None:
     same = merge(OWN, {"upload": _document("/v1/assets", {}), "scheduler": _document("/v1/tunes", {})})
 
     assert set(same["components"]["schemas"]) == {"Thing"}

@@ -1,4 +1,4 @@
-"""An operator's terms of use are shown where people begin, and in the API's description."""
+"""An operator's terms of use are shown on the start page and in the API's description."""
 
 import httpx
 import pytest
@@ -7,14 +7,13 @@ from services.console import api
 from services.console.app import create_app
 from services.console.settings import ConsoleSettings
 
-NEEDED = {"database_url": "x", "kafka_bootstrap_servers": "x", "s3_endpoint": "x", "s3_access_key": "x", "s3_secret_key": "x"}
 TERMS = "https://example.org/terms"
 
 
 async def _shown(monkeypatch: pytest.MonkeyPatch, **settings: object) -> tuple[str, dict[str, object]]:
-    """Return the start page and what the API's description says of itself, with the other services away."""
-    away = dict.fromkeys(("upload_url", "scheduler_url", "inference_url"), "http://127.0.0.1:9")
-    app = create_app(ConsoleSettings(**NEEDED, **away, **settings))  # pyright: ignore[reportArgumentType]
+    """Return the start page and the `info` of the API's description, while the other services are unavailable."""
+    unavailable = dict.fromkeys(("upload_url", "scheduler_url", "inference_url"), "http://127.0.0.1:9")
+    app = create_app(ConsoleSettings(**unavailable, **settings))
     monkeypatch.setattr(api, "merge", lambda own, _others: own)
     monkeypatch.setattr(api.Platform, "documents", _nothing)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console.test") as client:
@@ -33,7 +32,7 @@ async def test_the_terms_are_shown_on_the_start_page_and_in_the_description(monk
     assert TERMS in str(info["description"])
 
 
-async def test_without_terms_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_terms_none_are_mentioned(monkeypatch: pytest.MonkeyPatch) -> None:
     page, info = await _shown(monkeypatch)
 
     assert "terms of use" not in page

@@ -1,4 +1,4 @@
-"""Every route of the API description is known to the test that accounts are sealed, and says what it answers."""
+"""Every route of the API description is listed in `sealed_routes`, and describes its responses."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The merged API description; nothing is connected to."""
+    """The merged API description; no backend is connected."""
 
     def make(kind: Any) -> Any:
         folder: Path = tmp_path_factory.mktemp("work")
@@ -29,14 +29,14 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             work_dir=folder,
         )
 
-    return document(applications(make), create_console(make(ConsoleSettings)))
+    return document(applications(make), create_console(ConsoleSettings()))
 
 
-def test_a_new_route_says_who_gets_what_from_it(described: dict[str, Any]) -> None:
+def test_every_route_is_listed_in_sealed_routes(described: dict[str, Any]) -> None:
     found = set(operations(described))
 
     assert found - ROUTES.keys() == set(), "add each to tests/support/sealed_routes.py"
-    assert ROUTES.keys() - found == set(), "these are gone"
+    assert ROUTES.keys() - found == set(), "these routes no longer exist"
 
 
 def test_every_operation_names_its_errors_with_their_schema(described: dict[str, Any]) -> None:
@@ -60,7 +60,7 @@ def test_every_operation_names_its_errors_with_their_schema(described: dict[str,
                 assert "Retry-After" in answer["headers"], (operation, status)
 
 
-def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:
+def test_every_reference_has_its_schema(described: dict[str, Any]) -> None:
     def references(node: Any) -> set[str]:
         if isinstance(node, dict):
             own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
@@ -88,7 +88,7 @@ def _kinds(base: type[TunesmithError]) -> set[type[TunesmithError]]:
 
 def test_every_error_code_is_documented_with_its_status() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
-    # What ends a training stands in its tune, and is no answer to a request.
+    # Errors of the trainer appear in tunes, not in HTTP responses.
     kinds = {kind for kind in _kinds(TunesmithError) if not kind.__module__.startswith("services.trainer")}
 
     assert {kind.code for kind in kinds if f"| `{kind.code}` | {kind.status} |" not in text} == set()

@@ -17,7 +17,7 @@ from services.scheduler.settings import SchedulerSettings
 from services.trainer.settings import TrainerSettings
 from services.upload.settings import UploadSettings
 from shared.messaging.events import EVENTS
-from shared.settings import ServiceSettings
+from shared.settings import ApiSettings, ProcessSettings, ServiceSettings
 from shared.states import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,9 @@ SOURCES = sorted(
 )
 MOST_LINES, MEDIAN_LINES = 400, 120
 SETTINGS = (
+    ProcessSettings,
     ServiceSettings,
+    ApiSettings,
     UploadSettings,
     SchedulerSettings,
     TrainerSettings,

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Header, Response
 
 from services.inference import endpoints
 from services.inference.body_limit import bounded_route
-from services.inference.endpoints import ELSEWHERE, Path
+from services.inference.endpoints import NOT_OFFERED, Endpoint
 from services.inference.schemas import AsyncAnswer, GenerateAnswer, GenerateRequest, PollAnswer
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
@@ -17,9 +17,9 @@ from shared.http.idempotency import Once
 NOTICE_HEADER = "X-Tunesmith-Notice"
 _LONGEST_NOTICE = 4000
 Caller = Annotated[Principal, Depends(require("images"))]
-# A dependency, so that an engine that is not offered is said before its fields are looked at.
-Engine = Annotated[Path, Depends(endpoints.find)]
-Async = Annotated[str | None, Header(alias="X-OctoAI-Async", description="`1` answers at once with where to ask for the result.")]
+# A dependency runs before the body is validated: an engine that is not offered is a 400, whatever the fields.
+RequestedEndpoint = Annotated[Endpoint, Depends(endpoints.find)]
+Async = Annotated[str | None, Header(alias="X-OctoAI-Async", description="`1` returns at once the URL to poll for the result.")]
 _TIMEOUT: dict[int | str, dict[str, Any]] = {504: {"description": "The images were not ready in time (`generation_timeout`)."}}
 
 
@@ -27,34 +27,39 @@ def router(service: ImageService, settings: InferenceSettings) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(tags=["images"], route_class=bounded_route(settings.max_body_bytes))
 
-    # `engines.find` takes the engine.
+    # `endpoints.find` takes the parameter `engine`.
     @routes.post("/generate/{engine}", summary="Generate images", responses=_TIMEOUT)  # noqa: FAST003
     async def generate(
-        caller: Caller, once: Once, path: Engine, body: GenerateRequest, response: Response, asynchronous: Async = None
+        caller: Caller,
+        once: Once,
+        endpoint: RequestedEndpoint,
+        body: GenerateRequest,
+        response: Response,
+        asynchronous: Async = None,
     ) -> GenerateAnswer | AsyncAnswer:
         if asynchronous == "1":
-            response_id = await service.submit(caller, once, path, body)
+            response_id = await service.submit(caller, once, endpoint, body)
             return AsyncAnswer(response_id=response_id, poll_url=_url(settings, response_id))
-        return _noted(response, *await service.generate(caller, once, path, body))
+        return _with_notices(response, *await service.generate(caller, once, endpoint, body))
 
-    @routes.get("/generate/responses/{response_id}", summary="Ask whether images are there")
+    @routes.get("/generate/responses/{response_id}", summary="Ask whether images are ready")
     async def poll(caller: Caller, response_id: str) -> PollAnswer:
         return await service.poll(caller.account_id, response_id, f"{_url(settings, response_id)}/result")
 
-    @routes.get("/generate/responses/{response_id}/result", summary="Fetch images that were asked for asynchronously")
+    @routes.get("/generate/responses/{response_id}/result", summary="Fetch images that were requested asynchronously")
     async def result(caller: Caller, response_id: str, response: Response) -> GenerateAnswer:
-        return _noted(response, *await service.result(caller.account_id, response_id))
+        return _with_notices(response, *await service.result(caller.account_id, response_id))
 
     @routes.get("/healthcheck", include_in_schema=False)
     async def healthcheck() -> dict[str, str]:
         return {"status": "ok"}
 
-    async def elsewhere() -> None:
-        msg = "image utilities are not offered here; POST /generate/{engine} is"
+    async def not_offered() -> None:
+        msg = "image utilities are not offered here; use POST /generate/{engine}"
         raise NotSupportedError(msg)
 
-    for path in ELSEWHERE:
-        routes.add_api_route(f"/{path}", elsewhere, methods=["POST"], include_in_schema=False)
+    for path in NOT_OFFERED:
+        routes.add_api_route(f"/{path}", not_offered, methods=["POST"], include_in_schema=False)
     return routes
 
 
@@ -62,9 +67,9 @@ def _url(settings: InferenceSettings, response_id: str) -> str:
     return f"{settings.public_url.rstrip('/')}/generate/responses/{response_id}"
 
 
-def _noted(response: Response, answer: GenerateAnswer, notices: list[str]) -> GenerateAnswer:
+def _with_notices(response: Response, answer: GenerateAnswer, notices: list[str]) -> GenerateAnswer:
     if notices:
-        # A header holds Latin-1 at most; names are ASCII. What a caller wrote into a name must not end the line.
+        # Headers hold Latin-1 at most. A notice repeats names that a caller chose, so line breaks must go.
         text = "; ".join(notices).encode("ascii", "replace").decode()
         response.headers[NOTICE_HEADER] = " ".join(text.split())[:_LONGEST_NOTICE]
     return answer

@@ -1,6 +1,6 @@
 """Wires the image API."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -35,7 +35,6 @@ def create_app(settings: InferenceSettings) -> FastAPI:
         grace_s=settings.generation_grace_s,
         staging_s=_HOUR_S,
     )
-
     authenticator = Authenticator(database, settings)
 
     async def forget() -> None:
@@ -44,7 +43,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
             await idempotency.forget(session, Context.IMAGES)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.IMAGES, settings).run)

@@ -1,4 +1,4 @@
-"""Bounds the bytes of a request's body, before anything parses it."""
+"""Limits the bytes of a request's body before anything parses it."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -10,7 +10,7 @@ from shared.errors import TooLargeError
 
 
 def bounded_route(max_bytes: int) -> type[APIRoute]:
-    """Return a kind of route that answers 413 to a larger body, whether or not its length was announced."""
+    """Return a route class that answers 413 to a larger body, whether or not the request announces its length."""
 
     class BoundedRequest(Request):
         async def body(self) -> bytes:
@@ -32,7 +32,7 @@ def bounded_route(max_bytes: int) -> type[APIRoute]:
 
             async def bounded(request: Request) -> Response:
                 bounded_request = BoundedRequest(request.scope, request.receive)
-                # Here, since FastAPI takes whatever is raised while it reads the body for bad JSON.
+                # Read the body here: FastAPI turns any error that is raised while it reads the body into one about bad JSON.
                 await bounded_request.body()
                 return await handle(bounded_request)
 
@@ -42,4 +42,4 @@ def bounded_route(max_bytes: int) -> type[APIRoute]:
 
 
 def _too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the body is larger than {max_bytes} bytes; send smaller or fewer pictures")
+    return TooLargeError(f"the body is larger than {max_bytes} bytes; send smaller or fewer images")

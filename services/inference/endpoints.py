@@ -1,4 +1,4 @@
-"""The paths of `/generate/...`, and what stands behind each."""
+"""The endpoints `/generate/{engine}`: the architecture and the default checkpoints of each."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from shared.errors import NotSupportedError
 
 
 @dataclass(frozen=True)
-class Path:
-    """One path: the architecture it draws with, and the checkpoints that fit it."""
+class Endpoint:
+    """One endpoint: the architecture it draws with, and the checkpoints that fit it."""
 
     family: Engine
-    """The architecture, which the pipelines, the sizes and the prompts follow."""
+    """The architecture; it decides pipelines, sizes and prompts."""
     checkpoint_engine: Engine
     """The engine that a checkpoint must be registered as."""
     default_checkpoint: str
@@ -21,23 +21,23 @@ class Path:
 
 _SD15 = ("octoai:default-sd15", Engine.CONTROLNET_SD15, "octoai:canny_sd15")
 _SDXL = ("octoai:default-sdxl", Engine.CONTROLNET_SDXL, "octoai:canny_sdxl")
-PATHS: dict[str, Path] = {
-    "sd": Path(Engine.SD15, Engine.SD15, _SD15[0]),
-    "sdxl": Path(Engine.SDXL, Engine.SDXL, _SDXL[0]),
+ENDPOINTS: dict[str, Endpoint] = {
+    "sd": Endpoint(Engine.SD15, Engine.SD15, _SD15[0]),
+    "sdxl": Endpoint(Engine.SDXL, Engine.SDXL, _SDXL[0]),
     # SSD-1B is SDXL with fewer blocks.
-    "ssd": Path(Engine.SDXL, Engine.SSD, "octoai:default-ssd"),
-    "controlnet-sd15": Path(Engine.SD15, Engine.SD15, *_SD15),
-    # What octoai-sdk asks for.
-    "controlnet-sd": Path(Engine.SD15, Engine.SD15, *_SD15),
-    "controlnet-sdxl": Path(Engine.SDXL, Engine.SDXL, *_SDXL),
+    "ssd": Endpoint(Engine.SDXL, Engine.SSD, "octoai:default-ssd"),
+    "controlnet-sd15": Endpoint(Engine.SD15, Engine.SD15, *_SD15),
+    # octoai-sdk uses this name.
+    "controlnet-sd": Endpoint(Engine.SD15, Engine.SD15, *_SD15),
+    "controlnet-sdxl": Endpoint(Engine.SDXL, Engine.SDXL, *_SDXL),
 }
-ELSEWHERE = ("upscaling", "background-removal", "adetailer", "segment", "creative-generator", "idea-generator")
-"""OctoAI's image utilities, none of which is offered."""
+NOT_OFFERED = ("upscaling", "background-removal", "adetailer", "segment", "creative-generator", "idea-generator")
+"""The paths of OctoAI's image utilities."""
 
 
-def find(engine: str) -> Path:
-    """Return the path of this name. Raises NotSupportedError."""
-    if engine not in PATHS:
-        msg = f"engine: {engine[:50]!r} is not served here; choose from {', '.join(PATHS)}"
+def find(engine: str) -> Endpoint:
+    """Return the endpoint of this name. Raises NotSupportedError."""
+    if engine not in ENDPOINTS:
+        msg = f"engine: {engine[:50]!r} is not served here; choose from {', '.join(ENDPOINTS)}"
         raise NotSupportedError(msg)
-    return PATHS[engine]
+    return ENDPOINTS[engine]

@@ -1,6 +1,6 @@
-"""Pictures that come with a request: decoded within bounds, written anew, and stored before anybody is told of them.
+"""The images of a request: decoded within limits, encoded again, and stored before a worker hears of the request.
 
-They pass the same decoder as uploads. What travels by Kafka and stands in the database is their keys.
+They pass the same decoder as uploads. Kafka and the database carry their keys only.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.errors import InvalidError
-from shared.formats import image as image_files
+from shared.formats import image as image_format
 
 _DATA_URL = re.compile(r"data:image/[a-z]+;base64,")
 _AT_ONCE = 4
@@ -28,29 +28,29 @@ FIELDS = ("init_image", "mask_image", "controlnet_image")
 
 
 @dataclass(frozen=True)
-class Taken:
+class StagedImage:
     """A clean copy in the store, whose row is still staged."""
 
     ref: ImageRef
     stored: Stored
 
 
-class Pictures:
-    """Takes in the pictures of requests."""
+class ImageIntake:
+    """Checks and stores the images of requests."""
 
     def __init__(self, settings: InferenceSettings, database: Database, blobs: Blobs) -> None:
         self._settings = settings
         self._database = database
         self._blobs = blobs
-        # Each decodes in a process of its own, which may take a gigabyte.
+        # Each image is decoded in a process of its own, which may use a gigabyte.
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def take(self, generation_id: str, encoded: dict[str, str]) -> dict[str, Taken]:
-        """Check and store base 64 pictures by field. Raises InvalidError that names the field."""
-        taken = await asyncio.gather(*(self._take(generation_id, field, text) for field, text in encoded.items()))
-        return dict(zip(encoded, taken, strict=True))
+    async def stage(self, generation_id: str, encoded: dict[str, str]) -> dict[str, StagedImage]:
+        """Check and store base64 images by field. Raises InvalidError that names the field."""
+        staged = await asyncio.gather(*(self._stage(generation_id, field, text) for field, text in encoded.items()))
+        return dict(zip(encoded, staged, strict=True))
 
-    async def _take(self, generation_id: str, field: str, text: str) -> Taken:
+    async def _stage(self, generation_id: str, field: str, text: str) -> StagedImage:
         data = _decoded(field, text)
         await asyncio.to_thread(self._settings.work_dir.mkdir, parents=True, exist_ok=True)
         with TemporaryDirectory(dir=self._settings.work_dir) as folder:
@@ -58,7 +58,7 @@ class Pictures:
             await asyncio.to_thread(source.write_bytes, data)
             async with self._slots:
                 try:
-                    clean = await image_files.clean(source, target, max_pixels=self._settings.max_pixels)
+                    clean = await image_format.clean(source, target, max_pixels=self._settings.max_pixels)
                 except InvalidError as error:
                     msg = f"{field}: {error.message}"
                     raise InvalidError(msg, loc=("body", field)) from error
@@ -66,17 +66,17 @@ class Pictures:
             async with self._database.begin() as session:
                 await blob_rows.stage(session, Context.IMAGES, key, content_type=clean.content_type)
             stored = await self._blobs.put_file(key, target, clean.content_type)
-        return Taken(ImageRef(key=key, width=clean.width, height=clean.height), stored)
+        return StagedImage(ImageRef(key=key, width=clean.width, height=clean.height), stored)
 
 
-async def settle(session: AsyncSession, taken: dict[str, Taken]) -> None:
-    """Commit the pictures' rows in the transaction of the request that needs them.
+async def commit(session: AsyncSession, staged: dict[str, StagedImage]) -> None:
+    """Commit the rows of the images in the transaction that stores their request.
 
-    Nothing else will ever need them, so they are given up at once: the collector keeps them until the request has ended.
+    No other request uses them, so they are orphaned at once: the collector keeps them until the request has ended.
     """
-    for one in taken.values():
-        await blob_rows.commit(session, one.ref.key, one.stored)
-    await blob_rows.orphan(session, *(one.ref.key for one in taken.values()))
+    for image in staged.values():
+        await blob_rows.commit(session, image.ref.key, image.stored)
+    await blob_rows.orphan(session, *(image.ref.key for image in staged.values()))
 
 
 def _decoded(field: str, text: str) -> bytes:
@@ -84,5 +84,5 @@ def _decoded(field: str, text: str) -> bytes:
     try:
         return base64.b64decode("".join(text[prefix.end() if prefix else 0 :].split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        msg = f"{field}: not base 64: {error}"
+        msg = f"{field}: not base64: {error}; send the bytes of a JPEG or PNG, base64-encoded"
         raise InvalidError(msg, loc=("body", field)) from error

@@ -1,6 +1,6 @@
-"""What an image request comes down to: everything that determines its pictures. Stored with it, read by the worker.
+"""What determines the images of a request, and what a worker answers. Both are stored in the request's row.
 
-Fields that came later have defaults, so that a row written before them can still be drawn.
+Fields added later have defaults, so that older rows can still be drawn.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class EmbeddingRef(ModelRef):
 
 
 class ImageRef(BaseModel):
-    """A clean copy of a picture that came with the request."""
+    """A clean copy of an image that came with the request."""
 
     key: str
     width: int
@@ -41,7 +41,7 @@ class ImageRef(BaseModel):
 
 
 class Control(BaseModel):
-    """A ControlNet, the picture that it follows, how strongly and for which share of the steps."""
+    """A ControlNet, the image that it follows, how strongly, and for which share of the steps."""
 
     model: ModelRef
     image: ImageRef
@@ -51,7 +51,7 @@ class Control(BaseModel):
 
 
 class Start(BaseModel):
-    """What a picture starts from: image to image, or with a mask (white is painted) or a canvas to extend, inpainting."""
+    """What drawing starts from: image to image, or inpainting with a mask (white is painted) or around the image."""
 
     image: ImageRef
     strength: float
@@ -62,14 +62,14 @@ class Start(BaseModel):
 
 
 class Refine(BaseModel):
-    """The refiner, and the share of the noise that the base takes away before it."""
+    """The refiner, and the share of the noise that the base removes before it."""
 
     model: ModelRef
     high_noise_frac: float
 
 
 class Inputs(BaseModel):
-    """The resolved request: names have become bytes, and every seed is drawn."""
+    """The resolved request: every name is replaced by bytes, and every seed is chosen."""
 
     engine: Engine
     base: ModelRef
@@ -92,19 +92,19 @@ class Inputs(BaseModel):
     control: Control | None = None
     refine: Refine | None = None
     notices: list[str] = Field(default_factory=list)
-    """What the API found worth saying; the worker adds its own."""
+    """The API's notices; the worker adds its own."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One encoded picture, or none where the safety checker removed it, with the checker's score."""
+class DrawnImage:
+    """An encoded image, or none where the safety checker removed it, with the checker's score."""
 
     data: bytes | None
     safety_score: float | None = None
 
 
-class Picture(BaseModel):
-    """A picture in the store; without a key where it was removed for safety."""
+class StoredImage(BaseModel):
+    """An image in the store; without a key where the safety checker removed it."""
 
     key: str | None
     seed: int
@@ -113,8 +113,9 @@ class Picture(BaseModel):
 
 
 class Result(BaseModel):
-    """What a worker made of it."""
+    """What a worker answers to a request."""
 
-    pictures: list[Picture]
+    # Stored rows have this key.
+    pictures: list[StoredImage]
     prediction_time_ms: float
     notices: list[str]

@@ -1,4 +1,4 @@
-"""The image API's SQL: looking up what a request names, and the rows of requests."""
+"""The SQL of the image API: assets that a request names, and the rows of requests."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -6,15 +6,16 @@ from uuid import UUID
 from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.inference.inputs import Inputs
 from shared.database.tables import Account, Asset, Context, Generation
 from shared.messaging import outbox
-from shared.messaging.events import ImageFailed
+from shared.messaging.events import ImageFailed, ImageRequested
 
 _PLATFORM_PREFIX = "octoai:"
 
 
 async def find_asset(session: AsyncSession, account_id: UUID, asset_type: str, key: str) -> Asset | None:
-    """Return a ready asset by id or name of the account's own, by `octoai:NAME`, or by the id of a public one."""
+    """Return a ready asset: one of the account by id or name, or a public one by `octoai:NAME` or id."""
     platform = select(Account.id).where(Account.is_platform).scalar_subquery()
     public = and_(Asset.account_id == platform, Asset.is_public)
     if key.startswith(_PLATFORM_PREFIX):
@@ -27,8 +28,29 @@ async def find_asset(session: AsyncSession, account_id: UUID, asset_type: str, k
 
 
 async def is_platforms(session: AsyncSession, account_id: UUID) -> bool:
-    """Say whether this is the platform's own account."""
+    """Return whether this is the platform's own account."""
     return bool(await session.scalar(select(Account.is_platform).where(Account.id == account_id)))
+
+
+async def add(session: AsyncSession, generation_id: str, account_id: UUID, affinity: str, inputs: Inputs) -> None:
+    """Queue a request and publish its event."""
+    generation = Generation(
+        id=generation_id,
+        account_id=account_id,
+        engine=inputs.engine,
+        affinity=affinity,
+        inputs=inputs.model_dump(mode="json"),
+        state="queued",
+        version=1,
+    )
+    session.add(generation)
+    await publish_requested(session, generation)
+
+
+async def publish_requested(session: AsyncSession, generation: Generation) -> None:
+    """Publish the event of a queued request."""
+    event = ImageRequested(generation_id=generation.id, affinity=generation.affinity, version=generation.version)
+    await outbox.publish(session, Context.IMAGES, event)
 
 
 async def own(session: AsyncSession, account_id: UUID, generation_id: str) -> Generation | None:
@@ -38,20 +60,20 @@ async def own(session: AsyncSession, account_id: UUID, generation_id: str) -> Ge
 
 
 async def finished(session: AsyncSession, generation_id: str) -> Generation | None:
-    """Return the request if it has its result or its error."""
+    """Return the request if it has a result or an error."""
     done = select(Generation).where(Generation.id == generation_id, Generation.finished_at.is_not(None))
     return (await session.scalars(done.execution_options(populate_existing=True))).one_or_none()
 
 
-async def take_expired(session: AsyncSession, *, limit: int = 50) -> list[Generation]:
-    """Take the claim from workers that went away, and return the requests, queued again."""
+async def requeue_expired(session: AsyncSession, *, limit: int = 50) -> list[Generation]:
+    """Queue the requests whose claims have expired, and return them."""
     expired = (
         select(Generation.id)
         .where(Generation.state == "running", Generation.claim_expires_at < func.now())
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    taken = (
+    requeued = (
         update(Generation)
         .where(Generation.id.in_(expired.scalar_subquery()))
         .values(
@@ -64,11 +86,11 @@ async def take_expired(session: AsyncSession, *, limit: int = 50) -> list[Genera
         )
         .returning(Generation)
     )
-    return list(await session.scalars(taken))
+    return list(await session.scalars(requeued))
 
 
-async def unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 50) -> list[Generation]:
-    """Return requests that nobody has claimed for a while, and restart their clock."""
+async def touch_unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 50) -> list[Generation]:
+    """Return the requests that no worker has claimed for this long, and restart their clock."""
     waiting = (
         select(Generation.id)
         .where(Generation.state == "queued", Generation.updated_at < func.now() - timedelta(seconds=older_than_s))
@@ -83,20 +105,20 @@ async def unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 
 
 
 async def exhausted(session: AsyncSession, attempts: int, *, limit: int = 50) -> list[Generation]:
-    """Return requests that were tried so often that no worker takes them any more."""
+    """Return the queued requests that have used up their attempts; workers no longer claim them."""
     tried = (
         select(Generation)
         .where(Generation.state == "queued", Generation.attempt >= attempts)
         .limit(limit)
         .with_for_update(skip_locked=True)
-        # Some were taken from their workers a moment ago, in this session.
+        # This session may hold older values of requests that it has just queued again.
         .execution_options(populate_existing=True)
     )
     return list(await session.scalars(tried))
 
 
 async def fail(session: AsyncSession, generation: Generation, *, code: str, message: str, status: int) -> None:
-    """End a queued request without pictures, and say so; does nothing when somebody has claimed it meanwhile."""
+    """Fail a queued request and publish the event. Does nothing if a worker has claimed the request meanwhile."""
     ended = (
         update(Generation)
         .where(Generation.id == generation.id, Generation.state == "queued")

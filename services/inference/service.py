@@ -1,17 +1,15 @@
-"""Decisions about image requests: taking one in, waiting for its answer, and seeing to it that it gets one."""
+"""The life of an image request: taking it in, waiting for its result, and retrying it when a worker is lost."""
 
 import asyncio
 import base64
 import hashlib
+from typing import Literal
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from services.inference import images as pictures
-from services.inference import repository
-from services.inference.endpoints import Path
-from services.inference.images import Pictures
-from services.inference.inputs import Inputs, Picture, Result
+from services.inference import images, repository
+from services.inference.endpoints import Endpoint
+from services.inference.images import ImageIntake
+from services.inference.inputs import Inputs, Result, StoredImage
 from services.inference.resolve import Resolver
 from services.inference.schemas import GenerateAnswer, GenerateRequest, Image, PollAnswer
 from services.inference.settings import InferenceSettings
@@ -23,17 +21,16 @@ from shared.errors import InvalidError, NotFoundError, NotSupportedError, Tunesm
 from shared.http.auth import Principal
 from shared.http.idempotency import IdempotentRequest
 from shared.ids import new_id
-from shared.messaging import outbox
-from shared.messaging.events import Event, ImageFailed, ImageGenerated, ImageRequested
+from shared.messaging.events import Event, ImageFailed, ImageGenerated
 from shared.messaging.hints import Hints
 
 _POLL_S = 1.0
 _MAX_IMAGE_BYTES = 64 * 2**20
-_STATUS = {"queued": "pending", "running": "running"}
+_STATUS: dict[str, Literal["pending", "running"]] = {"queued": "pending", "running": "running"}
 
 
 class GenerationTimeoutError(TunesmithError):
-    """The images were not there in time; the request goes on, but its answer is gone."""
+    """The images were not ready in time. The request goes on, but this response ends."""
 
     status = 504
     code = "generation_timeout"
@@ -41,12 +38,12 @@ class GenerationTimeoutError(TunesmithError):
 
 
 class GenerationFailedError(TunesmithError):
-    """The worker could not draw the images; the message says why."""
+    """The images could not be generated; the message says why."""
 
     def __init__(self, message: str, *, status: int, code: str) -> None:
         super().__init__(message)
-        self.status = status  # pyright: ignore[reportAttributeAccessIssue] - as the worker classed it
-        self.code = code  # pyright: ignore[reportAttributeAccessIssue]
+        self.status = status  # pyright: ignore[reportAttributeAccessIssue] - the worker chose status and code
+        self.code = code  # pyright: ignore[reportAttributeAccessIssue] - as status
 
 
 class ImageService:
@@ -56,84 +53,85 @@ class ImageService:
         self._settings = settings
         self._database = database
         self._blobs = blobs
-        self._pictures = Pictures(settings, database, blobs)
+        self._intake = ImageIntake(settings, database, blobs)
         self._waiting: dict[str, asyncio.Event] = {}
         self.hints = Hints(settings, [ImageGenerated, ImageFailed], self._heard)
 
     async def generate(
-        self, caller: Principal, once: IdempotentRequest, path: Path, body: GenerateRequest
+        self, caller: Principal, once: IdempotentRequest, endpoint: Endpoint, body: GenerateRequest
     ) -> tuple[GenerateAnswer, list[str]]:
-        """Return the pictures and what the caller should know about them.
+        """Return the images and the notices about them.
 
         Raises what `submit` raises, GenerationTimeoutError, and GenerationFailedError.
         """
         new = new_id("gen")
-        drawn = self._waiting[new] = asyncio.Event()
+        ended = self._waiting[new] = asyncio.Event()
         try:
-            generation_id = await self.submit(caller, once, path, body, new)
-            generation = await self._finished(generation_id, drawn)
+            generation_id = await self.submit(caller, once, endpoint, body, new)
+            generation = await self._finished(generation_id, ended)
         finally:
             del self._waiting[new]
         return await self._answer(generation)
 
     async def submit(
-        self, caller: Principal, once: IdempotentRequest, path: Path, body: GenerateRequest, new: str | None = None
+        self, caller: Principal, once: IdempotentRequest, endpoint: Endpoint, body: GenerateRequest, new: str | None = None
     ) -> str:
-        """Take a request in and return its id: `new`, or that of the earlier request that this one repeats.
+        """Store a request and return its id: `new`, or the id of the earlier request that this one repeats.
 
-        Raises InvalidError for what it names wrongly, NotSupportedError for what is not served, LimitError for one image too
-        many, and UnavailableError while the broker is away.
+        Raises InvalidError for a wrong field, NotSupportedError for what is not offered, LimitError when the account has too
+        many images in flight, and UnavailableError while the broker is unavailable.
         """
         if body.transfer_images:
-            msg = "transfer_images: Photo Merge is not offered here"
+            msg = "transfer_images: Photo Merge is not offered here; leave the field out"
             raise NotSupportedError(msg)
         if not self.hints.listening.is_set():
-            msg = "images cannot be generated just now: the broker is away; try again"
+            msg = "images cannot be generated because the broker is unavailable; try again"
             raise UnavailableError(msg, headers={"Retry-After": "2"})
         new = new or new_id("gen")
-        encoded = {field: text for field in pictures.FIELDS if (text := getattr(body, field))}
-        taken = await self._pictures.take(new, encoded)
+        encoded = {field: text for field in images.FIELDS if (text := getattr(body, field))}
+        staged = await self._intake.stage(new, encoded)
         async with self._database.begin() as session:
             generation_id = await once.refer(session, Context.IMAGES, caller, new)
             if generation_id == new:
                 await quotas.admit_images(session, caller.account_id, self._settings, body.num_images or 1)
-                inputs = await Resolver(session, caller.account_id, self._settings.refiner_checkpoint).inputs(path, body, taken)
-                await pictures.settle(session, taken)
-                await _store(session, new, caller.account_id, inputs)
+                resolver = Resolver(session, caller.account_id, self._settings.refiner_checkpoint)
+                inputs = await resolver.inputs(endpoint, body, staged)
+                await images.commit(session, staged)
+                await repository.add(session, new, caller.account_id, _affinity(inputs), inputs)
         return generation_id
 
     async def poll(self, account_id: UUID, generation_id: str, response_url: str) -> PollAnswer:
-        """Say how far a request is; failed ones are completed, too, and their result is the error. Raises NotFoundError."""
+        """Return the status of a request; a failed one is `completed`, and its result is the error. Raises NotFoundError."""
         generation = await self._find(account_id, generation_id)
-        return PollAnswer(status=_STATUS.get(generation.state, "completed"), response_url=response_url)  # pyright: ignore[reportArgumentType]
+        return PollAnswer(status=_STATUS.get(generation.state, "completed"), response_url=response_url)
 
     async def result(self, account_id: UUID, generation_id: str) -> tuple[GenerateAnswer, list[str]]:
-        """Return what `generate` would. Raises NotFoundError, also once the pictures are gone, and GenerationFailedError."""
+        """Return what `generate` returns. Raises NotFoundError, also after the images are deleted, and GenerationFailedError."""
         generation = await self._find(account_id, generation_id)
         if generation.finished_at is None:
-            msg = f"response {generation_id}: not completed yet; ask its poll_url"
+            msg = f"response {generation_id}: not completed yet; poll its poll_url"
             raise NotFoundError(msg, headers={"Retry-After": "1"})
         return await self._answer(generation)
 
     async def reconcile(self) -> None:
-        """Give requests whose worker went away to another, and say again what nobody claimed."""
+        """Queue requests whose claims expired, republish unclaimed requests, and fail those without attempts left."""
         async with self._database.begin() as session:
-            again = await repository.take_expired(session)
-            again += await repository.unclaimed(session, self._settings.generation_hint_s)
-            for generation in again:
+            waiting = await repository.requeue_expired(session)
+            waiting += await repository.touch_unclaimed(session, self._settings.generation_hint_s)
+            for generation in waiting:
                 if generation.attempt < self._settings.generation_attempts:
-                    await outbox.publish(session, Context.IMAGES, _requested(generation))
+                    await repository.publish_requested(session, generation)
             for generation in await repository.exhausted(session, self._settings.generation_attempts):
-                message = f"{generation.attempt} attempts to draw it came to nothing"
+                message = f"generation failed after {generation.attempt} attempts; send the request again"
                 await repository.fail(session, generation, code="attempts_exhausted", message=message, status=500)
 
     def _heard(self, event: Event) -> None:
-        if waiting := self._waiting.get(event.key):
-            waiting.set()
+        if ended := self._waiting.get(event.key):
+            ended.set()
 
     async def _find(self, account_id: UUID, generation_id: str) -> Generation:
         generation = None
-        # PostgreSQL takes no NUL, which a path may hold.
+        # PostgreSQL refuses NUL, which a path may contain.
         if generation_id.isprintable():
             async with self._database.begin() as session:
                 generation = await repository.own(session, account_id, generation_id)
@@ -142,19 +140,19 @@ class ImageService:
             raise NotFoundError(msg)
         return generation
 
-    async def _finished(self, generation_id: str, drawn: asyncio.Event) -> Generation:
-        """Wait for the row to be finished. A hint wakes us; without one we look once a second."""
+    async def _finished(self, generation_id: str, ended: asyncio.Event) -> Generation:
+        """Wait until the request has ended. A hint wakes this task; without a hint it looks once a second."""
         deadline = asyncio.get_running_loop().time() + self._settings.generate_timeout_s
         while asyncio.get_running_loop().time() < deadline:
             async with self._database.begin() as session:
                 if generation := await repository.finished(session, generation_id):
                     return generation
             try:
-                await asyncio.wait_for(drawn.wait(), _POLL_S)
+                await asyncio.wait_for(ended.wait(), _POLL_S)
             except TimeoutError:
                 continue
-            drawn.clear()
-        msg = f"the images were not ready within {self._settings.generate_timeout_s:.0f} s; ask for fewer, or again later"
+            ended.clear()
+        msg = f"the images were not ready within {self._settings.generate_timeout_s:.0f} s; ask for fewer, or try again later"
         raise GenerationTimeoutError(msg, headers={"Retry-After": "10"})
 
     async def _answer(self, generation: Generation) -> tuple[GenerateAnswer, list[str]]:
@@ -164,33 +162,20 @@ class ImageService:
                 raise InvalidError(error["message"], loc=tuple(error.get("loc", ("body",))))
             raise GenerationFailedError(error["message"], status=error["status"], code=error["code"])
         result = Result.model_validate(generation.result)
-        images = await asyncio.gather(*(self._image(picture) for picture in result.pictures))
-        return GenerateAnswer(images=images, prediction_time_ms=result.prediction_time_ms), result.notices
+        answered = await asyncio.gather(*(self._image(stored) for stored in result.pictures))
+        return GenerateAnswer(images=answered, prediction_time_ms=result.prediction_time_ms), result.notices
 
-    async def _image(self, picture: Picture) -> Image:
-        data = await self._blobs.get_bytes(picture.key, max_bytes=_MAX_IMAGE_BYTES) if picture.key else None
+    async def _image(self, stored: StoredImage) -> Image:
+        data = await self._blobs.get_bytes(stored.key, max_bytes=_MAX_IMAGE_BYTES) if stored.key else None
         return Image(
             image_b64=None if data is None else base64.b64encode(data).decode(),
-            removed_for_safety=picture.removed_for_safety,
-            seed=picture.seed,
-            safety_score=picture.safety_score,
+            removed_for_safety=stored.removed_for_safety,
+            seed=stored.seed,
+            safety_score=stored.safety_score,
         )
 
 
-async def _store(session: AsyncSession, generation_id: str, account_id: UUID, inputs: Inputs) -> None:
+def _affinity(inputs: Inputs) -> str:
+    """Return the partition key: requests with the same checkpoint and LoRAs go to the same worker, which has them loaded."""
     loaded = [inputs.base.sha256, *sorted(lora.sha256 for lora in inputs.loras)]
-    generation = Generation(
-        id=generation_id,
-        account_id=account_id,
-        engine=inputs.engine,
-        affinity=hashlib.sha256(" ".join(loaded).encode()).hexdigest()[:16],
-        inputs=inputs.model_dump(mode="json"),
-        state="queued",
-        version=1,
-    )
-    session.add(generation)
-    await outbox.publish(session, Context.IMAGES, _requested(generation))
-
-
-def _requested(generation: Generation) -> ImageRequested:
-    return ImageRequested(generation_id=generation.id, affinity=generation.affinity, version=generation.version)
+    return hashlib.sha256(" ".join(loaded).encode()).hexdigest()[:16]

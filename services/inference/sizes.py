@@ -1,4 +1,4 @@
-"""The sizes that may be asked for: what OctoAI's server allowed and what its first client lets through."""
+"""The sizes that a request may ask for: those that OctoAI's server allowed and its first client sends."""
 
 import math
 
@@ -18,20 +18,20 @@ def _parse(table: str) -> frozenset[Size]:
 
 
 ALLOWED: dict[Engine, frozenset[Size]] = {Engine.SD15: _parse(_SD15), Engine.SDXL: _parse(_SDXL)}
-"""(width, height) in pixels, by engine."""
+"""The allowed (width, height) in pixels, by engine."""
 DEFAULT_PX: dict[Engine, int] = {Engine.SD15: 512, Engine.SDXL: 1024}
-"""The side of the square picture that is drawn when no size is asked for."""
+"""The side of the square image that is drawn when no size is asked for."""
 
 
 def choose(engine: Engine, asked: Size | None, init_image: Size | None) -> Size:
-    """Return the size to answer in: the one asked for; else the one nearest to init_image; else the engine's square.
+    """Return the size of the images: the one asked for, else the one nearest to init_image, else the engine's square.
 
     Raises InvalidError for a size that is not in the engine's table.
     """
     if asked is not None:
         if asked not in ALLOWED[engine]:
             table = ", ".join(f"{width}x{height}" for width, height in sorted(ALLOWED[engine]))
-            msg = f"width, height: {asked[0]}x{asked[1]} is not one of {table}"
+            msg = f"width, height: {asked[0]}x{asked[1]} is not allowed; choose one of {table}"
             raise InvalidError(msg, loc=("body", "width"))
         return asked
     if init_image is not None:
@@ -40,6 +40,6 @@ def choose(engine: Engine, asked: Size | None, init_image: Size | None) -> Size:
 
 
 def _distance(one: Size, other: Size) -> tuple[float, float]:
-    """Compare the aspect first, which cannot be mended without cutting something off, and then the area."""
+    """Return the distance in aspect first, because correcting the aspect crops the image, and in area second."""
     aspect = abs(math.log(one[0] * other[1] / (one[1] * other[0])))
     return round(aspect, 6), abs(math.log(one[0] * one[1] / (other[0] * other[1])))

@@ -58,5 +58,5 @@ def test_images_are_refused_while_the_broker_is_away_and_drawn_again_after(stack
         refused = until(lambda: found if (found := draw(client)).status_code == 503 else None, "an answer that says so")
 
     assert int(refused.headers["Retry-After"]) >= 1
-    assert "the broker is away" in refused.json()["detail"]
+    assert "the broker is unavailable" in refused.json()["detail"]
     assert until(lambda: drawn(client), "pictures again")

@@ -1,4 +1,4 @@
-"""Requests for images whose worker went away, or whom nobody heard of: the row is the truth, and says what to do again."""
+"""Image requests whose worker was lost, or whose event reached no worker, are retried from their rows."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -26,15 +26,15 @@ CLAIM_S = 30.0
 
 @dataclass
 class World:
-    """The image API's reconciler, and rows that wait for something."""
+    """The image API's reconciler, and rows of requests."""
 
     database: Database
     service: ImageService
     settings: InferenceSettings
     account_id: UUID
 
-    async def ask(self) -> str:
-        """Write a request, as the API does."""
+    async def store(self) -> str:
+        """Store a request, as the API does, but without its event."""
         generation_id = new_id("gen")
         base = ModelRef(name="base", asset_id="asset_base", blob_key="assets/base.tar", sha256="ab" * 32)
         inputs = Inputs(
@@ -66,12 +66,12 @@ class World:
                 token=uuid4(),
                 claim_s=CLAIM_S,
                 hinted=[generation_id],
-                others_after_s=0,
+                open_after_s=0,
                 attempts=self.settings.generation_attempts,
             )
 
-    async def later(self, generation_id: str, seconds: float) -> None:
-        """Let time pass for one request."""
+    async def age(self, generation_id: str, seconds: float) -> None:
+        """Make one request older by this many seconds."""
         past = {"updated_at": Generation.updated_at - timedelta(seconds=seconds)}
         past |= {"claim_expires_at": Generation.claim_expires_at - timedelta(seconds=seconds)}
         async with self.database.begin() as session:
@@ -97,27 +97,27 @@ async def world(database_url: str, blobs: Blobs, make_settings: Callable[..., In
     await database.close()
 
 
-async def test_a_request_that_nobody_claims_is_said_again_once_a_bound(world: World) -> None:
-    generation_id = await world.ask()
+async def test_an_unclaimed_request_is_republished_once_for_each_wait(world: World) -> None:
+    generation_id = await world.store()
     await world.service.reconcile()
-    assert await world.waiting_events() == [], "it has not waited for long"
+    assert await world.waiting_events() == [], "it has not waited long enough"
 
-    await world.later(generation_id, world.settings.generation_hint_s + 1)
+    await world.age(generation_id, world.settings.generation_hint_s + 1)
     for _ in range(2):
         await world.service.reconcile()
 
-    said = {"version": 1, "generation_id": generation_id, "affinity": "affinity"}
-    assert await world.waiting_events() == [("image.requested", said)]
+    event = {"version": 1, "generation_id": generation_id, "affinity": "affinity"}
+    assert await world.waiting_events() == [("image.requested", event)]
 
 
-async def test_a_request_whose_worker_went_away_is_anothers_and_the_first_can_write_nothing(world: World) -> None:
-    generation_id = await world.ask()
+async def test_a_request_of_a_lost_worker_goes_to_another_and_the_first_can_write_nothing(world: World) -> None:
+    generation_id = await world.store()
     first = await world.claim(generation_id)
     assert first is not None
     await world.service.reconcile()
-    assert (await world.row(generation_id)).state == "running", "its claim still holds"
+    assert (await world.row(generation_id)).state == "running", "its claim has not expired"
 
-    await world.later(generation_id, CLAIM_S + 1)
+    await world.age(generation_id, CLAIM_S + 1)
     await world.service.reconcile()
 
     assert [kind for kind, _ in await world.waiting_events()] == ["image.requested"]
@@ -130,8 +130,8 @@ async def test_a_request_whose_worker_went_away_is_anothers_and_the_first_can_wr
     assert (await world.row(generation_id)).result is None
 
 
-async def test_a_request_said_twice_is_drawn_once(world: World) -> None:
-    generation_id = await world.ask()
+async def test_a_request_is_claimed_once(world: World) -> None:
+    generation_id = await world.store()
     held = await world.claim(generation_id)
     assert held is not None
     assert await world.claim(generation_id) is None
@@ -142,11 +142,11 @@ async def test_a_request_said_twice_is_drawn_once(world: World) -> None:
     assert [kind for kind, _ in await world.waiting_events()] == ["image.generated"]
 
 
-async def test_a_request_that_no_worker_survives_fails_and_says_so(world: World) -> None:
-    generation_id = await world.ask()
+async def test_a_request_without_attempts_left_fails_and_the_event_is_published(world: World) -> None:
+    generation_id = await world.store()
     for _ in range(world.settings.generation_attempts):
         assert await world.claim(generation_id)
-        await world.later(generation_id, CLAIM_S + 1)
+        await world.age(generation_id, CLAIM_S + 1)
         await world.service.reconcile()
 
     row = await world.row(generation_id)

@@ -1,4 +1,4 @@
-"""The image API without torch: what it takes, what it refuses and how, and what it stores before anybody draws."""
+"""The image API without torch: what it accepts, what it refuses, and what it stores before a worker draws."""
 
 import base64
 import io
@@ -29,7 +29,7 @@ async def world(
         yield world
 
 
-def picture(size: tuple[int, int] = (512, 512), file_format: str = "PNG") -> str:
+def image(size: tuple[int, int] = (512, 512), file_format: str = "PNG") -> str:
     buffer = io.BytesIO()
     Image.new("RGB", size, "teal").save(buffer, file_format)
     return base64.b64encode(buffer.getvalue()).decode()
@@ -44,11 +44,11 @@ async def refused(world: InferenceWorld, engine: str = "sd", **body: object) -> 
     return answer.status_code, document["code"]
 
 
-async def test_the_broker_that_is_away_is_a_503_that_says_when_to_come_back(
+async def test_an_unavailable_broker_is_a_503_with_retry_after(
     database_url: str, blobs: Blobs, make_settings: Callable[..., Any], tmp_path: Path
 ) -> None:
-    away = make_world(database_url, blobs, make_settings, tmp_path, kafka_bootstrap_servers="127.0.0.1:1")
-    async with away as world:
+    without_broker = make_world(database_url, blobs, make_settings, tmp_path, kafka_bootstrap_servers="127.0.0.1:1")
+    async with without_broker as world:
         answer = await world.client.post("/generate/sd", json={"prompt": "a star"})
 
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
@@ -59,7 +59,7 @@ async def test_what_is_not_offered_is_a_400_whatever_its_fields(world: Inference
     for engine in ("svd", "sd3", "flux-dev", "flux-schnell", "ip-adapter-sdxl"):
         assert await refused(world, engine, motion_scale=0.5) == (400, "not_supported")
     assert await refused(world, "ssd") == (400, "not_supported")
-    assert await refused(world, transfer_images={"me": [picture()]}) == (400, "not_supported")
+    assert await refused(world, transfer_images={"me": [image()]}) == (400, "not_supported")
     for path in ("/upscaling", "/adetailer", "/background-removal", "/segment"):
         answer = await world.client.post(path, json={"init_image": "x"})
         assert (answer.status_code, answer.json()["code"]) == (400, "not_supported")
@@ -83,11 +83,11 @@ async def test_what_is_not_offered_is_a_400_whatever_its_fields(world: Inference
         ({"steps": 201}, ["steps"], "200"),
         ({"mask_image": "AAAA"}, [], "init_image"),
         ({"outpainting": True}, [], "init_image"),
-        ({"init_image": "%%%"}, ["init_image"], "base 64"),
+        ({"init_image": "%%%"}, ["init_image"], "base64"),
         ({"init_image": base64.b64encode(b"GIF89a").decode()}, ["init_image"], "neither PNG nor JPEG"),
-        ({"init_image": picture((700, 700))}, ["init_image"], "700 x 700"),
-        ({"init_image": picture(), "mask_image": picture((256, 512))}, ["mask_image"], "aspect"),
-        ({"controlnet_image": picture()}, ["controlnet_image"], "/generate/controlnet-sd15"),
+        ({"init_image": image((700, 700))}, ["init_image"], "700 x 700"),
+        ({"init_image": image(), "mask_image": image((256, 512))}, ["mask_image"], "aspect"),
+        ({"controlnet_image": image()}, ["controlnet_image"], "/generate/controlnet-sd15"),
         ({"textual_inversions": {"a": "x", "b": "x"}}, [], "same trigger"),
         ({"no_such_field": 1}, ["no_such_field"], "Extra"),
     ],
@@ -106,15 +106,15 @@ async def test_bad_input_is_a_422_that_names_field_and_value(
     assert says in message
 
 
-async def test_a_controlnet_path_needs_its_picture_and_prepares_canny_alone(world: InferenceWorld) -> None:
+async def test_a_controlnet_endpoint_needs_its_image_and_prepares_it_for_canny_only(world: InferenceWorld) -> None:
     await world.add_empty_checkpoint("depth_sd15", engine=CONTROLNET)
-    image = picture()
+    followed = image()
 
     assert (await refused(world, "controlnet-sd15"))[1][0] == ["controlnet_image"]
-    assert (await refused(world, "controlnet-sd", controlnet_image=image))[1][0] == ["controlnet"]
-    wrong = await refused(world, "controlnet-sd15", controlnet_image=image, controlnet="octoai:default-sd15")
-    assert "this path is for image/controlnet-sd15" in wrong[1][1]
-    depth = {"controlnet_image": image, "controlnet": "octoai:depth_sd15"}
+    assert (await refused(world, "controlnet-sd", controlnet_image=followed))[1][0] == ["controlnet"]
+    wrong = await refused(world, "controlnet-sd15", controlnet_image=followed, controlnet="octoai:default-sd15")
+    assert "this endpoint is for image/controlnet-sd15" in wrong[1][1]
+    depth = {"controlnet_image": followed, "controlnet": "octoai:depth_sd15"}
     assert (await refused(world, "controlnet-sd15", **depth))[1][0] == ["controlnet_preprocess"]
     async with world.worker(FakePainter()) as worker:
         answer = await world.client.post(
@@ -137,8 +137,10 @@ async def test_a_body_over_the_limit_is_a_413(world: InferenceWorld) -> None:
         assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
 
 
-async def test_pictures_lie_in_the_store_before_anybody_draws_and_go_when_the_request_has_ended(world: InferenceWorld) -> None:
-    generation_id = await world.submit(init_image=picture(file_format="JPEG"), mask_image=picture())
+async def test_the_images_of_a_request_are_stored_before_a_worker_draws_and_deleted_after_it_has_ended(
+    world: InferenceWorld,
+) -> None:
+    generation_id = await world.submit(init_image=image(file_format="JPEG"), mask_image=image())
     generation = await world.generation(generation_id)
     keys = {generation.inputs["start"]["image"]["key"], generation.inputs["start"]["mask"]["key"]}
     collector = BlobCollector(world.database, world.blobs, Context.IMAGES, prefixes=("generations/",), grace_s=0, staging_s=3600)
@@ -161,14 +163,14 @@ async def test_pictures_lie_in_the_store_before_anybody_draws_and_go_when_the_re
     assert not any([await world.blobs.size(key) for key in keys])
 
 
-async def test_the_answer_says_which_checkpoint_stood_behind_the_default(world: InferenceWorld) -> None:
+async def test_a_notice_names_the_checkpoint_behind_the_default(world: InferenceWorld) -> None:
     async with world.worker(FakePainter()):
         answer = await world.client.post("/generate/sd", json={"prompt": "a star"})
 
     assert "octoai:default-sd15 stands for octoai:tiny-sd15" in answer.headers["X-Tunesmith-Notice"]
 
 
-async def test_the_asynchronous_form_answers_at_once_with_public_addresses(world: InferenceWorld) -> None:
+async def test_the_asynchronous_form_answers_at_once_with_public_urls(world: InferenceWorld) -> None:
     painter = FakePainter()
     painter.may_go_on.clear()
     asked = await world.client.post("/generate/sd", json={"prompt": "x", "seed": 5}, headers={"X-OctoAI-Async": "1"})
@@ -188,7 +190,7 @@ async def test_the_asynchronous_form_answers_at_once_with_public_addresses(world
         await world.finished(asked.json()["response_id"])
     assert (await world.client.get(path)).json()["status"] == "completed"
     assert [image["seed"] for image in (await world.client.get(result)).json()["images"]] == [5]
-    # It is nobody else's.
+    # Another account cannot see it.
     assert (await world.stranger.get(path)).status_code == (await world.stranger.get(result)).status_code == 404
 
 

@@ -1,4 +1,4 @@
-"""What a worker draws is what diffusers draws, called directly; and each option does what the docs say."""
+"""A worker draws the same images as diffusers called directly, and each option does what the docs say."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 BOTH = pytest.mark.parametrize("engine", [Engine.SD15, Engine.SDXL], ids=["sd", "sdxl"])
 KARRAS = {"use_karras_sigmas": True}
 SDE = {"algorithm_type": "sde-dpmsolver++"}
-# Written by hand from diffusers' own documentation of its schedulers, not read from ours.
+# Written by hand from diffusers' documentation of its schedulers, not derived from our table.
 EXPECTED: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
     "LMS": (diffusers.LMSDiscreteScheduler, {}),
@@ -68,8 +68,8 @@ def direct(studio: Studio) -> dict[Engine, Any]:
 
 
 def by_diffusers(pipeline: Any, seed: int = 5, **options: Any) -> Image.Image:
-    told = {"prompt": PROMPT, "width": PX, "height": PX, "guidance_scale": 5.0, "num_inference_steps": 4} | options
-    return pipeline(generator=torch.Generator("cpu").manual_seed(seed), **told).images[0]
+    arguments = {"prompt": PROMPT, "width": PX, "height": PX, "guidance_scale": 5.0, "num_inference_steps": 4} | options
+    return pipeline(generator=torch.Generator("cpu").manual_seed(seed), **arguments).images[0]
 
 
 def with_embedding(pipeline: Any, vectors: list[torch.Tensor], word: str, **options: Any) -> Image.Image:
@@ -104,7 +104,7 @@ def test_a_sampler_draws_what_its_diffusers_class_draws(studio: Studio, direct: 
 def test_prompts_are_encoded_as_diffusers_encodes_them(studio: Studio, direct: dict[Engine, Any], engine: Engine) -> None:
     negative = "a blue dog"
     assert not differs(studio.draw(engine, negative_prompt=negative), by_diffusers(direct[engine], negative_prompt=negative))
-    # Without one, SDXL was trained on zeros and SD 1.5 on an empty text; diffusers knows.
+    # Without a negative prompt, diffusers uses zeros for SDXL and an empty text for SD 1.5.
     assert not differs(studio.draw(engine), by_diffusers(direct[engine]))
 
 
@@ -123,7 +123,7 @@ def test_weight_one_changes_nothing_and_others_do(studio: Studio, engine: Engine
 
     assert not differs(studio.draw(engine, prompt="a (red:1.0) cat"), plain)
     assert differs(studio.draw(engine, prompt="a (red:1.6) cat"), plain)
-    # Weight 0 says as little as no text, but at its place.
+    # A word of weight 0 becomes empty text, but keeps its position.
     assert differs(studio.draw(engine, prompt="a (red:0) cat"), plain)
 
 
@@ -144,7 +144,7 @@ def test_the_end_of_a_long_prompt_counts(studio: Studio, engine: Engine) -> None
 
 
 @BOTH
-def test_clip_skip_takes_the_nth_last_layer_and_says_when_there_are_fewer(studio: Studio, engine: Engine) -> None:
+def test_clip_skip_uses_the_nth_last_layer_and_a_notice_tells_when_there_are_fewer(studio: Studio, engine: Engine) -> None:
     usual = {Engine.SD15: 1, Engine.SDXL: 2}[engine]
     drawn = {skip: studio.drawn(engine, clip_skip=skip) for skip in (1, 2, 12)}
 
@@ -152,11 +152,11 @@ def test_clip_skip_takes_the_nth_last_layer_and_says_when_there_are_fewer(studio
     assert differs(drawn[1][0], drawn[2][0])
     assert not differs(drawn[12][0], drawn[2][0])
     assert drawn[2][1] == []
-    assert drawn[12][1] == [f"clip_skip: 12 is more than the 2 layers of {engine.name}; 2 was taken"]
+    assert drawn[12][1] == [f"clip_skip: 12 is more than the 2 layers of {engine.name}; 2 was used"]
 
 
 @BOTH
-def test_an_embedding_speaks_for_its_word_in_its_own_request_alone(
+def test_an_embedding_replaces_its_word_in_its_own_request_only(
     studio: Studio, direct: dict[Engine, Any], engine: Engine, tmp_path: Path
 ) -> None:
     names = ["emb_params"] if engine is Engine.SD15 else ["clip_l", "clip_g"]
@@ -170,7 +170,7 @@ def test_an_embedding_speaks_for_its_word_in_its_own_request_alone(
     assert differs(drawn, before)
     assert not differs(drawn, with_embedding(direct[engine], list(vectors.values()), "<sks>", prompt=prompt))
     assert not differs(studio.draw(engine, prompt=prompt), before)
-    # The word is not text any more: nothing of its letters is left.
+    # Another word with the same vectors gives the same image: no letter of the word is left.
     other = studio.draw(engine, prompt="a other, red", files={"embeddings": [("other", tmp_path / "e")]})
     assert not differs(other, drawn)
     save_file({"emb_params": torch.zeros(1, 7)}, tmp_path / "wrong")
@@ -180,59 +180,61 @@ def test_an_embedding_speaks_for_its_word_in_its_own_request_alone(
 
 @BOTH
 def test_image_to_image_is_diffusers(studio: Studio, direct: dict[Engine, Any], engine: Engine) -> None:
-    picture = noise()
+    init = noise()
     kinds = {Engine.SD15: "StableDiffusionImg2ImgPipeline", Engine.SDXL: "StableDiffusionXLImg2ImgPipeline"}
     more = {"add_watermarker": False} if engine is Engine.SDXL else {}
     pipeline = getattr(diffusers, kinds[engine])(**direct[engine].components, **more)
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
         prompt=PROMPT,
-        image=picture,
+        image=init,
         strength=0.5,
         guidance_scale=5.0,
         num_inference_steps=4,
         generator=torch.Generator("cpu").manual_seed(5),
     ).images[0]
 
-    assert not differs(studio.draw(engine, start=studio.start(picture, strength=0.5)), expected)
-    # So little strength that not one step would be left.
-    studio.draw(engine, start=studio.start(picture, strength=0.0))
+    assert not differs(studio.draw(engine, start=studio.start(init, strength=0.5)), expected)
+    # At strength 0 one step is still drawn.
+    studio.draw(engine, start=studio.start(init, strength=0.0))
 
 
 @BOTH
 def test_outside_the_mask_every_pixel_is_the_originals(studio: Studio, engine: Engine) -> None:
-    picture, mask = noise(), half_mask()
+    init, mask = noise(), half_mask()
 
-    drawn = studio.draw(engine, start=studio.start(picture, mask))
+    drawn = studio.draw(engine, start=studio.start(init, mask))
 
     kept, painted = pixels(drawn)[:, : PX // 2], pixels(drawn)[:, PX // 2 :]
-    assert (kept == pixels(picture)[:, : PX // 2]).all()
-    assert (painted != pixels(picture)[:, PX // 2 :]).any()
+    assert (kept == pixels(init)[:, : PX // 2]).all()
+    assert (painted != pixels(init)[:, PX // 2 :]).any()
 
 
 def test_a_small_checkpoint_keeps_the_original_at_its_full_size(studio: Studio) -> None:
     size = (96, 64)
-    picture, mask = noise(1, size), half_mask(size)
+    init, mask = noise(1, size), half_mask(size)
 
-    drawn, notices = studio.drawn(width=96, height=64, start=studio.start(picture, mask))
+    drawn, notices = studio.drawn(width=96, height=64, start=studio.start(init, mask))
 
     assert drawn.size == size
-    assert (pixels(drawn)[:, :48] == pixels(picture)[:, :48]).all()
+    assert (pixels(drawn)[:, :48] == pixels(init)[:, :48]).all()
     assert "drawn at 40x24, enlarged to 96x64" in notices[0]
 
 
-def test_full_resolution_paints_the_masked_part_alone(studio: Studio) -> None:
+def test_full_resolution_paints_only_the_masked_part(studio: Studio) -> None:
     size = (128, 128)
-    picture, mask = noise(2, size), Image.new("L", size)
+    init, mask = noise(2, size), Image.new("L", size)
     mask.paste(255, (96, 96, 112, 112))
-    told = {"width": 128, "height": 128, "files": {}}
 
-    whole = studio.draw(**told, start=studio.start(picture, mask))
-    close = studio.draw(**told, start=studio.start(picture, mask, full_res=True, full_res_padding=8))
-    wider = studio.draw(**told, start=studio.start(picture, mask, full_res=True, full_res_padding=40))
+    def draw(**options: Any) -> Image.Image:
+        return studio.draw(width=128, height=128, start=studio.start(init, mask, **options))
+
+    whole = draw()
+    close = draw(full_res=True, full_res_padding=8)
+    wider = draw(full_res=True, full_res_padding=40)
 
     for drawn in (whole, close, wider):
-        changed = (pixels(drawn) != pixels(picture)).any(axis=2)
+        changed = (pixels(drawn) != pixels(init)).any(axis=2)
         changed[96:112, 96:112] = False
         assert not changed.any()
     assert differs(close, whole)
@@ -242,7 +244,7 @@ def test_full_resolution_paints_the_masked_part_alone(studio: Studio) -> None:
 def test_a_mask_without_white_is_refused(studio: Studio) -> None:
     with pytest.raises(InvalidError, match="mask_image: no pixel is white"):
         studio.draw(start=studio.start(noise(), Image.new("L", (PX, PX))))
-    with pytest.raises(InvalidError, match="init_image fills the whole picture"):
+    with pytest.raises(InvalidError, match="init_image fills the whole image"):
         studio.draw(start=studio.start(noise(), outpainting=True))
 
 
@@ -252,7 +254,7 @@ def test_outpainting_keeps_the_original_area_and_fills_the_rest_before_it_is_pai
     drawn = studio.draw(start=studio.start(small, outpainting=True))
 
     assert (pixels(drawn)[8:24, 8:24] == pixels(small)).all()
-    # With a mask it is inpainting from another ground.
+    # With a mask, outpainting is inpainting from another source.
     masked = [studio.draw(start=studio.start(noise(), half_mask(), outpainting=out)) for out in (False, True)]
     assert differs(*masked)
     assert (pixels(masked[1])[:, : PX // 2] == pixels(noise())[:, : PX // 2]).all()
@@ -268,13 +270,13 @@ def test_a_controlnet_is_followed_until_it_is_stopped(studio: Studio, engine: En
         "inpainting": studio.start(noise(), half_mask()),
     }[task]
 
-    def draw(picture: Image.Image | None, **options: Any) -> Image.Image:
-        told: dict[str, Any] = {"start": start}
-        if picture is not None:
-            told |= {"control": studio.control(picture, **options), "files": {"controlnet": folder}}
-            # Of each engine its own: the residency knows models by their bytes.
-            told["control"].model = ref(f"controlnet-{engine.name}")
-        return studio.draw(engine, **told)
+    def draw(followed: Image.Image | None, **options: Any) -> Image.Image:
+        fields: dict[str, Any] = {"start": start}
+        if followed is not None:
+            fields |= {"control": studio.control(followed, **options), "files": {"controlnet": folder}}
+            # One name for each engine: the residency identifies models by their bytes.
+            fields["control"].model = ref(f"controlnet-{engine.name}")
+        return studio.draw(engine, **fields)
 
     plain, followed = draw(None), draw(noise(7))
     assert differs(followed, plain)
@@ -295,7 +297,7 @@ def test_a_controlnet_of_another_shape_is_refused_by_name(studio: Studio, tmp_pa
         studio.draw(control=control, files={"controlnet": folder})
 
 
-def test_a_checkpoint_as_its_own_refiner_ends_where_it_would_alone(studio: Studio) -> None:
+def test_a_checkpoint_as_its_own_refiner_draws_what_it_draws_alone(studio: Studio) -> None:
     steps = {"steps": 10, "files": {"refiner": studio.folders[Engine.SDXL]}}
     alone = studio.draw(Engine.SDXL, steps=10)
 
@@ -304,7 +306,7 @@ def test_a_checkpoint_as_its_own_refiner_ends_where_it_would_alone(studio: Studi
     assert np.abs(pixels(split) - pixels(alone)).max() <= 2
 
 
-def test_a_refiner_takes_over_where_it_is_told_to(studio: Studio, tmp_path: Path) -> None:
+def test_a_refiner_takes_over_at_its_share_of_the_noise(studio: Studio, tmp_path: Path) -> None:
     from tests.support.tiny_pipelines import save_tiny_pipeline  # noqa: PLC0415
 
     save_tiny_pipeline(Engine.SDXL, tmp_path / "other", seed=9)
@@ -320,10 +322,10 @@ def test_a_refiner_takes_over_where_it_is_told_to(studio: Studio, tmp_path: Path
     assert not differs(draw(1.0)[0], alone)
     assert differs(draw(0.5, start=studio.start(noise()))[0], studio.draw(Engine.SDXL, steps=10, start=studio.start(noise())))
     inpainted = draw(0.8, start=studio.start(noise(), half_mask()))
-    assert inpainted[1] == ["use_refiner: the refiner has no part in this picture, which the base drew alone"]
+    assert inpainted[1] == ["use_refiner: ignored, because the refiner has no part in this request; the base drew alone"]
 
 
-def test_a_vae_stands_in_and_must_fit(studio: Studio, tmp_path: Path) -> None:
+def test_a_vae_replaces_the_checkpoints_own_and_must_fit(studio: Studio, tmp_path: Path) -> None:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: PLC0415
 
     own = AutoencoderKL.from_pretrained(studio.folders[Engine.SD15], subfolder="vae")
@@ -346,7 +348,7 @@ def test_a_vae_stands_in_and_must_fit(studio: Studio, tmp_path: Path) -> None:
         }
     )
     save_file({name: weights.contiguous() for name, weights in deep.state_dict().items()}, tmp_path / "deep", _groups(own))
-    with pytest.raises(InvalidError, match="the VAE makes 4 latent channels of 1 px"):
+    with pytest.raises(InvalidError, match="the file has 4 latent channels of 1 px"):
         studio.draw(vae=ref("deep"), files={"vae": tmp_path / "deep"})
 
 
@@ -355,7 +357,7 @@ def _groups(vae: Any) -> dict[str, str]:
 
 
 class RefusesSome:
-    """Refuses what is brighter than the picture of seed 5."""
+    """Refuses images that are brighter than a limit."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -364,10 +366,10 @@ class RefusesSome:
         return 0.9 if pixels(image).mean() > self.limit else 0.1
 
 
-def test_a_picture_that_the_safety_checker_refuses_is_not_encoded(studio: Studio) -> None:
+def test_an_image_that_the_safety_checker_refuses_is_not_encoded(studio: Studio) -> None:
     drawn = [studio.draw(seed=seed) for seed in (5, 6)]
     dark, bright = sorted((5, 6), key=lambda seed: pixels(drawn[seed - 5]).mean())
-    checker = RefusesSome(float(np.mean([pixels(one).mean() for one in drawn])))
+    checker = RefusesSome(float(np.mean([pixels(image).mean() for image in drawn])))
     careful = Painter(studio.painter.residency, Safety(checker, 0.5))
 
     kept, removed = studio.results(careful, seeds=[dark, bright])
@@ -378,7 +380,7 @@ def test_a_picture_that_the_safety_checker_refuses_is_not_encoded(studio: Studio
     assert (unchecked.data is None, unchecked.safety_score) == (False, None)
 
 
-def test_what_is_loaded_is_bounded_by_its_bytes(studio: Studio) -> None:
+def test_loaded_models_are_limited_by_their_bytes(studio: Studio) -> None:
     residency = studio.painter.residency
     residency._max_bytes, before = 1, residency._max_bytes
     studio.draw(Engine.SD15)

@@ -1,4 +1,4 @@
-"""Every field of an image request, through API, store and worker: it does what the docs say, or a notice names it."""
+"""Every field of an image request, through API, store and worker, does what the docs say, or a notice names it."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ def b64(image: Image.Image) -> str:
 
 @dataclass
 class Answer:
-    """What came back: pictures, their formats, notices."""
+    """The images and the notices of a response."""
 
     images: list[Image.Image]
     notices: str
@@ -64,7 +64,7 @@ def is_named(name: str) -> Check:
 
 @dataclass
 class Row:
-    """A request, a change to it, and what must be true of the two answers."""
+    """A request, a change to it, and a check of the two answers."""
 
     change: dict[str, Any]
     check: Check = changes
@@ -73,12 +73,12 @@ class Row:
 
 
 INIT, MASK = noise(4, SIZE), half_mask(SIZE)
-FROM_PICTURE = {"init_image": b64(INIT)}
-PAINTED = FROM_PICTURE | {"mask_image": b64(MASK)}
+FROM_IMAGE = {"init_image": b64(INIT)}
+PAINTED = FROM_IMAGE | {"mask_image": b64(MASK)}
 CONTROLLED = {"controlnet_image": b64(noise(5, SIZE))}
 SMALL_MASK = Image.new("L", SIZE)
 SMALL_MASK.paste(255, (384, 384, 448, 448))
-CLOSE = FROM_PICTURE | {"mask_image": b64(SMALL_MASK)}
+CLOSE = FROM_IMAGE | {"mask_image": b64(SMALL_MASK)}
 ROWS: dict[str, Row] = {
     "prompt": Row({"prompt": "a blue dog"}),
     "negative_prompt": Row({"negative_prompt": "a blue dog"}),
@@ -95,9 +95,9 @@ ROWS: dict[str, Row] = {
     "steps": Row({"steps": 5}),
     "num_images": Row({"num_images": 3}, lambda before, after: (len(before.images), len(after.images)) == (1, 3)),
     "seed": Row({"seed": 6}),
-    "init_image": Row({"init_image": b64(noise(9, SIZE))}, body=FROM_PICTURE),
-    "strength": Row({"strength": 0.3}, body=FROM_PICTURE),
-    "mask_image": Row({"mask_image": b64(MASK)}, both(changes, keeps_the_left), body=FROM_PICTURE),
+    "init_image": Row({"init_image": b64(noise(9, SIZE))}, body=FROM_IMAGE),
+    "strength": Row({"strength": 0.3}, body=FROM_IMAGE),
+    "mask_image": Row({"mask_image": b64(MASK)}, both(changes, keeps_the_left), body=FROM_IMAGE),
     "inpaint_full_res": Row({"inpaint_full_res": True}, body=CLOSE),
     "inpaint_full_res_padding": Row({"inpaint_full_res_padding": 150}, body=CLOSE | {"inpaint_full_res": True}),
     "outpainting": Row({"outpainting": True}, both(changes, keeps_the_left), body=PAINTED),

@@ -1,4 +1,4 @@
-"""Workers claim rows: one at a time, under an epoch, with or without hints, and nobody waits behind one that is busy."""
+"""Workers claim rows one at a time, under an epoch, with or without hints, and no request waits for a busy worker."""
 
 import os
 import time
@@ -32,12 +32,12 @@ async def world(
 
 async def claim(world: InferenceWorld) -> repository.Claim:
     async with world.database.begin() as session:
-        held = await repository.claim(session, worker="slow", token=uuid4(), claim_s=30, hinted=[], others_after_s=0, attempts=3)
+        held = await repository.claim(session, worker="slow", token=uuid4(), claim_s=30, hinted=[], open_after_s=0, attempts=3)
     assert held is not None
     return held
 
 
-async def test_a_request_is_drawn_and_its_pictures_are_in_the_store(world: InferenceWorld) -> None:
+async def test_a_request_is_drawn_and_its_images_are_returned(world: InferenceWorld) -> None:
     async with world.worker(FakePainter()):
         answer = await world.client.post("/generate/sd", json={"prompt": "a star", "seed": 7, "num_images": 2})
 
@@ -54,7 +54,7 @@ async def test_a_redelivered_request_is_not_drawn_again(world: InferenceWorld) -
         async with world.database.begin() as session:
             again = ImageRequested(generation_id=first.id, affinity=first.affinity, version=1)
             await outbox.publish(session, Context.IMAGES, again)
-        # Of the same affinity, so it comes behind the repeat on the same partition.
+        # The same affinity, so its event follows the repeated one on the same partition.
         second = await world.finished(await world.submit())
 
     assert len(painter.drawn) == 2
@@ -83,7 +83,7 @@ async def test_a_worker_that_lost_its_claim_writes_nothing(world: InferenceWorld
     assert (await world.generation(generation_id)).result == done.result
 
 
-async def test_nobody_waits_behind_a_busy_worker(world: InferenceWorld) -> None:
+async def test_no_request_waits_for_a_busy_worker(world: InferenceWorld) -> None:
     busy, free = FakePainter(), FakePainter()
     busy.may_go_on.clear()
     group = str(uuid4())
@@ -91,7 +91,7 @@ async def test_nobody_waits_behind_a_busy_worker(world: InferenceWorld) -> None:
         first = await world.submit(seed=1)
         await world.until_begun(busy)
         async with world.worker(free, hears=True, group=group):
-            # The same models, so the same partition, which may well be the busy worker's.
+            # The same models, so the same partition, which may be the busy worker's.
             others = [await world.finished(await world.submit(seed=seed)) for seed in (2, 3, 4)]
             assert (await world.generation(first)).state == "running"
         busy.may_go_on.set()
@@ -101,7 +101,7 @@ async def test_nobody_waits_behind_a_busy_worker(world: InferenceWorld) -> None:
     assert [inputs.seeds for inputs in free.drawn] == [[2], [3], [4]]
 
 
-async def test_a_lost_hint_costs_only_a_poll(world: InferenceWorld) -> None:
+async def test_a_request_without_a_hint_is_found_by_a_poll(world: InferenceWorld) -> None:
     async with world.worker(FakePainter()):
         assert (await world.finished(await world.submit())).state == "succeeded"
 
@@ -118,9 +118,9 @@ async def test_a_stopped_worker_gives_its_request_back_and_no_attempt_is_counted
         assert (await world.finished(generation_id)).attempt == 1
 
 
-async def test_a_request_that_nobody_can_finish_fails_after_its_attempts(world: InferenceWorld) -> None:
+async def test_a_request_that_no_worker_can_finish_fails_after_its_attempts(world: InferenceWorld) -> None:
     painter = FakePainter()
-    painter.fail = [UnavailableError("the store is away") for _ in range(5)]
+    painter.fail = [UnavailableError("the store is unavailable") for _ in range(5)]
     async with world.worker(painter):
         answer = await world.client.post("/generate/sd", json={"prompt": "a star"})
 
@@ -128,7 +128,7 @@ async def test_a_request_that_nobody_can_finish_fails_after_its_attempts(world: 
     assert len(painter.drawn) == world.settings.generation_attempts
 
 
-async def test_what_is_wrong_with_a_request_is_said_with_its_field(world: InferenceWorld) -> None:
+async def test_an_invalid_request_is_a_422_that_names_the_field(world: InferenceWorld) -> None:
     painter = FakePainter()
     painter.fail = [InvalidError("vae: does not fit", loc=("body", "vae"))]
     async with world.worker(painter):
@@ -138,7 +138,7 @@ async def test_what_is_wrong_with_a_request_is_said_with_its_field(world: Infere
     assert answer.json()["detail"] == [{"loc": ["body", "vae"], "msg": "vae: does not fit", "type": "value_error"}]
 
 
-async def test_a_file_has_its_name_only_once_its_bytes_are_checked(blobs: Blobs, tmp_path: Path) -> None:
+async def test_a_file_gets_its_name_only_after_its_bytes_are_checked(blobs: Blobs, tmp_path: Path) -> None:
     cache = FileCache(tmp_path / "files", blobs, max_bytes=100)
     await blobs.put_bytes("assets/lora", b"other bytes")
 
@@ -148,14 +148,14 @@ async def test_a_file_has_its_name_only_once_its_bytes_are_checked(blobs: Blobs,
     assert list((tmp_path / "files").iterdir()) == []
 
 
-async def test_files_on_disk_are_bounded_and_those_in_use_stay(blobs: Blobs, tmp_path: Path) -> None:
+async def test_files_on_disk_are_limited_and_those_in_use_stay(blobs: Blobs, tmp_path: Path) -> None:
     cache = FileCache(tmp_path / "files", blobs, max_bytes=100)
     paths: list[Path] = []
     for number in range(4):
         content = bytes([number]) * 40
         await blobs.put_bytes(f"assets/{number}", content)
         paths.append(await cache.fetch(f"assets/{number}", sha256(content).hexdigest(), "a LoRA"))
-        # Use is told by the time in the file system, which may tick slowly.
+        # Last use is the file's time, which some file systems store coarsely.
         before = time.time() - 100 + number
         os.utime(paths[-1], (before, before))
 

@@ -1,4 +1,4 @@
-"""The API description is true: its examples run, and what the services answer is what it says, whatever is sent."""
+"""The API description is true: its examples run, and every response conforms to it, whatever is sent."""
 
 import asyncio
 import os
@@ -14,14 +14,14 @@ from shared.blobs.store import Blobs
 from shared.settings import ServiceSettings
 from tests.support.platform_world import Platform, drawing, operations, running
 
-# Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
+# Whole services run in this process: stopping a client of a slow broker times out, which drops its connection unclosed.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 SEED = 20
 EXAMPLES = 6
-"""Requests of each kind (right and wrong) that are made up for each operation; `make faults` sends many more."""
+"""Generated requests of each kind (valid and invalid) for each operation; `make faults` sends many more."""
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -30,7 +30,7 @@ CHECKS = (
     "response_headers_conformance",
 )
 IDS = {"file_id": "asset_01hf3a2qw7ek6vshbhd9c9yywd", "lora": "watercolour"}
-"""What the examples name as if it were there."""
+"""The assets that the examples name."""
 PATHS = {"engine": "sd"}
 
 
@@ -100,7 +100,7 @@ async def _schemathesis(platform: Platform, examples: int, folder: Path) -> tupl
     return process.returncode or 0, output.decode()
 
 
-async def test_no_request_is_answered_by_what_is_not_described(platform: Platform, tmp_path: Path) -> None:
+async def test_every_response_conforms_to_the_description(platform: Platform, tmp_path: Path) -> None:
     code, output = await _schemathesis(platform, EXAMPLES, tmp_path)
 
     assert code == 0, output
@@ -109,7 +109,7 @@ async def test_no_request_is_answered_by_what_is_not_described(platform: Platfor
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-async def test_nor_is_any_of_many_requests(platform: Platform, tmp_path: Path) -> None:
+async def test_every_response_to_many_requests_conforms_to_the_description(platform: Platform, tmp_path: Path) -> None:
     code, output = await _schemathesis(platform, 200, tmp_path)
 
     assert code == 0, output

@@ -1,4 +1,4 @@
-"""SDXL's refiner, which has one text encoder and a score for looks, finishes a picture as diffusers does, from either format."""
+"""SDXL's refiner, with one text encoder and an aesthetic score, finishes an image as diffusers does, from either format."""
 
 from pathlib import Path
 
@@ -32,13 +32,13 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     return next(make_studio(tmp_path_factory.mktemp("studio")))
 
 
-def test_a_refiner_finishes_what_the_base_began_as_diffusers_does(studio: Studio, refiner: Path) -> None:
+def test_a_refiner_finishes_the_bases_latents_as_diffusers_does(studio: Studio, refiner: Path) -> None:
     base = StableDiffusionXLPipeline.from_pretrained(studio.folders[Engine.SDXL])
     finish = StableDiffusionXLImg2ImgPipeline.from_pretrained(refiner)
     generator = torch.Generator().manual_seed(5)
-    told = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "generator": generator}
-    begun = base(PROMPT, width=PX, height=PX, denoising_end=SHARE, output_type="latent", **told).images
-    [wanted] = finish(PROMPT, image=begun, denoising_start=SHARE, **told).images
+    arguments = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "generator": generator}
+    begun = base(PROMPT, width=PX, height=PX, denoising_end=SHARE, output_type="latent", **arguments).images
+    [wanted] = finish(PROMPT, image=begun, denoising_start=SHARE, **arguments).images
 
     refine = Refine(model=ref("refiner"), high_noise_frac=SHARE)
     drawn = studio.draw(Engine.SDXL, seed=5, steps=STEPS, refine=refine, files={"refiner": refiner})
@@ -52,9 +52,9 @@ def test_a_refiner_is_the_same_from_one_file(refiner: Path, tmp_path: Path) -> N
     assert file.stat().st_size <= 2 * 2**20
     checkpoint.unpack(file, unpacked)
 
-    said = [checkpoint.read_file(file), checkpoint.read_folder(refiner)]
-    assert said[0].model_dump(exclude={"data_type"}) == said[1].model_dump(exclude={"data_type"})
-    assert said[0].engine is Engine.SDXL_REFINER
+    infos = [checkpoint.read_file(file), checkpoint.read_folder(refiner)]
+    assert infos[0].model_dump(exclude={"data_type"}) == infos[1].model_dump(exclude={"data_type"})
+    assert infos[0].engine is Engine.SDXL_REFINER
     one, other = (load(folder, device=torch.device("cpu"), dtype=torch.float16) for folder in (unpacked, refiner))
     for mine, theirs in zip((one.unet, one.vae, *one.text_encoders), (other.unet, other.vae, *other.text_encoders), strict=True):
         weights = theirs.state_dict()

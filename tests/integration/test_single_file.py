@@ -151,7 +151,7 @@ def test_a_vae_stands_in_for_the_checkpoints_own(tmp_path: Path, folders: dict[E
 
 
 def test_a_vae_of_another_factor_is_refused(folders: dict[Engine, Path]) -> None:
-    with pytest.raises(InvalidError, match=r"4 latent channels of 4 px a side; .* works on 4 channels of 2 px"):
+    with pytest.raises(InvalidError, match=r"4 latent channels of 4 px a side; .* needs 4 channels of 2 px"):
         load_vae(
             TINY / "vae" / "diffusion_pytorch_model.safetensors", _load(folders[Engine.SD15]).vae, device=CPU, dtype=torch.float32
         )

@@ -1,4 +1,4 @@
-"""A painter with random pipelines of the real classes, and diffusers itself to compare it with."""
+"""A painter with random pipelines of the real classes, and helpers to compare images."""
 
 import io
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from PIL import Image
 
-from services.inference.inputs import Control, Drawn, ImageRef, Inputs, ModelRef, Start
+from services.inference.inputs import Control, DrawnImage, ImageRef, Inputs, ModelRef, Start
 from services.inference.worker.materials import Materials
 from services.inference.worker.painter import Painter
 from services.inference.worker.residency import Residency
@@ -21,7 +21,7 @@ from shared.engines import Engine
 from tests.support.tiny_pipelines import save_tiny_pipeline
 
 PX = 32
-"""Asked for and drawn at, so that nothing is enlarged: `Inputs` does not know the API's table of sizes."""
+"""The size asked for and drawn at, so that no image is enlarged: `Inputs` does not check the API's table of sizes."""
 PROMPT = "a red cat"
 
 
@@ -36,7 +36,7 @@ def encoded(image: Image.Image) -> bytes:
 
 
 def noise(seed: int = 0, size: tuple[int, int] = (PX, PX)) -> Image.Image:
-    """A picture of coloured squares, which survive a VAE better than single pixels."""
+    """Return an image of coloured squares, which survive a VAE better than single pixels."""
     coarse = np.random.default_rng(seed).integers(0, 255, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.NEAREST)
 
@@ -49,43 +49,43 @@ def half_mask(size: tuple[int, int] = (PX, PX)) -> Image.Image:
 
 @dataclass
 class Studio:
-    """One random checkpoint an engine, and a painter."""
+    """A painter, and one random checkpoint for each engine."""
 
     folders: dict[Engine, Path]
     painter: Painter = field(default_factory=lambda: Painter(Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=4)))
     images: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=dict)
 
-    def image(self, key: str, picture: Image.Image) -> ImageRef:
-        self.images[key] = encoded(picture)
-        return ImageRef(key=key, width=picture.width, height=picture.height)
+    def ref(self, key: str, image: Image.Image) -> ImageRef:
+        self.images[key] = encoded(image)
+        return ImageRef(key=key, width=image.width, height=image.height)
 
-    def start(self, picture: Image.Image, mask: Image.Image | None = None, **options: Any) -> Start:
-        told = {"strength": 0.8} | options
-        return Start(image=self.image("init", picture), mask=self.image("mask", mask) if mask else None, **told)
+    def start(self, image: Image.Image, mask: Image.Image | None = None, **options: Any) -> Start:
+        fields = {"strength": 0.8} | options
+        return Start(image=self.ref("init", image), mask=self.ref("mask", mask) if mask else None, **fields)
 
-    def control(self, picture: Image.Image, **options: Any) -> Control:
-        told = {"preprocess": None, "scale": 1.0, "early_stop": None} | options
-        return Control(model=ref("controlnet"), image=self.image("control", picture), **told)
+    def control(self, image: Image.Image, **options: Any) -> Control:
+        fields = {"preprocess": None, "scale": 1.0, "early_stop": None} | options
+        return Control(model=ref("controlnet"), image=self.ref("control", image), **fields)
 
     def draw(self, engine: Engine = Engine.SD15, *, seed: int = 5, **options: Any) -> Image.Image:
         return self.drawn(engine, seed=seed, **options)[0]
 
     def drawn(self, engine: Engine = Engine.SD15, *, seed: int = 5, **options: Any) -> tuple[Image.Image, list[str]]:
-        """Draw one picture; options are fields of the inputs, and `files` what the materials have besides."""
+        """Draw one image, and return it with the notices; options are fields of the inputs, `files` are more materials."""
         files = options.pop("files", {})
         materials = Materials(self.folders[engine], images=dict(self.images), **files)
-        [one], notices = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, lambda: False)
-        assert one.data is not None
-        return Image.open(io.BytesIO(one.data)), notices
+        [drawn], notices = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, lambda: False)
+        assert drawn.data is not None
+        return Image.open(io.BytesIO(drawn.data)), notices
 
-    def results(self, painter: Painter, **options: Any) -> list[Drawn]:
-        """Draw with a painter and return what it hands on."""
+    def results(self, painter: Painter, **options: Any) -> list[DrawnImage]:
+        """Draw with another painter and return what it returns."""
         return painter.draw(self.inputs(Engine.SD15, **options), Materials(self.folders[Engine.SD15]), lambda: False)[0]
 
     def inputs(self, engine: Engine, **options: Any) -> Inputs:
-        """Return what a request for a small picture comes down to."""
-        told: dict[str, Any] = {
+        """Return the inputs of a request for a small image."""
+        fields: dict[str, Any] = {
             "engine": engine,
             "base": ref(engine.name),
             "loras": [],
@@ -100,11 +100,11 @@ class Studio:
             "steps": 4,
             "image_encoding": "png",
         }
-        return Inputs(**(told | options))
+        return Inputs(**(fields | options))
 
 
 def make_studio(folder: Path) -> Iterator[Studio]:
-    """Write the checkpoints; their VAEs are full-size for the run size's sake, their weights random."""
+    """Write random checkpoints and yield a studio with them."""
     folders = {engine: folder / engine.name for engine in (Engine.SD15, Engine.SDXL)}
     for engine, place in folders.items():
         save_tiny_pipeline(engine, place)
@@ -112,10 +112,10 @@ def make_studio(folder: Path) -> Iterator[Studio]:
 
 
 def save_controlnet(unet_folder: Path, folder: Path, *, seed: int = 0) -> Path:
-    """Write a ControlNet with random weights, its zero convolutions included, so that it does something."""
+    """Write a ControlNet with random weights, including its zero convolutions, so that it has an effect."""
     torch.manual_seed(seed)
     unet = UNet2DConditionModel.from_pretrained(unet_folder, subfolder="unet")
-    # One stride of two: the random VAE's factor.
+    # One stride of two, because the random VAE has a factor of 2.
     controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32))
     for weights in controlnet.parameters():
         if not weights.any():

@@ -1,4 +1,4 @@
-"""A database with checkpoints to draw with, the image API as it is wired, and workers beside it."""
+"""A database with checkpoints, the wired image API, and image workers."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import httpx
 from sqlalchemy import select, update
 
 from services.inference.app import create_app
-from services.inference.inputs import Drawn, Inputs
+from services.inference.inputs import DrawnImage, Inputs
 from services.inference.settings import InferenceSettings
 from services.inference.worker import service as worker_service
 from services.inference.worker.materials import Materials
@@ -37,7 +37,7 @@ SHAPE = "sd15-random"
 
 
 class FakePainter:
-    """Draws nothing: answers with the seed, once it may. Counts what it was asked for."""
+    """Returns each seed as an image once `may_go_on` is set, and records the inputs."""
 
     def __init__(self) -> None:
         self.residency = self
@@ -48,7 +48,7 @@ class FakePainter:
         self.may_go_on.set()
         self.fail: list[Exception] = []
 
-    def draw(self, inputs: Inputs, materials: Materials, stop: Callable[[], bool]) -> tuple[list[Drawn], list[str]]:
+    def draw(self, inputs: Inputs, materials: Materials, stop: Callable[[], bool]) -> tuple[list[DrawnImage], list[str]]:
         self.drawn.append(inputs)
         self.begun.set()
         while not self.may_go_on.wait(0.02):
@@ -56,12 +56,12 @@ class FakePainter:
                 raise InterruptedError
         if self.fail:
             raise self.fail.pop(0)
-        return [Drawn(str(seed).encode()) for seed in inputs.seeds], [f"drawn from {materials.base.name[:8]}"]
+        return [DrawnImage(str(seed).encode()) for seed in inputs.seeds], [f"drawn from {materials.base.name[:8]}"]
 
 
 @dataclass
 class InferenceWorld:
-    """The image API's parts, a client of an account and one of a stranger."""
+    """The parts of the image API, a client of its account, and a client of another account."""
 
     database: Database
     blobs: Blobs
@@ -76,7 +76,7 @@ class InferenceWorld:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["InferenceWorld"]:
-        """Run the API with its relay and reconciler; hints are listened to before the test begins."""
+        """Run the API with its relay and reconciler, and make both accounts."""
         self.app = create_app(self.settings)
         async with self.database.begin() as session:
             self.platform_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
@@ -105,7 +105,7 @@ class InferenceWorld:
         return account_id, httpx.AsyncClient(transport=transport, base_url="http://images.test", headers=headers, timeout=120)
 
     async def add_asset(self, name: str, asset_type: str, content: bytes | Path, *, public: bool = True, **data: object) -> Asset:
-        """Put something into the library, as upload does."""
+        """Put an asset into the library, as upload does."""
         asset_id = new_id("asset")
         key = f"assets/{asset_id}/{name}"
         async with self.database.begin() as session:
@@ -135,20 +135,20 @@ class InferenceWorld:
         return await self.add_asset(name, "checkpoint", packed, engine=engine, **({"shape_class": SHAPE} | data))
 
     async def add_empty_checkpoint(self, name: str = "default-sd15", **data: object) -> Asset:
-        """Make a public checkpoint that only a fake painter can draw with."""
+        """Make a public checkpoint for a fake painter."""
         folder = self.folder / f"empty-{name}"
         folder.mkdir()
         (folder / "empty.json").write_text("{}")
         return await self.add_checkpoint(name, folder, **data)
 
     async def generation(self, generation_id: str | None = None) -> Generation:
-        """Read a request's row; without an id that of the only one."""
+        """Return the row of a request; without an id, the only row."""
         async with self.database.begin() as session:
             query = select(Generation) if generation_id is None else select(Generation).where(Generation.id == generation_id)
             return (await session.scalars(query)).one()
 
     async def until_begun(self, painter: FakePainter) -> None:
-        """Wait until the painter is at work."""
+        """Wait until the painter has begun."""
 
         async def begun() -> bool | None:
             return True if painter.begun.is_set() else None
@@ -156,7 +156,7 @@ class InferenceWorld:
         await eventually(begun)
 
     async def submit(self, **body: object) -> str:
-        """Ask asynchronously and return the response's id; as a client does, again while the broker is away."""
+        """Ask asynchronously and return the response's id; retry while the broker is unavailable."""
 
         async def taken() -> httpx.Response | None:
             answer = await self.client.post("/generate/sd", json={"prompt": "a star", **body}, headers={"X-OctoAI-Async": "1"})
@@ -167,7 +167,7 @@ class InferenceWorld:
         return answer.json()["response_id"]
 
     async def finished(self, generation_id: str) -> Generation:
-        """Wait for a request to end."""
+        """Wait until a request has ended, and return its row."""
 
         async def ended() -> Generation | None:
             generation = await self.generation(generation_id)
@@ -176,7 +176,7 @@ class InferenceWorld:
         return await eventually(ended)
 
     async def expire_claims(self) -> None:
-        """Let the time of every claim run out."""
+        """Make every claim expire."""
         async with self.database.begin() as session:
             expired = update(Generation).where(Generation.state == "running").values(claim_expires_at=Generation.created_at)
             await session.execute(expired)
@@ -185,7 +185,7 @@ class InferenceWorld:
     async def worker(
         self, painter: Any = None, *, hears: bool = False, group: str = "", **settings: object
     ) -> AsyncIterator[Worker]:
-        """Run a worker; with a painter of its own it draws with that. It looks for rows, and `hears` of them, too."""
+        """Run a worker, with this painter or the real one. It polls for rows; with `hears` it also gets hints."""
         chosen = self.worker_settings.model_copy(update=settings)
         worker = Worker(chosen, self.database, self.blobs)
         worker.name = new_id("worker")

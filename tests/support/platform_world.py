@@ -20,7 +20,7 @@ from services.console.app import create_app as create_console
 from services.console.openapi import merge
 from services.console.settings import ConsoleSettings
 from services.inference.app import create_app as create_inference
-from services.inference.inputs import Picture, Result
+from services.inference.inputs import Result, StoredImage
 from services.inference.settings import InferenceSettings
 from services.scheduler.app import create_app as create_scheduler
 from services.scheduler.settings import SchedulerSettings
@@ -179,8 +179,8 @@ class Platform:
         while True:
             async with self.database.begin() as session:
                 for waiting in await session.scalars(select(Generation).where(Generation.finished_at.is_(None)).limit(10)):
-                    pictures = [Picture(key=key, seed=seed) for seed in waiting.inputs["seeds"]]
-                    result = Result(pictures=pictures, prediction_time_ms=1.0, notices=[]).model_dump(mode="json")
+                    stored = [StoredImage(key=key, seed=seed) for seed in waiting.inputs["seeds"]]
+                    result = Result(pictures=stored, prediction_time_ms=1.0, notices=[]).model_dump(mode="json")
                     values = {"state": "succeeded", "result": result, "finished_at": func.now()}
                     await session.execute(update(Generation).where(Generation.id == waiting.id).values(values))
             await asyncio.sleep(0.05)

@@ -1,7 +1,7 @@
-"""The image worker's own process without torch: `python -m tests.support.stub_worker`.
+"""The process of the image worker without torch: `python -m tests.support.stub_worker`.
 
-It claims, stores and answers as the real one does; only its pictures are 1x1 and of one colour a seed. A prompt that begins with
-`hold` is drawn once a file `go` lies in the worker's folder.
+It claims and stores as the real worker does. Its images are 1x1 pixels, one colour for each seed. A prompt that begins with `hold`
+is drawn once the worker's folder has a file `go`.
 """
 
 import io
@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from services.inference.inputs import Drawn, Inputs
+from services.inference.inputs import DrawnImage, Inputs
 from services.inference.worker import app
 from services.inference.worker.materials import Materials
 from services.inference.worker.service import Worker
@@ -21,28 +21,30 @@ from shared.http import app as web
 
 
 class StubPainter:
-    """What stands where torch would."""
+    """Replaces the painter, which needs torch."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._go = settings.work_dir / "go"
 
-    def draw(self, inputs: Inputs, _materials: Materials, stop: Callable[[], bool]) -> tuple[list[Drawn], list[str]]:
+    def draw(self, inputs: Inputs, _materials: Materials, stop: Callable[[], bool]) -> tuple[list[DrawnImage], list[str]]:
         while inputs.prompt.startswith("hold") and not self._go.exists():
             if stop():
-                msg = "the worker has to go, as the real one says between two sampler steps"
+                msg = "the worker is stopping; the real painter raises between two sampler steps"
                 raise RuntimeError(msg)
             time.sleep(0.01)
-        return [Drawn(_dot(seed)) for seed in inputs.seeds], []
+        return [DrawnImage(_dot(seed)) for seed in inputs.seeds], []
 
 
 class NoSupplies:
-    """A picture of one colour needs no model."""
+    """Fetches nothing: an image of one colour needs no model."""
 
     async def fetch(self, _inputs: Inputs) -> Materials:
         return Materials(Path())
 
 
 class StubWorker(Worker):
+    """The real worker with both."""
+
     def __init__(self, settings: WorkerSettings, *parts: Any) -> None:
         super().__init__(settings, *parts)
         self._painter = StubPainter(settings)

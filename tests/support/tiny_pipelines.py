@@ -51,7 +51,7 @@ def _unet(engine: Engine) -> UNet2DConditionModel:
     }
     down, up = ("DownBlock2D", "CrossAttnDownBlock2D"), ("CrossAttnUpBlock2D", "UpBlock2D")
     if engine is Engine.SDXL_REFINER:
-        # As the published one: no attention on the last level, but in the middle.
+        # Like the published refiner: attention in the middle block, but not on the last level.
         down, up = down[::-1], up[::-1]
     return UNet2DConditionModel(
         sample_size=NATIVE_SIZE_PX // 2,
@@ -96,7 +96,7 @@ def save_tiny_pipeline(engine: Engine, folder: Path, *, prediction_type: str = "
             vae, text_encoder, tokenizer, _unet(engine), scheduler, None, None, requires_safety_checker=False
         )
     elif engine is Engine.SDXL_REFINER:
-        # Its one text encoder is SDXL's second.
+        # Its only text encoder is SDXL's second.
         alone = CLIPTextModelWithProjection(_text_config(tokenizer))
         pipeline = StableDiffusionXLImg2ImgPipeline(
             vae,
@@ -111,7 +111,7 @@ def save_tiny_pipeline(engine: Engine, folder: Path, *, prediction_type: str = "
         )
     else:
         projected = CLIPTextModelWithProjection(_text_config(tokenizer))
-        # As SDXL's second one does.
+        # SDXL's second tokenizer pads with "!".
         second = _tokenizer(pad="!")
         pipeline = StableDiffusionXLPipeline(vae, text_encoder, projected, tokenizer, second, _unet(engine), scheduler)
     pipeline.save_pretrained(folder, safe_serialization=True)

@@ -1,4 +1,4 @@
-"""What image requests come down to, without a backend: sizes, seeds, styles and notices."""
+"""How image requests are resolved, without a backend: sizes, seeds, styles and notices."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from services.inference import notices, sizes, styles
-from services.inference.endpoints import PATHS
-from services.inference.resolve import draw_seeds
+from services.inference.endpoints import ENDPOINTS
+from services.inference.resolve import choose_seeds
 from services.inference.schemas import GenerateRequest, Sampler
 from shared.engines import Engine
 from shared.errors import InvalidError
@@ -16,9 +16,9 @@ DOCS = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 
 
 def test_an_integer_seed_counts_up_and_wraps_around() -> None:
-    assert draw_seeds(2**32 - 2, 4) == [2**32 - 2, 2**32 - 1, 0, 1]
-    assert draw_seeds([5, None], 3)[0] == 5
-    assert all(0 <= seed < 2**32 for seed in draw_seeds(None, 16))
+    assert choose_seeds(2**32 - 2, 4) == [2**32 - 2, 2**32 - 1, 0, 1]
+    assert choose_seeds([5, None], 3)[0] == 5
+    assert all(0 <= seed < 2**32 for seed in choose_seeds(None, 16))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_an_integer_seed_counts_up_and_wraps_around() -> None:
         (None, None, (512, 512)),
     ],
 )
-def test_without_a_size_the_one_nearest_to_the_picture_is_taken(
+def test_without_a_size_the_one_nearest_to_the_image_is_used(
     asked: tuple[int, int] | None, init: tuple[int, int] | None, expected: tuple[int, int]
 ) -> None:
     assert sizes.choose(Engine.SD15, asked, init) == expected
@@ -50,14 +50,14 @@ def test_a_style_adds_words_to_both_prompts_and_base_adds_none() -> None:
     prompt, negative = styles.apply("Film Noir", "a cat", "dogs")
     assert prompt.startswith("a cat, ")
     assert negative.startswith("dogs, ")
-    with pytest.raises(InvalidError, match="style_preset: 'Cubism' is not one of base"):
+    with pytest.raises(InvalidError, match="style_preset: 'Cubism' is unknown; choose one of base"):
         styles.apply("Cubism", "a cat", "")
 
 
-def test_every_style_is_documented_and_none_is_like_another() -> None:
+def test_every_style_is_documented_and_all_differ() -> None:
     table = styles.table()
     assert len({(style.prompt, style.negative) for style in table.values()}) == len(table) == 77
-    # Lines may be broken within a name.
+    # A line break may fall inside a name.
     assert {name for name in table if f"`{name}`" not in " ".join(DOCS.split())} == set()
 
 
@@ -86,13 +86,13 @@ def test_the_documented_samplers_are_those_of_the_api() -> None:
         ("sd", {"force_asset_gpu_copy": True}, "force_asset_gpu_copy"),
     ],
 )
-def test_what_changes_nothing_is_said(engine: str, body: dict[str, object], named: str) -> None:
-    [notice] = notices.of_fields(PATHS[engine], GenerateRequest.model_validate({"prompt": "x", **body}))
+def test_a_field_without_effect_gets_a_notice(engine: str, body: dict[str, object], named: str) -> None:
+    [notice] = notices.unused_fields(ENDPOINTS[engine], GenerateRequest.model_validate({"prompt": "x", **body}))
 
     assert notice.startswith(f"{named}: ")
 
 
-def test_what_octoais_first_client_always_sends_needs_no_notice() -> None:
+def test_fields_that_octoais_first_client_always_sends_get_no_notice() -> None:
     always = {
         "prompt": "x",
         "strength": 0.8,
@@ -103,4 +103,4 @@ def test_what_octoais_first_client_always_sends_needs_no_notice() -> None:
         "force_asset_download": False,
     }
 
-    assert notices.of_fields(PATHS["sd"], GenerateRequest.model_validate(always)) == []
+    assert notices.unused_fields(ENDPOINTS["sd"], GenerateRequest.model_validate(always)) == []

@@ -1,6 +1,6 @@
 """Wires an image worker."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -17,11 +17,12 @@ from shared.messaging.events import ImageRequested
 
 
 def create_app(settings: WorkerSettings) -> FastAPI:
-    """Build the worker's application: its probes, and in the background its work."""
+    """Build the worker's application: its probes, and its work in the background."""
     database, blobs = Database.from_settings(settings, application_name="inference-worker"), Blobs.from_settings(settings)
+    worker = Worker(settings, database, blobs)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         consumers = Consumers(context=Context.IMAGES, group="image-workers", database=database, settings=settings)
         consumers.on(ImageRequested)(worker.hear)
         async with Background() as background:
@@ -32,5 +33,4 @@ def create_app(settings: WorkerSettings) -> FastAPI:
         await blobs.close()
         await database.close()
 
-    worker = Worker(settings, database, blobs)
     return web.create_app("inference-worker", lifespan=lifespan, ready={"models": worker.ready, "database": database.ping})

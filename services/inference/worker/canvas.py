@@ -1,6 +1,6 @@
-"""What is drawn over: the picture that a request starts from, its mask, and how the result goes back into it.
+"""The image that a request starts from, its mask, and how the drawn part is pasted back.
 
-All of it happens at the size asked for; only the region that is painted is scaled to the size that the model draws at.
+All of it has the size asked for. Only the box that the model sees is scaled to the size that the model draws at.
 """
 
 import io
@@ -21,97 +21,97 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture to start from at the size asked for. Without a mask all of it is drawn anew."""
+    """An image to start from, at the size asked for. Without a mask all of it is redrawn."""
 
     original: Image.Image
-    ground: Image.Image
-    """What the model starts from: the original, with the area to paint filled in for outpainting."""
+    source: Image.Image
+    """What the model starts from: the original; for outpainting, with the masked area filled."""
     mask: Image.Image | None
-    """White where it is painted, black elsewhere, nothing in between."""
+    """White where it is painted and black elsewhere, without grey."""
     box: Box
     """The part that the model sees: left, upper, right, lower."""
 
-    def seen(self, width: int, height: int) -> tuple[Image.Image, Image.Image | None]:
-        """Return ground and mask of the part that the model sees, at the size that it draws at."""
-        ground = scaled(self.ground.crop(self.box), width, height)
+    def model_input(self, width: int, height: int) -> tuple[Image.Image, Image.Image | None]:
+        """Return source and mask of the box, at the size that the model draws at."""
+        source = scaled(self.source.crop(self.box), width, height)
         if self.mask is None:
-            return ground, None
-        # A pixel that is to be painted only in part is painted.
+            return source, None
+        # A scaled pixel that is only partly white is painted as well.
         mask = self.mask.crop(self.box).resize((width, height), Image.Resampling.BOX).point(lambda level: _WHITE if level else 0)
-        return ground, mask
+        return source, mask
 
-    def finished(self, drawn: Image.Image) -> Image.Image:
-        """Return the picture with what was drawn in its place; outside the mask every pixel is the original's."""
+    def composed(self, drawn: Image.Image) -> Image.Image:
+        """Return the image with the drawn part in its place; outside the mask every pixel is the original's."""
         left, upper, right, lower = self.box
         drawn = scaled(drawn, right - left, lower - upper)
         if self.mask is None:
             return drawn
-        picture = self.original.copy()
-        picture.paste(drawn, (left, upper), self.mask.crop(self.box))
-        return picture
+        image = self.original.copy()
+        image.paste(drawn, (left, upper), self.mask.crop(self.box))
+        return image
 
 
 def prepare(start: Start, images: Mapping[str, bytes], width: int, height: int) -> Canvas:
-    """Return the canvas of a request, `width` by `height` pixels. Raises InvalidError where there is nothing to paint."""
-    picture = opened(images[start.image.key])
+    """Return the canvas of a request, `width` by `height` pixels. Raises InvalidError if there is nothing to paint."""
+    image = opened(images[start.image.key])
     whole = (0, 0, width, height)
     if start.mask is None and not start.outpainting:
-        picture = fitted(picture, width, height)
-        return Canvas(picture, picture, None, whole)
+        image = fitted(image, width, height)
+        return Canvas(image, image, None, whole)
     if start.mask is None:
-        picture, mask = _centred(picture, width, height)
+        image, mask = _centred(image, width, height)
     else:
-        picture = fitted(picture, width, height)
+        image = fitted(image, width, height)
         mask = fitted(opened(images[start.mask.key]), width, height).convert("L")
         mask = mask.point([0] * _HALF + [_WHITE] * (_WHITE + 1 - _HALF))
     painted = mask.getbbox()
     if painted is None:
         msg = (
-            "mask_image: no pixel is white, so there is nothing to paint"
+            "mask_image: no pixel is white, so there is nothing to paint; make the part to paint white"
             if start.mask
-            else "outpainting: init_image fills the whole picture; send mask_image, or ask for another size"
+            else "outpainting: init_image fills the whole image; send mask_image, or ask for another size"
         )
         raise InvalidError(msg)
-    ground = _filled(picture, mask) if start.outpainting else picture
-    return Canvas(picture, ground, mask, _around(painted, start.full_res_padding, width, height) if start.full_res else whole)
+    source = _filled(image, mask) if start.outpainting else image
+    return Canvas(image, source, mask, _around(painted, start.full_res_padding, width, height) if start.full_res else whole)
 
 
 def opened(data: bytes) -> Image.Image:
-    """Return a picture that the API has cleaned, as RGB."""
+    """Return an image that the API has cleaned, as RGB."""
     return Image.open(io.BytesIO(data)).convert("RGB")
 
 
-def fitted(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Scale a picture to cover a size, and cut off evenly what stands over."""
-    return picture if picture.size == (width, height) else ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Return the image scaled to cover a size and cropped evenly to it."""
+    return image if image.size == (width, height) else ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
 
 
-def scaled(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """Scale a picture to a size; one that has it is returned as it is."""
-    return picture if picture.size == (width, height) else picture.resize((width, height), Image.Resampling.LANCZOS)
+def scaled(image: Image.Image, width: int, height: int) -> Image.Image:
+    """Return the image scaled to a size, or the image itself if it has that size."""
+    return image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _centred(picture: Image.Image, width: int, height: int) -> tuple[Image.Image, Image.Image]:
-    """Return the picture in the middle of a larger one, and the mask of what is around it."""
-    picture = ImageOps.contain(picture, (width, height)) if picture.width > width or picture.height > height else picture
-    place = ((width - picture.width) // 2, (height - picture.height) // 2)
-    canvas, mask = Image.new("RGB", (width, height)), Image.new("L", (width, height), _WHITE)
-    canvas.paste(picture, place)
-    mask.paste(0, (*place, place[0] + picture.width, place[1] + picture.height))
-    return canvas, mask
+def _centred(image: Image.Image, width: int, height: int) -> tuple[Image.Image, Image.Image]:
+    """Return the image in the middle of a larger one, and a mask of the area around it."""
+    image = ImageOps.contain(image, (width, height)) if image.width > width or image.height > height else image
+    place = ((width - image.width) // 2, (height - image.height) // 2)
+    larger, mask = Image.new("RGB", (width, height)), Image.new("L", (width, height), _WHITE)
+    larger.paste(image, place)
+    mask.paste(0, (*place, place[0] + image.width, place[1] + image.height))
+    return larger, mask
 
 
-def _filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
-    """Give each pixel to be painted the colour of the nearest one that is kept: noise alone takes away no black border."""
+def _filled(image: Image.Image, mask: Image.Image) -> Image.Image:
+    """Give each masked pixel the colour of the nearest unmasked one: noise alone does not remove a black border."""
     painted = np.asarray(mask) > 0
     if painted.all():
-        return picture
+        return image
     nearest = ndimage.distance_transform_edt(painted, return_distances=False, return_indices=True)
-    return Image.fromarray(np.asarray(picture)[tuple(nearest)])
+    return Image.fromarray(np.asarray(image)[tuple(nearest)])
 
 
 def _around(painted: Box, padding: int, width: int, height: int) -> Box:
-    """Return the smallest box of the picture's aspect that holds what is painted and a margin, as far as there is room."""
+    """Return the smallest box in the image's aspect that holds the painted area and, where there is room, the padding."""
     left, upper = max(0, painted[0] - padding), max(0, painted[1] - padding)
     right, lower = min(width, painted[2] + padding), min(height, painted[3] + padding)
     scale = max((right - left) / width, (lower - upper) / height)

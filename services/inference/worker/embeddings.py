@@ -11,7 +11,7 @@ from shared.models.checkpoints import Components
 
 
 def load(word: str, path: Path, components: Components) -> list[torch.Tensor]:
-    """Return the vectors (number, width) that stand for a trigger word, for each of the checkpoint's text encoders.
+    """Return the vectors (number, width) that stand for a trigger word, one tensor for each text encoder.
 
     Raises InvalidError for a file that was made for other text encoders.
     """
@@ -21,6 +21,9 @@ def load(word: str, path: Path, components: Components) -> list[torch.Tensor]:
     found = [vector.shape[-1] for vector in vectors]
     if found != widths:
         made_for, needed = (" and ".join(map(str, some)) for some in (found, widths))
-        msg = f"textual_inversions: the vectors for {word!r} are {made_for} wide; the checkpoint's text encoders need {needed}"
+        msg = (
+            f"textual_inversions: the vectors for {word!r} are {made_for} wide; the checkpoint's text encoders need {needed}; "
+            "choose a textual inversion that was made for this checkpoint"
+        )
         raise InvalidError(msg, loc=("body", "textual_inversions"))
     return vectors

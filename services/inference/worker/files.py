@@ -1,4 +1,4 @@
-"""LoRAs and other single files on this machine's disk, by SHA-256: fetched once, kept while there is room."""
+"""A disk cache of LoRAs and other single files by SHA-256: each is downloaded once and kept while there is room."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ _SUFFIX = ".safetensors"
 
 
 class FileCache:
-    """A folder of files named by their SHA-256; the longest unused go when it is over its bound."""
+    """A folder of files named by their SHA-256. Over its limit it loses the files unused for longest."""
 
     def __init__(self, folder: Path, blobs: Blobs, max_bytes: int) -> None:
         self._folder = folder
@@ -22,10 +22,10 @@ class FileCache:
         self._max_bytes = max_bytes
 
     async def fetch(self, key: str, sha256: str, what: str) -> Path:
-        """Return the file of a blob, downloading it unless it is here; `what` names it in errors.
+        """Return the file of a blob, downloaded unless it is cached; `what` names it in errors.
 
-        A file has its name only once its bytes are checked. Raises NotFoundError when the object is gone, and InvalidError when
-        it is not what it was.
+        A file gets its name only after its bytes are checked. Raises NotFoundError if the object is gone, and InvalidError if
+        its bytes have changed.
         """
         place = self._folder / f"{sha256}{_SUFFIX}"
         if not place.exists():
@@ -39,14 +39,14 @@ class FileCache:
         try:
             stored = await self._blobs.get_file(key, draft)
             if stored.sha256 != sha256:
-                msg = f"the bytes of {what} have sha256 {stored.sha256}, not {sha256}; upload it anew"
+                msg = f"the bytes of {what} have sha256 {stored.sha256}, not {sha256}; upload it again"
                 raise InvalidError(msg)
             draft.replace(place)
         finally:
             draft.unlink(missing_ok=True)
 
     def trim(self, in_use: set[Path]) -> None:
-        """Delete the longest unused files past the bound, but none of those in use."""
+        """Delete the files unused for longest until the rest fits the limit, but none of those in use."""
         if not self._folder.is_dir():
             return
         total = 0

@@ -1,4 +1,4 @@
-"""Everything that a request needs on this machine before it can be drawn: models and pictures, fetched and checked."""
+"""The files that a request needs on this machine before it can be drawn: models and images."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ _MAX_IMAGE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Materials:
-    """Folders of checkpoints, files of adapters, and the encoded pictures that came with the request, by their keys."""
+    """Folders of checkpoints, files of adapters, and the request's encoded images by key."""
 
     base: Path
     loras: list[tuple[str, Path, float]] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Materials:
 
 
 class Supplies:
-    """Fetches materials, and keeps models on disk within bounds."""
+    """Fetches materials, and keeps the disk caches of models within their limits."""
 
     def __init__(self, settings: WorkerSettings, blobs: Blobs) -> None:
         self._blobs = blobs
@@ -38,7 +38,7 @@ class Supplies:
     async def fetch(self, inputs: Inputs) -> Materials:
         """Return what the request needs.
 
-        Raises NotFoundError for an object that is gone and InvalidError for one that is not what it was.
+        Raises NotFoundError for an object that is gone and InvalidError for one whose bytes have changed.
         """
         base = await self._checkpoints.fetch(inputs.base.blob_key, inputs.base.sha256)
         loras = [
@@ -53,9 +53,7 @@ class Supplies:
         control, refine, start = inputs.control, inputs.refine, inputs.start
         controlnet = control and await self._checkpoints.fetch(control.model.blob_key, control.model.sha256)
         refiner = refine and await self._checkpoints.fetch(refine.model.blob_key, refine.model.sha256)
-        pictures = [start and start.image, start and start.mask, control and control.image]
-        images = {
-            ref.key: await self._blobs.get_bytes(ref.key, max_bytes=_MAX_IMAGE_BYTES) for ref in pictures if ref is not None
-        }
+        refs = [start and start.image, start and start.mask, control and control.image]
+        images = {ref.key: await self._blobs.get_bytes(ref.key, max_bytes=_MAX_IMAGE_BYTES) for ref in refs if ref is not None}
         self._files.trim({path for _, path, _ in loras} | {path for _, path in embeddings} | ({vae} if vae else set()))
         return Materials(base, loras, vae, embeddings, controlnet, refiner, images)

@@ -1,4 +1,4 @@
-"""Draws the pictures of one request: brings models, prompts and pictures together, and runs diffusers' pipeline."""
+"""Draws the images of one request: loads models, encodes prompts, prepares images, and runs diffusers' pipeline."""
 
 import io
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from services.inference.inputs import Drawn, Inputs
+from services.inference.inputs import DrawnImage, Inputs
 from services.inference.worker import canvas as canvases
 from services.inference.worker import control, embeddings
 from services.inference.worker.canvas import Canvas
@@ -23,19 +23,19 @@ from shared.models.pipelines import Task
 from shared.safety import Safety
 
 FULL_SIZE_PX = 512
-"""Checkpoints below this native size draw at it, and the picture is enlarged: at 1024 px a 64 px model draws nothing."""
+"""A checkpoint below this native size draws at that size, and the image is enlarged: a 64 px model cannot draw at 1024 px."""
 _DIFFUSERS_PX = 8
-"""Diffusers refuses sides that are no multiples of this, whatever the VAE."""
+"""Diffusers refuses sides that are not multiples of this, whatever the VAE."""
 _JPEG_QUALITY = 95
-Step = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
 
 class StoppedError(Exception):
-    """The worker has to go; the request is another's."""
+    """The worker is stopping, so it gives the request back."""
 
 
 class Painter:
-    """Draws with what is loaded, and loads what is not. Not thread-safe: one thread owns it."""
+    """Draws with loaded models, and loads missing ones. Not thread-safe: one thread owns it."""
 
     def __init__(self, residency: Residency, safety: Safety | None = None) -> None:
         self.residency = residency
@@ -43,7 +43,7 @@ class Painter:
 
     @classmethod
     def from_settings(cls, settings: WorkerSettings) -> "Painter":
-        """Build the process's painter on the device that is set, or found."""
+        """Build the process's painter on the configured device."""
         pipelines.preload()
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
@@ -53,11 +53,11 @@ class Painter:
         residency = Residency(torch.device(device), max_bytes=settings.resident_bytes, loras_kept=settings.resident_loras)
         return cls(residency, Safety.from_settings(settings))
 
-    def draw(self, inputs: Inputs, materials: Materials, stop: Callable[[], bool]) -> tuple[list[Drawn], list[str]]:
-        """Return the encoded pictures, in the order of their seeds, and what the caller should know.
+    def draw(self, inputs: Inputs, materials: Materials, stop: Callable[[], bool]) -> tuple[list[DrawnImage], list[str]]:
+        """Return the encoded images in the order of their seeds, and notices.
 
-        Pictures are drawn one at a time: in a batch, the same seed gives other last bits depending on its neighbours, and a
-        picture must come out the same when it is asked for alone. Raises InvalidError, and StoppedError once `stop` says so.
+        Images are drawn one at a time: in a batch, the last bits of an image depend on the other images, and a seed must give
+        the same image when it is requested alone. Raises InvalidError, and StoppedError once `stop` returns true.
         """
         notices: list[str] = []
 
@@ -67,48 +67,50 @@ class Painter:
             return state
 
         self.residency.begin()
-        # The models stay as they were loaded: nothing here may keep a graph of what it computed.
+        # The models stay loaded: in inference mode they keep no graph of what was computed.
         with torch.inference_mode():
-            make = self._prepare(inputs, materials, check, notices)
-            return [self._judged(make(seed), inputs.image_encoding) for seed in inputs.seeds], notices
+            draw_seed = self._prepare(inputs, materials, check, notices)
+            return [self._checked(draw_seed(seed), inputs.image_encoding) for seed in inputs.seeds], notices
 
-    def _judged(self, image: Image.Image, encoding: str) -> Drawn:
-        """Encode a picture, unless the operator's safety checker refuses it: then nobody ever sees it."""
+    def _checked(self, image: Image.Image, encoding: str) -> DrawnImage:
+        """Return the encoded image, or none if the operator's safety checker refuses it."""
         verdict = self._safety.judge(image) if self._safety else None
         data = None if verdict and verdict.is_unsafe else _encoded(image, encoding)
-        return Drawn(data, verdict.score if verdict else None)
+        return DrawnImage(data, verdict.score if verdict else None)
 
-    def _prepare(self, inputs: Inputs, materials: Materials, check: Step, notices: list[str]) -> Callable[[int], Image.Image]:
-        """Return what makes the picture of a seed."""
+    def _prepare(
+        self, inputs: Inputs, materials: Materials, check: StepCallback, notices: list[str]
+    ) -> Callable[[int], Image.Image]:
+        """Return a function that draws the image of a seed."""
         resident = self.residency.checkpoint(inputs.base.sha256, materials.base, materials.loras)
-        components = resident.components
         size = _run_size(inputs, resident, notices)
-        canvas, text = _canvas(inputs, materials), _text(inputs, materials, resident, notices)
+        canvas = _canvas(inputs, materials)
+        task, start_options = _start_options(inputs, canvas, size)
+        controlnet, control_options = self._control(inputs, materials, resident, canvas, size, task)
         options: dict[str, Any] = {
-            **text,
+            **_prompt_options(inputs, materials, resident, notices),
+            **start_options,
+            **control_options,
             "guidance_scale": inputs.cfg_scale,
             "num_inference_steps": inputs.steps,
             "callback_on_step_end": check,
         }
-        task, from_picture = _from_canvas(inputs, canvas, size)
-        model, followed = self._control(inputs, materials, resident, canvas, size, task)
         vae = self._vae(inputs, materials, resident)
-        pipeline = pipelines.build(components, _scheduler(inputs, resident), task=task, controlnet=model, vae=vae)
-        options |= from_picture | followed
-        refiner = self._refiner(inputs, materials, task, model, notices)
+        pipeline = pipelines.build(resident.components, _scheduler(inputs, resident), task=task, controlnet=controlnet, vae=vae)
+        refiner = self._refiner(inputs, materials, task, controlnet, notices)
         if refiner is not None:
             options["denoising_end"] = share_of_base(inputs)
 
-        def make(seed: int) -> Image.Image:
-            # A scheduler keeps state while it runs: each picture gets a fresh one.
+        def draw_seed(seed: int) -> Image.Image:
+            # A scheduler keeps state while it runs, so each image gets a new one.
             pipeline.scheduler = _scheduler(inputs, resident)
-            # Noise is drawn on the CPU, so that a seed means the same picture on every device.
+            # Noise comes from the CPU, so that a seed gives the same image on every device.
             generator = torch.Generator("cpu").manual_seed(seed)
-            drawn = pipeline(generator=generator, output_type="latent" if refiner else "pil", **options).images
-            image = refiner.finish(drawn, generator, check) if refiner else drawn[0]
-            return canvas.finished(image) if canvas else canvases.scaled(image, inputs.width, inputs.height)
+            output = pipeline(generator=generator, output_type="latent" if refiner else "pil", **options).images
+            drawn = refiner.finish(output, generator, check) if refiner else output[0]
+            return canvas.composed(drawn) if canvas else canvases.scaled(drawn, inputs.width, inputs.height)
 
-        return make
+        return draw_seed
 
     def _control(
         self, inputs: Inputs, materials: Materials, resident: Resident, canvas: Canvas | None, size: tuple[int, int], task: Task
@@ -116,37 +118,38 @@ class Painter:
         wanted = inputs.control
         if wanted is None or materials.controlnet is None:
             return None, {}
-        model = self.residency.module(
+        controlnet = self.residency.module(
             wanted.model.sha256, materials.controlnet, lambda device, dtype: control.load(materials.controlnet, device, dtype)
         )
-        control.check_fits(model, wanted.model.name, resident.components, inputs.base.name)
+        control.check_fits(controlnet, wanted.model.name, resident.components, inputs.base.name)
         asked = (inputs.width, inputs.height)
-        picture = control.picture(wanted, materials.images, asked, canvas.box if canvas else (0, 0, *asked), size)
+        box = canvas.box if canvas else (0, 0, *asked)
+        followed = control.followed_image(wanted, materials.images, asked, box, size)
         name = "image" if task is Task.TEXT_TO_IMAGE else "control_image"
-        return model, {name: picture, **control.arguments(wanted)}
+        return controlnet, {name: followed, **control.options(wanted)}
 
     def _vae(self, inputs: Inputs, materials: Materials, resident: Resident) -> Any:
         if inputs.vae is None or materials.vae is None:
             return None
         path, own = materials.vae, resident.components.vae
-        # Its latents are scaled as the checkpoint's are, so one file is another VAE for another checkpoint.
+        # The loaded VAE scales latents as the checkpoint does, so the same file is loaded once for each checkpoint.
         name = f"{inputs.vae.sha256}-for-{inputs.base.sha256}"
         return self.residency.module(name, path, lambda device, dtype: load_vae(path, own, device=device, dtype=dtype))
 
-    def _refiner(self, inputs: Inputs, materials: Materials, task: Task, model: Any, notices: list[str]) -> Refiner | None:
+    def _refiner(self, inputs: Inputs, materials: Materials, task: Task, controlnet: Any, notices: list[str]) -> Refiner | None:
         share = share_of_base(inputs)
         if inputs.refine is None or materials.refiner is None:
             return None
-        if share is None or task is Task.INPAINTING or model is not None:
-            notices.append("use_refiner: the refiner has no part in this picture, which the base drew alone")
+        if share is None or task is Task.INPAINTING or controlnet is not None:
+            notices.append("use_refiner: ignored, because the refiner has no part in this request; the base drew alone")
             return None
-        # Under a name of its own: as its own refiner, a checkpoint is there twice, once with LoRAs and once without.
+        # A name of its own: a checkpoint that refines itself is loaded twice, once with LoRAs and once without.
         resident = self.residency.checkpoint(f"refiner-{inputs.refine.model.sha256}", materials.refiner)
         return Refiner(resident.components, inputs, share)
 
 
 def run_size(width: int, height: int, native_px: int, divisor: int) -> tuple[int, int]:
-    """Return the size to draw at: as asked, or for a small checkpoint its native area in the aspect asked for.
+    """Return the size to draw at: the size asked for, or for a small checkpoint its native area in the same aspect.
 
     Sides are multiples of `divisor`, a power of two: the VAE's factor times the UNet's, or more.
     """
@@ -173,10 +176,10 @@ def _canvas(inputs: Inputs, materials: Materials) -> Canvas | None:
     return canvases.prepare(inputs.start, materials.images, inputs.width, inputs.height) if inputs.start else None
 
 
-def _text(inputs: Inputs, materials: Materials, resident: Resident, notices: list[str]) -> Mapping[str, torch.Tensor]:
+def _prompt_options(inputs: Inputs, materials: Materials, resident: Resident, notices: list[str]) -> Mapping[str, torch.Tensor]:
     components = resident.components
     if inputs.clip_skip is not None and inputs.clip_skip > (most := deepest(components)):
-        notices.append(f"clip_skip: {inputs.clip_skip} is more than the {most} layers of {inputs.base.name}; {most} was taken")
+        notices.append(f"clip_skip: {inputs.clip_skip} is more than the {most} layers of {inputs.base.name}; {most} was used")
     return encode(
         components,
         Prompts(inputs.prompt, inputs.negative_prompt, inputs.prompt_2, inputs.negative_prompt_2),
@@ -186,16 +189,16 @@ def _text(inputs: Inputs, materials: Materials, resident: Resident, notices: lis
     )
 
 
-def _from_canvas(inputs: Inputs, canvas: Canvas | None, size: tuple[int, int]) -> tuple[Task, dict[str, Any]]:
+def _start_options(inputs: Inputs, canvas: Canvas | None, size: tuple[int, int]) -> tuple[Task, dict[str, Any]]:
     sides = {"width": size[0], "height": size[1]}
     if canvas is None or inputs.start is None:
         return Task.TEXT_TO_IMAGE, sides
-    ground, mask = canvas.seen(*size)
-    # The noise of at least one step; the little more makes up for the rounding of steps x strength.
+    source, mask = canvas.model_input(*size)
+    # At least one step of noise; the small excess compensates for the rounding of steps x strength.
     strength = max(inputs.start.strength, min(1.0, (1 + 1e-6) / inputs.steps))
     if mask is None:
-        return Task.IMAGE_TO_IMAGE, {"image": ground, "strength": strength}
-    return Task.INPAINTING, {"image": ground, "mask_image": mask, "strength": strength, **sides}
+        return Task.IMAGE_TO_IMAGE, {"image": source, "strength": strength}
+    return Task.INPAINTING, {"image": source, "mask_image": mask, "strength": strength, **sides}
 
 
 def _scheduler(inputs: Inputs, resident: Resident) -> Any:

@@ -1,7 +1,7 @@
-"""Prompts as tokens: weights as in `(word:1.5)`, words that stand for a textual inversion, and texts of any length.
+"""Prompts as tokens: weights such as `(word:1.5)`, words that stand for a textual inversion, and texts of any length.
 
-Text encoders take 77 tokens at a time. A longer prompt is cut into chunks of that length, each encoded alone, and the UNet's
-cross-attention sees them one after the other.
+Text encoders take 77 tokens at a time. A longer prompt is cut into chunks of that length. Each chunk is encoded alone, and the
+UNet's cross-attention sees the chunks one after the other.
 """
 
 import re
@@ -17,21 +17,21 @@ _WEIGHTED = re.compile(r"\(([^()]*):\s*(\d+(?:\.\d+)?)\s*\)")
 
 @dataclass(frozen=True)
 class Chunk:
-    """What goes through a text encoder in one piece: as many tokens as it takes, begin, end and padding included."""
+    """One input of a text encoder: as many tokens as it takes, including begin, end and padding."""
 
     ids: list[int]
     weights: list[float]
     vectors: dict[int, torch.Tensor] = field(default_factory=dict)
-    """Positions whose token embedding is a vector of a textual inversion."""
+    """The vectors of textual inversions by the position whose token embedding they replace."""
 
     @property
     def is_weighted(self) -> bool:
-        """Whether any token counts for more or less than the others."""
+        """Whether any token has a weight other than 1."""
         return any(weight != 1.0 for weight in self.weights)
 
 
 def weighted_pieces(prompt: str) -> list[tuple[str, float]]:
-    """Split a prompt at `(text:weight)`. Other parentheses are part of the text, as are those within a weighted one."""
+    """Return the prompt split at `(text:weight)`, with weights. Other parentheses are part of the text."""
     pieces: list[tuple[str, float]] = []
     end = 0
     for found in _WEIGHTED.finditer(prompt):
@@ -44,13 +44,13 @@ def weighted_pieces(prompt: str) -> list[tuple[str, float]]:
 def chunks(prompt: str, tokenizer: Any, length: int, vectors: Mapping[str, torch.Tensor]) -> list[Chunk]:
     """Return the prompt's chunks of `length` tokens, at least one.
 
-    `vectors` maps the words that stand for textual inversions to their vectors (number, width) for this encoder.
+    `vectors` maps each word that stands for a textual inversion to its vectors (number, width) for this encoder.
     """
     tokens: list[tuple[int, float, torch.Tensor | None]] = []
     for text, weight in weighted_pieces(prompt):
         for part in _split(text, vectors):
             if part in vectors:
-                # Which token stands there does not matter, as long as it is not the end's: its embedding is replaced.
+                # The embedding is replaced, so any token will do except the end token, whose position the encoder looks for.
                 tokens += [(_ANY_TOKEN, weight, vector) for vector in vectors[part]]
             else:
                 tokens += [(token, weight, None) for token in tokenizer(part, verbose=False).input_ids[1:-1]]
@@ -59,14 +59,14 @@ def chunks(prompt: str, tokenizer: Any, length: int, vectors: Mapping[str, torch
 
 
 def empty(tokenizer: Any, length: int) -> Chunk:
-    """Return the chunk of no text."""
+    """Return the chunk of an empty text."""
     return _chunk([], tokenizer, length)
 
 
 def _split(text: str, vectors: Mapping[str, torch.Tensor]) -> list[str]:
     if not vectors:
         return [text]
-    # The longest first, or `cat` would be found in `cat-2`.
+    # The longest word comes first; otherwise `cat` would match in `cat-2`.
     words = "|".join(re.escape(word) for word in sorted(vectors, key=len, reverse=True))
     return [part for part in re.split(rf"(?<!\w)({words})(?!\w)", text) if part.strip()]
 

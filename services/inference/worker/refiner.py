@@ -1,4 +1,4 @@
-"""The refiner: a second checkpoint that takes over for the last share of the noise (Podell et al. 2023, section 2.5)."""
+"""The refiner: a second checkpoint that removes the last share of the noise (Podell et al. 2023, section 2.5)."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from shared.models.checkpoints import Components
 
 
 def share_of_base(inputs: Inputs) -> float | None:
-    """Return the share of the noise that the base takes away before the refiner, or None where the refiner has no part."""
+    """Return the share of the noise that the base removes before the refiner, or None if the refiner has no part."""
     if inputs.refine is None:
         return None
     share = max(inputs.refine.high_noise_frac, 1 / inputs.steps)
-    begins_at = 1 - inputs.start.strength if inputs.start else 0.0
-    return share if begins_at < share < 1 else None
+    starts_at = 1 - inputs.start.strength if inputs.start else 0.0
+    return share if starts_at < share < 1 else None
 
 
 class Refiner:
-    """Finishes latents that the base leaves behind. LoRAs are the base's alone."""
+    """Finishes the latents of the base. LoRAs apply to the base only."""
 
     def __init__(self, components: Components, inputs: Inputs, share: float) -> None:
         self._inputs = inputs
@@ -36,7 +36,7 @@ class Refiner:
         )
 
     def finish(self, latents: torch.Tensor, generator: torch.Generator, check: Any) -> Any:
-        """Return the picture that the latents become."""
+        """Return the finished image."""
         self._pipeline.scheduler = self._scheduler()
         return self._pipeline(
             **self._text,

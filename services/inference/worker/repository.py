@@ -1,4 +1,4 @@
-"""The worker's SQL: claiming requests and writing what came of them, always under the claim's epoch."""
+"""The worker's SQL: claiming requests, and writing their results under the claim's epoch."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from shared.messaging.events import ImageFailed, ImageGenerated, ImageRequested
 
 _FREE: dict[str, None] = {"claim_token": None, "claim_holder": None, "claim_expires_at": None}
 _STARVED_S = 10.0
-"""A request that waited for so long goes before those that this worker has everything loaded for."""
+"""A request that is older comes before newer ones whose models this worker has loaded."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ async def claim(
     token: UUID,
     claim_s: float,
     hinted: Collection[str],
-    others_after_s: float,
+    open_after_s: float,
     attempts: int,
 ) -> Claim | None:
-    """Claim a request that waits; None when there is none.
+    """Claim a queued request and return the claim; None if there is none.
 
-    Those of which this worker was told come first, since it has their models loaded; those of others, told or not, once
-    they waited for `others_after_s` seconds. One that failed rests as long. `attempts` bounds how often one is tried.
+    Hinted requests come first, because this worker has their models loaded. Other requests, and those of which an attempt
+    failed, can be claimed once they have waited for `open_after_s` seconds. `attempts` limits how often a request is tried.
     """
-    waited = Generation.updated_at < func.now() - timedelta(seconds=others_after_s)
+    waited = Generation.updated_at < func.now() - timedelta(seconds=open_after_s)
     first = or_(Generation.id.in_(hinted), Generation.created_at < func.now() - timedelta(seconds=_STARVED_S))
     waiting = (
         select(Generation.id)
@@ -59,7 +59,7 @@ async def claim(
         .limit(1)
         .with_for_update(skip_locked=True)
     )
-    taken = (
+    claimed = (
         update(Generation)
         .where(Generation.id == waiting.scalar_subquery(), Generation.state == "queued")
         .values(
@@ -74,17 +74,17 @@ async def claim(
         )
         .returning(Generation.id, Generation.affinity, Generation.claim_epoch, Generation.attempt, Generation.inputs)
     )
-    row = (await session.execute(taken)).one_or_none()
+    row = (await session.execute(claimed)).one_or_none()
     return Claim(row.id, row.affinity, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs)) if row else None
 
 
 async def renew(session: AsyncSession, held: Claim, *, claim_s: float) -> None:
-    """Extend a claim. Raises LeaseLostError when it is another's by now."""
+    """Extend a claim. Raises LeaseLostError if the claim is lost."""
     await _fenced(session, held, {"claim_expires_at": func.now() + timedelta(seconds=claim_s)})
 
 
 async def succeed(session: AsyncSession, held: Claim, result: dict[str, Any]) -> None:
-    """Write the result. Raises LeaseLostError."""
+    """Write the result and publish the event. Raises LeaseLostError if the claim is lost."""
     version = await _fenced(session, held, {"state": "succeeded", "result": result, "finished_at": func.now(), **_FREE})
     await outbox.publish(session, Context.IMAGES, ImageGenerated(generation_id=held.generation_id, version=version))
 
@@ -92,7 +92,7 @@ async def succeed(session: AsyncSession, held: Claim, result: dict[str, Any]) ->
 async def fail(
     session: AsyncSession, held: Claim, *, code: str, message: str, status: int, loc: tuple[str | int, ...] = ("body",)
 ) -> None:
-    """End the request without pictures; `loc` names the field that is to blame. Raises LeaseLostError."""
+    """Write the error and publish the event; `loc` names the wrong field. Raises LeaseLostError if the claim is lost."""
     error = {"code": code, "message": message, "status": status, "loc": list(loc)}
     version = await _fenced(session, held, {"state": "failed", "error": error, "finished_at": func.now(), **_FREE})
     event = ImageFailed(generation_id=held.generation_id, version=version, code=code, message=message)
@@ -100,9 +100,9 @@ async def fail(
 
 
 async def give_back(session: AsyncSession, held: Claim, *, count_attempt: bool) -> None:
-    """Let another worker have the request. Raises LeaseLostError.
+    """Queue the request again for another worker. Raises LeaseLostError if the claim is lost.
 
-    After an attempt that counts it is not said at once: the request rests for a while, and is found by looking.
+    After an attempt that counts, no event is published: the request waits for a while, until a worker's poll finds it.
     """
     attempt = Generation.attempt if count_attempt else Generation.attempt - 1
     version = await _fenced(session, held, {"state": "queued", "attempt": attempt, **_FREE})
@@ -112,6 +112,7 @@ async def give_back(session: AsyncSession, held: Claim, *, count_attempt: bool) 
 
 
 async def _fenced(session: AsyncSession, held: Claim, values: dict[str, Any]) -> int:
+    """Write values under the claim's epoch and return the row's new version. Raises LeaseLostError if the claim is lost."""
     changed = (
         update(Generation)
         .where(Generation.id == held.generation_id, Generation.claim_epoch == held.epoch, Generation.state == "running")
@@ -120,6 +121,6 @@ async def _fenced(session: AsyncSession, held: Claim, values: dict[str, Any]) ->
     )
     version = (await session.execute(changed)).scalar_one_or_none()
     if version is None:
-        msg = f"the claim of epoch {held.epoch} on {held.generation_id} is gone"
+        msg = f"the claim of epoch {held.epoch} on {held.generation_id} is lost"
         raise LeaseLostError(msg)
     return version

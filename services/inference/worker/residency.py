@@ -1,7 +1,7 @@
-"""What is loaded: checkpoints as pipelines with LoRAs as adapters on them, and further models; the longest unused go first.
+"""The loaded models: checkpoints as pipelines with LoRAs as adapters, and others. The one unused for longest is evicted first.
 
-A LoRA stays loaded, switched off, between the requests that use it: switching adapters takes 10 ms where loading takes
-200. Whatever is loaded, a request without LoRAs, or with weight 0, sees the base exactly.
+A LoRA stays loaded, but switched off, between the requests that use it: switching adapters takes 10 ms, loading one takes
+200 ms. A request without LoRAs, or with weight 0, gets the unchanged base whatever is loaded.
 """
 
 from collections import OrderedDict
@@ -22,15 +22,15 @@ log = get_logger(__name__)
 
 @dataclass
 class Resident:
-    """A loaded checkpoint with the LoRAs on it."""
+    """A loaded checkpoint and its loaded LoRAs."""
 
     components: Components
     pipeline: Any
     loras: OrderedDict[str, None] = field(default_factory=OrderedDict)
 
     def use_loras(self, wanted: Sequence[tuple[str, Path, float]], *, most: int) -> None:
-        """Switch on exactly these LoRAs (sha256, file, weight), loading what is not loaded yet."""
-        # Weight 0 is left out rather than multiplied by, so that it is the base bit by bit.
+        """Switch on exactly these LoRAs (sha256, file, weight), and load those that are missing."""
+        # A LoRA of weight 0 is left out, not multiplied by 0, so that the result equals the base bit for bit.
         active = [(sha256, file, weight) for sha256, file, weight in wanted if weight != 0]
         for sha256, file, _ in active:
             name = _adapter(sha256)
@@ -49,14 +49,14 @@ class Resident:
 
     @property
     def modules(self) -> tuple[torch.nn.Module, ...]:
-        """Whatever holds weights, the LoRAs' included."""
+        """The modules that hold weights, including those of LoRAs."""
         return (self.components.unet, self.components.vae, *self.components.text_encoders)
 
 
 class Residency:
     """The loaded models of a worker. Not thread-safe: the one thread that draws owns it.
 
-    `max_bytes` bounds the weights of all of them together; what a request needs stays even when that is more.
+    `max_bytes` limits their weights together; the models that a request needs stay loaded even above the limit.
     """
 
     def __init__(self, device: torch.device, *, max_bytes: int, loras_kept: int) -> None:
@@ -69,11 +69,11 @@ class Residency:
 
     @property
     def held(self) -> list[str]:
-        """The SHA-256 of what is loaded, the longest unused first."""
+        """The SHA-256 of each loaded model, the one unused for longest first."""
         return list(self._held)
 
     def begin(self) -> None:
-        """Start a request: what earlier ones used may go."""
+        """Start a request: models that earlier requests used may be evicted."""
         self._in_use.clear()
 
     def checkpoint(self, sha256: str, folder: Path, loras: Sequence[tuple[str, Path, float]] = ()) -> Resident:
@@ -88,17 +88,17 @@ class Residency:
         try:
             resident.use_loras(loras, most=self._loras_kept)
         except Exception as error:
-            # A LoRA that failed half-way may be in the model already: nobody may draw with it any more.
+            # A LoRA that failed while loading may have changed the model, so the model is dropped.
             del self._held[sha256]
             if isinstance(error, RuntimeError) and "size mismatch" in str(error):
-                msg = "loras: one of them was trained on a checkpoint of another shape"
+                msg = "loras: one was trained on a checkpoint of another shape; remove it or choose another checkpoint"
                 raise InvalidError(msg, loc=("body", "loras")) from error
             raise
         self._make_room(0)
         return resident
 
     def module(self, sha256: str, place: Path, load: Callable[[torch.device, torch.dtype], torch.nn.Module]) -> Any:
-        """Return a model that is no whole checkpoint, loaded by `load` unless it is here; `place` is its file or folder."""
+        """Return a model other than a checkpoint, loaded by `load` unless it is loaded already; `place` is its file or folder."""
         return self._get(sha256, place, lambda: load(self.device, self.dtype))
 
     def _get(self, sha256: str, place: Path, load: Callable[[], Resident | torch.nn.Module]) -> Resident | torch.nn.Module:
@@ -110,7 +110,7 @@ class Residency:
         return self._held[sha256]
 
     def _bytes_on_disk(self, place: Path) -> int:
-        """Return what a file or folder will take in memory, taking it to hold half precision."""
+        """Return the memory that a file or folder will need, assuming that it holds half precision."""
         files = place.rglob("*.safetensors") if place.is_dir() else [place]
         return sum(file.stat().st_size for file in files) * self.dtype.itemsize // 2
 
@@ -122,7 +122,7 @@ class Residency:
             log.info("model.evicted", sha256=sha256, size_bytes=sizes.pop(sha256))
             del self._held[sha256]
             if self.device.type == "cuda":
-                # What follows may be one large piece, and the freed memory lies in many small ones.
+                # The next allocation may be one large block, and the freed memory is in many small blocks.
                 torch.cuda.empty_cache()
 
 
@@ -132,5 +132,5 @@ def _size_bytes(held: Resident | torch.nn.Module) -> int:
 
 
 def _adapter(sha256: str) -> str:
-    # Module names may not hold dots or be numbers.
+    # A module name must not contain dots or be a number.
     return f"lora_{sha256[:16]}"

@@ -1,4 +1,4 @@
-"""A worker's life: claim a request, draw it in a thread, write what came of it under the claim."""
+"""The work loop of an image worker: claim a request, draw it in a thread, and write the result under the claim."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference.inputs import Drawn, Picture, Result
+from services.inference.inputs import DrawnImage, Result, StoredImage
 from services.inference.worker import repository
 from services.inference.worker.materials import Materials, Supplies
 from services.inference.worker.repository import Claim
@@ -39,8 +39,8 @@ _HINTS_KEPT = 200
 class Worker:
     """Draws one request at a time.
 
-    An event on Kafka only says that a request waits: it is acknowledged at once, busy or not, so that no partition stands still
-    behind a worker that draws. What is claimed is a row, and an idle worker looks for rows by itself, too.
+    An event on Kafka is only a hint that a request waits. It is acknowledged at once, even by a busy worker, so that no partition
+    waits for a worker that draws. The worker claims rows, and an idle worker also polls for them.
     """
 
     def __init__(self, settings: WorkerSettings, database: Database, blobs: Blobs) -> None:
@@ -49,7 +49,7 @@ class Worker:
         self._database = database
         self._blobs = blobs
         self._supplies = Supplies(settings, blobs)
-        # torch is imported, and everything loaded is touched, on this one thread alone.
+        # Only this thread imports torch and touches the loaded models.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._painter: Painter | None = None
         self._hinted: deque[str] = deque(maxlen=_HINTS_KEPT)
@@ -65,19 +65,19 @@ class Worker:
             raise UnavailableError(msg)
 
     async def hear(self, _session: AsyncSession, event: ImageRequested) -> None:
-        """Remember that a request waits whose models this worker has loaded, or is the one to load."""
+        """Remember a request whose models this worker has loaded or should load."""
         self._hinted.append(event.generation_id)
         self._wake.set()
 
     async def run(self) -> None:
-        """Import what takes 20 seconds to import, then draw whatever waits until stopped."""
-        # Started again after the database was away, it is warm already.
+        """Import torch and diffusers, which takes 20 seconds, then draw requests until stopped."""
+        # After a restart of this task, such as after a database outage, the painter exists already.
         if self._painter is None:
             self._painter = await asyncio.get_running_loop().run_in_executor(self._thread, _make_painter, self._settings)
             log.info("worker.warm", device=str(self._painter.residency.device))
         while not self._stopping.is_set():
             self._wake.clear()
-            # From the claim on: one that is made just when the worker is told to stop has to be given back, too.
+            # Busy before the claim: stop() must also wait for a claim that is made while it is called.
             self._idle.clear()
             try:
                 held = await self._claim()
@@ -90,7 +90,7 @@ class Worker:
                     await asyncio.wait_for(self._wake.wait(), self._settings.poll_s)
 
     async def stop(self) -> None:
-        """Give the current request back and end."""
+        """Give the current request back and end the loop."""
         self._stopping.set()
         self._wake.set()
         try:
@@ -108,11 +108,11 @@ class Worker:
                 token=uuid4(),
                 claim_s=settings.claim_s,
                 hinted=hinted,
-                others_after_s=settings.poll_s,
+                open_after_s=settings.poll_s,
                 attempts=settings.generation_attempts,
             )
         if held is None:
-            # Others were faster with those that we were told of, or they will be found by looking.
+            # Other workers have claimed the hinted requests, or a later poll finds them.
             for _ in hinted:
                 self._hinted.popleft()
         elif held.generation_id in self._hinted:
@@ -126,7 +126,7 @@ class Worker:
         except LeaseLostError:
             log.warning("generation.claim_lost", generation_id=held.generation_id)
         except Exception:
-            # The claim expires, and the request goes to another.
+            # The claim expires, and another worker takes the request.
             log.exception("generation.unfinished", generation_id=held.generation_id)
         finally:
             renewing.cancel()
@@ -151,36 +151,36 @@ class Worker:
                 await self._fail(held, "generation_failed", f"{type(error).__name__}: {error}", 500)
             return
         keys = iter(stored)
-        pictures = [
-            Picture(
-                key=next(keys) if one.data is not None else None,
+        images = [
+            StoredImage(
+                key=next(keys) if image.data is not None else None,
                 seed=seed,
-                removed_for_safety=one.data is None,
-                safety_score=one.safety_score,
+                removed_for_safety=image.data is None,
+                safety_score=image.safety_score,
             )
-            for one, seed in zip(drawn, held.inputs.seeds, strict=True)
+            for image, seed in zip(drawn, held.inputs.seeds, strict=True)
         ]
         took_ms = round((time.monotonic() - began) * 1000, 1)
-        result = Result(pictures=pictures, prediction_time_ms=took_ms, notices=[*held.inputs.notices, *notices])
+        result = Result(pictures=images, prediction_time_ms=took_ms, notices=[*held.inputs.notices, *notices])
         async with self._database.begin() as session:
             await repository.succeed(session, held, result.model_dump(mode="json"))
-            for key, one in stored.items():
-                await blob_rows.commit(session, key, one)
-            # Answered from the store within minutes; the collector waits for longer than that.
+            for key, blob in stored.items():
+                await blob_rows.commit(session, key, blob)
+            # The API reads them within minutes; the collector's grace period is longer.
             await blob_rows.orphan(session, *stored)
         log.info("generation.done", generation_id=held.generation_id, images=len(stored), ms=took_ms)
 
-    def _draw(self, held: Claim, materials: Materials) -> tuple[list[Drawn], list[str]]:
-        assert self._painter is not None  # noqa: S101 - nothing is claimed before
+    def _draw(self, held: Claim, materials: Materials) -> tuple[list[DrawnImage], list[str]]:
+        assert self._painter is not None  # noqa: S101 - run() builds it before the first claim
         return self._painter.draw(held.inputs, materials, self._stopping.is_set)
 
-    async def _store(self, held: Claim, drawn: list[Drawn]) -> dict[str, Stored]:
-        """Put the pictures into the store; their rows are committed with the result, or never."""
+    async def _store(self, held: Claim, drawn: list[DrawnImage]) -> dict[str, Stored]:
+        """Put the images into the store; their rows are committed together with the result."""
         encoding = held.inputs.image_encoding
         files = {
-            f"generations/{held.generation_id}/{held.epoch}/{number}.{encoding}": one.data
-            for number, one in enumerate(drawn)
-            if one.data is not None
+            f"generations/{held.generation_id}/{held.epoch}/{number}.{encoding}": image.data
+            for number, image in enumerate(drawn)
+            if image.data is not None
         }
         async with self._database.begin() as session:
             for key in files:
@@ -203,7 +203,7 @@ class Worker:
                     await repository.renew(session, held, claim_s=self._settings.claim_s)
             except LeaseLostError:
                 return
-            except Exception as error:  # noqa: BLE001 - the database may be back in time
+            except Exception as error:  # noqa: BLE001 - the next renewal may still be in time
                 log.warning("generation.renewal_failed", generation_id=held.generation_id, error=repr(error))
 
 

@@ -1,4 +1,4 @@
-"""Loads a VAE file that is to stand in for a checkpoint's own."""
+"""Loads a VAE file that replaces a checkpoint's own VAE."""
 
 import json
 import tempfile
@@ -12,21 +12,21 @@ from shared.formats.vae import VaeLayout, read_vae
 
 
 def load_vae(path: Path, base: AutoencoderKL, *, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
-    """Load a VAE, of either layout, for a checkpoint whose own VAE is `base`.
+    """Load a VAE of either layout for a checkpoint whose own VAE is `base`.
 
-    Latents are scaled as in `base`, since that is what the checkpoint's UNet was trained on. Raises InvalidError for a file
-    that is no VAE, or whose latents have other channels or stand for other areas than the checkpoint's.
+    Latents are scaled as in `base`, because the checkpoint's UNet was trained on that scale. Raises InvalidError for a file
+    that is not a VAE, or whose latents have other channels or cover other areas than the checkpoint's.
     """
     info = read_vae(path)
     wanted = (base.config.latent_channels, 2 ** (len(base.config.block_out_channels) - 1))
     if (info.latent_channels, info.factor) != wanted:
         msg = (
-            f"the VAE makes {info.latent_channels} latent channels of {info.factor} px a side; the checkpoint's UNet works on "
-            f"{wanted[0]} channels of {wanted[1]} px"
+            f"vae: the file has {info.latent_channels} latent channels of {info.factor} px a side, but the checkpoint needs "
+            f"{wanted[0]} channels of {wanted[1]} px; choose another VAE"
         )
         raise InvalidError(msg, loc=("body", "vae"))
     config = info.config | {"_class_name": "AutoencoderKL", "scaling_factor": base.config.scaling_factor}
-    # diffusers reads a configuration from a folder only, and weights of its own layout from beside it.
+    # diffusers reads a configuration only from a folder, and weights in its own layout only from the same folder.
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "config.json").write_text(json.dumps(config))

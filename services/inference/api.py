@@ -69,7 +69,7 @@ def _url(settings: InferenceSettings, response_id: str) -> str:
 
 def _with_notices(response: Response, answer: GenerateAnswer, notices: list[str]) -> GenerateAnswer:
     if notices:
-        # Headers hold Latin-1 at most. A notice repeats names that a caller chose, so line breaks must go.
+        # A header holds Latin-1 without line breaks, and a notice repeats names that the caller chose.
         text = "; ".join(notices).encode("ascii", "replace").decode()
         response.headers[NOTICE_HEADER] = " ".join(text.split())[:_LONGEST_NOTICE]
     return answer

@@ -32,7 +32,7 @@ def bounded_route(max_bytes: int) -> type[APIRoute]:
 
             async def bounded(request: Request) -> Response:
                 bounded_request = BoundedRequest(request.scope, request.receive)
-                # Read the body here: FastAPI turns any error that is raised while it reads the body into one about bad JSON.
+                # Read the body here: an error that is raised while FastAPI reads it becomes an error about bad JSON.
                 await bounded_request.body()
                 return await handle(bounded_request)
 

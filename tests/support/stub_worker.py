@@ -43,7 +43,7 @@ class NoSupplies:
 
 
 class StubWorker(Worker):
-    """The real worker with both."""
+    """The real worker with both stubs."""
 
     def __init__(self, settings: WorkerSettings, *parts: Any) -> None:
         super().__init__(settings, *parts)

@@ -17,7 +17,7 @@ from shared.messaging.events import ImageFailed, ImageGenerated, ImageRequested
 
 _FREE: dict[str, None] = {"claim_token": None, "claim_holder": None, "claim_expires_at": None}
 _STARVED_S = 10.0
-"""A request that is older comes before newer ones whose models this worker has loaded."""
+"""An older request comes before newer ones, even if this worker has the models of the newer ones loaded."""
 
 
 @dataclass(frozen=True)

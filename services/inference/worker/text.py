@@ -92,7 +92,7 @@ def _encode(
             # The weight scales the distance from the encoding of an empty text at the same position.
             states = (nothing + (states.float() - nothing) * weights).to(states.dtype)
         hidden.append(states)
-        # The first chunk describes the image as a whole best.
+        # SDXL uses one pooled vector for the whole image, and the start of a prompt describes it best.
         pooled = getattr(out, "text_embeds", None) if pooled is None else pooled
     return torch.cat(hidden, dim=1), pooled
 

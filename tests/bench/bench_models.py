@@ -205,4 +205,4 @@ async def test_a_picture_through_the_service_against_a_bare_pipeline(report: Rep
     async def bare() -> int:
         return await asyncio.to_thread(draw)
 
-    await report.compare(f"pictures of {DRAW_STEPS} steps through the whole service", ours, "bare pipeline calls", bare)
+    await report.compare(f"images of {DRAW_STEPS} steps through the whole service", ours, "bare pipeline calls", bare)

@@ -126,7 +126,7 @@ async def test_claim_against_a_bare_update(report: Report, database: Database) -
         return CLAIMS
 
     await report.compare(
-        "claims: fair order, limit, epoch, event and event", ours, "claims by a bare UPDATE ... SKIP LOCKED of the oldest", bare
+        "claims: fair order, limit, epoch and events", ours, "claims by a bare UPDATE ... SKIP LOCKED of the oldest", bare
     )
     async with database.begin() as session:
         await session.execute(text("TRUNCATE outbox_tunes"))

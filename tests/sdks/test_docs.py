@@ -52,9 +52,9 @@ def test_the_guides_commands_run_one_after_the_other(client: Client, key: str, t
     run = subprocess.run(["bash", "-c", script], check=False, capture_output=True, text=True, **options)
 
     assert run.returncode == 0, run.stdout + run.stderr
-    pictures = tmp_path / "my-star" / "pictures"
-    assert (pictures / "star.jpg").read_bytes().startswith(b"\xff\xd8\xff")
-    assert len(list(pictures.glob("*.png"))) == 2
+    images = tmp_path / "my-star" / "images"
+    assert (images / "star.jpg").read_bytes().startswith(b"\xff\xd8\xff")
+    assert len(list(images.glob("*.png"))) == 2
     with Client(client.url, key) as own:
         assert [tune.name for tune in own.tunes()] == ["my-star"]
         assert {asset.asset_type for asset in own.assets()} == {"file"}

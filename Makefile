@@ -3,8 +3,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 PYTEST := .venv/bin/pytest
+# The variable turns off an advertisement that mkdocs-material prints at every build.
+MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs
 
-.PHONY: help install lock lock-sdks up down demo test test-fast test-sdks faults bench asyncapi lint
+.PHONY: help install lock lock-sdks up down demo test test-fast test-sdks faults bench asyncapi docs format lint check
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -12,19 +14,19 @@ help: ## this list
 install: ## .venv with everything, by version and hash
 	@deploy/local/install.sh
 
-lock: ## write the locks anew (UPGRADE=1: with the newest versions)
+lock: ## write the locks again (UPGRADE=1: with the newest versions)
 	@deploy/local/install.sh lock
 
-lock-sdks: install ## write the locks of the SDKs' environments anew
+lock-sdks: install ## write the locks of the SDKs' environments again
 	@tests/sdks/lock.sh
 
-up: install ## the local stack in the foreground; Ctrl-C ends it
+up: install ## the local stack in the foreground; Ctrl-C stops it
 	@exec .venv/bin/tunesmith up
 
-down: install ## end the local stack
+down: install ## stop the local stack
 	@.venv/bin/tunesmith down
 
-demo: install ## start the stack, tune the sample subject and draw it before and after
+demo: install ## start the stack, tune the sample subject and show it without and with the tune
 	@.venv/bin/tunesmith up --detach
 	@.venv/bin/tunesmith demo
 
@@ -37,16 +39,27 @@ test-fast: install ## the tests that need no backend
 test-sdks: install ## every published version of OctoAI's SDKs against a stack, about a minute each
 	@$(PYTEST) tests/sdks -m "long or not long"
 
-faults: install ## every promise of docs/reliability in full length
+faults: install ## every promise of docs/reliability.md in full length
 	@$(PYTEST) tests/faults -m "long or not long"
 
 bench: install ## what we cost against bare peers, as ratios (docs/performance.md)
 	@$(PYTEST) tests/bench -o python_files='bench_*.py' -q
 
-asyncapi: install ## write docs/asyncapi.json anew, after an event has changed
+asyncapi: install ## write docs/asyncapi.json again, after an event has changed
 	@.venv/bin/python -m shared.messaging.asyncapi > docs/asyncapi.json.new && mv docs/asyncapi.json.new docs/asyncapi.json
 
-lint: install ## style, format and types
+docs: install ## the docs site, in build/docs
+	@$(MKDOCS) build --strict --quiet
+	@echo build/docs/index.html
+
+format: install ## fix style and format
+	@.venv/bin/ruff check --fix --quiet .
+	@.venv/bin/ruff format .
+
+lint: install ## style, format, types and the links of the docs
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/basedpyright
+	@$(MKDOCS) build --strict --quiet
+
+check: lint test ## everything that a change must pass

@@ -1,11 +1,13 @@
-"""The guide's commands run as they stand, and the lines that the migration page shows are those that the SDKs are driven with."""
+"""The commands of README and guide run as they stand, and the migration page's lines are those that the SDKs are driven with."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -15,6 +17,7 @@ from tunesmith import demo
 from tunesmith.client import Client
 
 pytestmark = pytest.mark.timeout(600)
+README = (PROJECT / "README.md").read_text()
 GUIDE = (PROJECT / "docs" / "guide.md").read_text()
 MIGRATING = (PROJECT / "docs" / "migrating-from-octoai.md").read_text()
 
@@ -25,9 +28,9 @@ def _blocks(text: str, *languages: str) -> list[str]:
 
 @pytest.fixture
 def key(stack: StackPaths) -> str:
-    """The key of an account of the guide's own: its names are those of the page, whatever the stack has been used for."""
-    account = f"guide-{os.getpid()}"
-    command = [Path(sys.executable).parent / "tunesmith", "keys", "create", "guide", "--account", account]
+    """The key of an account of the test's own: its names are those of the page, whatever the stack has been used for."""
+    account = f"docs-{uuid4().hex[:8]}"
+    command = [Path(sys.executable).parent / "tunesmith", "keys", "create", "docs", "--account", account]
     made = subprocess.run([*command, "--data-dir", stack.data_dir], check=True, capture_output=True, text=True, timeout=120)
     return made.stdout.split()[-1]
 
@@ -58,6 +61,24 @@ def test_the_guides_commands_run_one_after_the_other(client: Client, key: str, t
     with Client(client.url, key) as own:
         assert [tune.name for tune in own.tunes()] == ["my-star"]
         assert {asset.asset_type for asset in own.assets()} == {"file"}
+
+
+def test_the_readmes_python_and_curl_run_as_they_stand(client: Client, key: str, tmp_path: Path) -> None:
+    (tmp_path / "client").symlink_to(PROJECT / "client")
+    [python] = _blocks(README, "python")
+    [_, _, curl] = _blocks(README, "sh")
+    assert "steps=200" in python
+    (tmp_path / "tune.py").write_text(python.replace("steps=200", "steps=4"))
+    env = {**os.environ, "NO_PROXY": "127.0.0.1", "TUNESMITH_URL": client.url, "OCTOAI_TOKEN": key}
+    run = partial(subprocess.run, check=False, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=280)
+    tuned = run([sys.executable, "tune.py"])
+    asked = run(["bash", "-c", "set -euo pipefail\n" + curl])
+
+    assert tuned.returncode == 0, tuned.stdout + tuned.stderr
+    assert asked.returncode == 0, asked.stdout + asked.stderr
+    assert "my-star" in asked.stdout
+    for image in ("star.jpg", "night.jpg"):
+        assert (tmp_path / image).read_bytes().startswith(b"\xff\xd8\xff")
 
 
 def test_the_lines_to_change_are_those_that_the_drivers_have() -> None:

@@ -263,6 +263,13 @@ def test_the_states_of_a_tune_are_documented_as_they_are() -> None:
     assert {row for row in wanted if row not in text} == set()
 
 
+def test_the_table_of_imports_is_documented_as_it_is() -> None:
+    text = (ROOT / "docs" / "structure.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| ([\w, ]+) \| .* \|$", text.split("## Which folder may import which")[1], re.MULTILINE)
+
+    assert {folder: set(others.split(", ")) for folder, others in rows if folder != "folder"} == MAY_IMPORT
+
+
 def test_every_event_is_documented() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
 

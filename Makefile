@@ -5,8 +5,11 @@ SHELL := /bin/bash
 PYTEST := .venv/bin/pytest
 # The variable turns off an advertisement that mkdocs-material prints at every build.
 MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs
+# Tests run in this many processes.
+WORKERS ?= 2
 
-.PHONY: help install lock lock-sdks up down demo test test-fast test-sdks faults bench asyncapi docs format lint check
+.PHONY: help install lock lock-sdks up down demo test test-fast test-minio sdk-environments test-sdks faults bench asyncapi docs \
+	format lint check
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -30,11 +33,17 @@ demo: install ## start the stack, tune the sample subject and show it without an
 	@.venv/bin/tunesmith up --detach
 	@.venv/bin/tunesmith demo
 
-test: install ## all tests but the long forms of the faults
-	@$(PYTEST) tests
+test: install sdk-environments ## all tests but the long forms and MinIO's (WORKERS=2 processes; prints the 20 slowest)
+	@$(PYTEST) tests -n $(WORKERS) --durations=20
 
 test-fast: install ## the tests that need no backend
 	@$(PYTEST) tests/unit
+
+test-minio: install ## the contract of the store on MinIO, which Go builds the first time
+	@$(PYTEST) tests/contract/test_blobs.py -m minio
+
+sdk-environments: install
+	@.venv/bin/python -m tests.sdks.environments
 
 test-sdks: install ## every published version of OctoAI's SDKs against a stack, about a minute each
 	@$(PYTEST) tests/sdks -m "long or not long"

@@ -1,4 +1,4 @@
-"""Real backends for the tests: PostgreSQL, Kafka and the S3 store of the local stack, started once a session; and a whole stack.
+"""Real backends for the tests: PostgreSQL, Kafka and the S3 store of the local stack, started once a run; and a whole stack.
 
 `TUNESMITH_TEST_BACKENDS` may name the data folder of backends that run already (`python -m deploy.local.supervise FOLDER 0
 --external`), and `TUNESMITH_TEST_STACK` that of a stack (`tunesmith up --detach --data-dir FOLDER`), which saves their start
@@ -7,11 +7,12 @@ while developing.
 
 import asyncio
 import os
+import signal
 import subprocess
-import sys
-import time
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -23,49 +24,87 @@ from deploy.local.paths import StackPaths
 from deploy.local.ports import is_free
 from shared.blobs.store import Blobs
 from shared.settings import ServiceSettings
+from tests.support.lanes import Lanes, place
+from tests.support.running_stack import start_supervisor
+from tests.support.shared_run import COMMAND, SharedRun
 from tunesmith.client import Client
 
-_COMMAND = str(Path(sys.executable).parent / "tunesmith")
-_START_S = 120
+# Read when torch is imported, here and in the processes that tests start. The models of the tests are so small that threads wait
+# for each other most of the time; on busy cores that makes a step ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _wait_until_ready(paths: StackPaths, supervisor: subprocess.Popen[bytes]) -> state.StackState:
-    deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
-        found = state.read(paths)
-        if found and found.ready and found.supervisor == supervisor.pid:
-            return found
-        if supervisor.poll() is not None:
-            break
-        time.sleep(0.05)
-    log = paths.logs / "supervisor.log"
-    pytest.fail(f"the test backends did not start: {log.read_text() if log.exists() else 'no log'}")
+_RUN = pytest.StashKey[SharedRun]()
+_HAS_FAILED = pytest.StashKey[bool]()
 
 
-@pytest.fixture(scope="session")
-def backends_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder of the backends, with their secrets."""
-    given = os.environ.get("TUNESMITH_TEST_BACKENDS")
-    return Path(given) if given else tmp_path_factory.mktemp("backends")
-
-
-@pytest.fixture(scope="session")
-def backends(backends_dir: Path) -> Iterator[dict[str, str]]:
-    """The environment of running backends: what a service is configured with."""
-    if given := os.environ.get("TUNESMITH_TEST_BACKENDS"):
-        running = state.read(StackPaths(Path(given)))
-        if running is None:
-            pytest.fail(f"TUNESMITH_TEST_BACKENDS names {given}, where nothing runs")
-        yield running.env
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder that the processes of this run share; a worker of pytest-xdist is told where it is."""
+    if told := getattr(config, "workerinput", None):
+        config.stash[_RUN] = SharedRun(Path(told["shared_run"]))
         return
-    paths = StackPaths(backends_dir)
-    command = [sys.executable, "-m", "deploy.local.supervise", str(paths.data_dir), "8099", "--external", "--quiet"]
-    supervisor = subprocess.Popen(command)
-    try:
-        yield _wait_until_ready(paths, supervisor).env
-    finally:
-        supervisor.terminate()
-        supervisor.wait(60)
+    config.stash[_RUN] = SharedRun(Path(tempfile.mkdtemp(prefix="tunesmith-tests-")))
+    # SIGTERM ends the run as Ctrl-C does, so that a cancelled CI job leaves no processes behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker which folder the run shares."""
+    node.workerinput["shared_run"] = str(node.config.stash[_RUN].folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Deal out lanes, whichever `--dist` was chosen: a test must not share its stack with one that kills processes of it."""
+    return Lanes(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest lanes first where several workers share them."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: place(item.nodeid))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember whether the logs of the stacks may be needed."""
+    session.config.stash[_HAS_FAILED] = exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what the run has started, however it went."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_RUN].end(keep=config.stash.get(_HAS_FAILED, False))
+
+
+@pytest.fixture(scope="session")
+def shared_run(pytestconfig: pytest.Config) -> SharedRun:
+    """What this process shares with the other workers of its run."""
+    return pytestconfig.stash[_RUN]
+
+
+@pytest.fixture(scope="session")
+def backends_dir(shared_run: SharedRun) -> Path:
+    """The data folder of the running backends, with their secrets."""
+    if given := os.environ.get("TUNESMITH_TEST_BACKENDS"):
+        return Path(given)
+
+    def start() -> str:
+        folder = shared_run.stack_folder("backends")
+        with shared_run.locked("start"):
+            start_supervisor(StackPaths(folder), 8099, "--external")
+        return str(folder)
+
+    return Path(shared_run.once("backends", start))
+
+
+@pytest.fixture(scope="session")
+def backends(backends_dir: Path) -> dict[str, str]:
+    """The environment of running backends: what a service is configured with."""
+    running = state.read(StackPaths(backends_dir))
+    if running is None:
+        pytest.fail(f"no backends run on {backends_dir}")
+    return running.env
 
 
 async def _admin(url: str, statement: str) -> None:
@@ -80,17 +119,16 @@ def _on(url: str, database: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def _template(backends: dict[str, str]) -> str:
+def _template(backends: dict[str, str], shared_run: SharedRun) -> str:
     """Name a migrated database that every test's own is copied from, which takes a tenth of a migration's time."""
-    name = f"template_{uuid4().hex}"
     url = backends["TUNESMITH_DATABASE_URL"]
 
-    async def make() -> None:
+    async def make(name: str) -> str:
         await _admin(url, f"CREATE DATABASE {name}")
         await migrations.upgrade(_on(url, name))
+        return name
 
-    asyncio.run(make())
-    return name
+    return shared_run.once("template", lambda: asyncio.run(make(f"template_{uuid4().hex}")))
 
 
 @pytest.fixture
@@ -137,21 +175,22 @@ async def blobs(make_settings: Callable[..., ServiceSettings]) -> AsyncIterator[
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackPaths]:
-    """The folder of a running stack, started and ended by the commands that a person types; all tests of a session share it."""
+def stack(shared_run: SharedRun) -> StackPaths:
+    """The folder of a running stack, started and ended by the commands that a person types; all tests of a run share it."""
     if given := os.environ.get("TUNESMITH_TEST_STACK"):
-        yield StackPaths(Path(given))
-        return
-    paths = StackPaths(tmp_path_factory.mktemp("stack"))
-    port = next(port for port in range(18200, 18300) if is_free(port))
-    # What is uploaded by address can come from its own store: a link to an asset is an address like any other host's.
-    imports = {"TUNESMITH_IMPORT_HOSTS": f"http://127.0.0.1:{port}", "TUNESMITH_IMPORT_PRIVATE_NETWORKS": "127.0.0.0/8"}
-    up = [_COMMAND, "up", "--detach", "--data-dir", str(paths.data_dir), "--port", str(port)]
-    subprocess.run(up, check=True, timeout=300, env=os.environ | imports)
-    try:
-        yield paths
-    finally:
-        subprocess.run([_COMMAND, "down", "--data-dir", str(paths.data_dir)], check=True, timeout=180)
+        return StackPaths(Path(given))
+
+    def start() -> str:
+        folder = shared_run.stack_folder("whole")
+        port = next(port for port in range(18200, 18300) if is_free(port))
+        # What is uploaded by address can come from its own store: a link to an asset is an address like any other host's.
+        imports = {"TUNESMITH_IMPORT_HOSTS": f"http://127.0.0.1:{port}", "TUNESMITH_IMPORT_PRIVATE_NETWORKS": "127.0.0.0/8"}
+        up = [COMMAND, "up", "--detach", "--data-dir", folder, "--port", str(port)]
+        with shared_run.locked("start"):
+            subprocess.run(up, check=True, timeout=300, env=os.environ | imports)
+        return str(folder)
+
+    return StackPaths(Path(shared_run.once("stack", start)))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What the recipe, the residency and the image service cost against diffusers and peft called directly, on tiny-sd15."""
+"""What the recipe, the residency and the image service cost, compared with diffusers and peft called directly, on tiny-sd15."""
 
 import asyncio
 import io
@@ -42,7 +42,7 @@ pytestmark = [
 BASE = shipped.SHIPPED / "tiny-sd15"
 STEPS, BATCH, RANK, SIZE_PX = 20, 4, 8, 64
 DRAW_STEPS = 10
-PICTURES = sorted(SAMPLES.glob("star-*.png"))
+IMAGES = sorted(SAMPLES.glob("star-*.png"))
 _TARGETS = ["to_k", "to_q", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"]
 
 
@@ -70,7 +70,7 @@ def job(folder: Path, *, steps: int) -> Job:
         trigger_word="sks1",
         steps=steps,
         seed=7,
-        images=[TrainingImage(file=file, caption="a photo of a sks1 star") for file in PICTURES],
+        images=[TrainingImage(file=file, caption="a photo of a sks1 star") for file in IMAGES],
         parameters=resolve_parameters(Engine.SD15, SIZE_PX, chosen),
         checkpoint_every_steps=10_000,
         output_folder=folder,
@@ -111,14 +111,14 @@ async def test_a_training_step_of_the_recipe_against_a_bare_one(report: Report, 
     folder.mkdir()
 
     def steps() -> tuple[int, float]:
-        # From the end of the first step to that of the last, as they report: loading, encoding and saving stand outside.
+        # From the report of the first step to that of the last, which leaves out loading, encoding and saving.
         at: dict[int, float] = {}
 
-        def heard(said: ChildReport) -> None:
-            if isinstance(said, StepReport):
-                at[said.step] = time.perf_counter()
+        def hear(message: ChildReport) -> None:
+            if isinstance(message, StepReport):
+                at[message.step] = time.perf_counter()
 
-        recipe.train(job(folder, steps=STEPS), heard, lambda: False)
+        recipe.train(job(folder, steps=STEPS), hear, lambda: False)
         return STEPS - 1, at[STEPS] - at[1]
 
     async def ours() -> tuple[int, float]:
@@ -171,7 +171,7 @@ async def served(
     await database.close()
 
 
-async def test_a_picture_through_the_service_against_a_bare_pipeline(report: Report, served: httpx.AsyncClient) -> None:
+async def test_an_image_through_the_service_against_a_bare_pipeline(report: Report, served: httpx.AsyncClient) -> None:
     body = {
         "prompt": "a star",
         "checkpoint": "octoai:tiny-sd15",

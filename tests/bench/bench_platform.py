@@ -1,4 +1,4 @@
-"""What the outbox and the lease cost against a bare producer and a bare UPDATE."""
+"""What the outbox and the lease cost, compared with a bare producer and a bare UPDATE."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

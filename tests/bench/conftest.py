@@ -1,6 +1,6 @@
-"""Benchmarks say ratios: what ours takes against a peer that was measured in the same run, interleaved with it.
+"""Benchmarks report ratios: our rate by that of a peer that is measured in the same run, interleaved with ours.
 
-A ratio means the same on a slow machine and a busy one; a time does not, and is asserted nowhere.
+A ratio means the same on a slow or busy machine. A time does not, and no test asserts one.
 """
 
 import gc
@@ -17,16 +17,16 @@ Done = int | tuple[int, float]
 
 @dataclass
 class Report:
-    """What was measured, as rows of a table."""
+    """The measurements, as rows of a table."""
 
     rows: list[tuple[str, float, str, float, str]] = field(default_factory=list)
 
     async def compare(
         self, ours: str, run_ours: Callable[[], Awaitable[Done]], peer: str, run_peer: Callable[[], Awaitable[Done]]
     ) -> None:
-        """Run both in turns, once to warm up; the medians of their rates are compared.
+        """Run both in turns, after one round to warm up, and add the medians of their rates to the table.
 
-        Each returns how many things it has done, and in which time if that is not all of its own, in seconds.
+        Each returns how many things it has done; if not all of its time counts, it returns the seconds that do as well.
         """
         rates: dict[str, list[float]] = {"ours": [], "peer": []}
         for round_ in range(ROUNDS + 1):

@@ -1,7 +1,7 @@
-"""Events that were ever published must still parse: `golden/` holds one of each, as it was when it was first published.
+"""Every event that was ever published must still parse: `golden/` holds one of each kind, as it was first published.
 
-A change here that makes a golden file fail breaks every outbox and topic that holds the old form. Add fields with a default;
-never rename, remove or require.
+A change to an event that makes its golden file fail breaks every outbox and topic that holds the old form. Add fields with a
+default; never rename, remove or require one.
 """
 
 import json
@@ -33,14 +33,14 @@ def test_the_golden_form_still_means_the_same(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_a_newer_publishers_fields_are_passed_over(path: Path) -> None:
+def test_unknown_fields_of_a_newer_publisher_are_ignored(path: Path) -> None:
     newer = json.loads(path.read_text()) | {"added_later": 1}
 
     assert cloudevents.parse({"ce_type": path.stem}, json.dumps(newer).encode())
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_a_event_without_its_version_is_no_event(path: Path) -> None:
+def test_an_event_without_its_version_is_malformed(path: Path) -> None:
     broken = json.loads(path.read_text())
     del broken["version"]
 

@@ -1,4 +1,4 @@
-"""Somebody's own checkpoint, a single file with a LoRA baked in: uploaded, tuned on, and drawn with."""
+"""A user's own checkpoint, a single file with a LoRA baked in, is uploaded, tuned on, and drawn with."""
 
 import io
 import json
@@ -23,15 +23,15 @@ PROMPT = "a photo of a red star in the snow"
 
 @dataclass
 class Custom:
-    """The names of a baked checkpoint and of the LoRA that is in it."""
+    """The names of a baked checkpoint and of the LoRA in it."""
 
     checkpoint: str
     lora: str
 
 
 def _bake(folder: Path) -> tuple[Path, Path]:
-    """Write a LoRA that changes the picture, and tiny-sd15 with it fused in, as one file."""
-    import torch  # noqa: PLC0415 - many seconds, for these tests alone
+    """Write a LoRA that changes the image, and tiny-sd15 with that LoRA fused in as one file; return both paths, the latter first."""
+    import torch  # noqa: PLC0415 - takes many seconds, and only these tests need it
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
 
     from deploy.tiny import single_file  # noqa: PLC0415
@@ -87,7 +87,7 @@ def test_a_baked_checkpoint_draws_as_its_base_with_the_lora(client: Client, cust
 
     assert client.asset(custom.checkpoint).data["shape_class"] == client.asset(demo.BASE).data["shape_class"]
     assert client.asset(custom.checkpoint).data["native_size_px"] == 64
-    # The file keeps half precision: a tenth of a level of 255 perhaps, where the LoRA makes several.
+    # The file keeps half precision: an error of about a tenth of a level of 255, where the LoRA's effect is several levels.
     effect, error = np.abs(with_lora - base).mean(), np.abs(baked - with_lora).mean()
     assert effect > 2
     assert error < effect / 10
@@ -96,11 +96,11 @@ def test_a_baked_checkpoint_draws_as_its_base_with_the_lora(client: Client, cust
 def test_a_tune_on_it_yields_a_lora_that_fits_it_and_its_base(client: Client, custom: Custom) -> None:
     captions: dict[str, str] = json.loads((demo.SAMPLES / "captions.json").read_text())
     name, caption = next(iter(captions.items()))
-    picture = client.upload(demo.SAMPLES / name, name="custom-star")
+    image = client.upload(demo.SAMPLES / name, name="custom-star")
     tune = client.create_tune(
         "custom-tune",
         base=custom.checkpoint,
-        files=[(picture.id, caption)],
+        files=[(image.id, caption)],
         trigger_word="sks1",
         steps=4,
         seed=1,

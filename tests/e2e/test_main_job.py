@@ -1,4 +1,4 @@
-"""The main job on the real stack: upload, tune, generate; and what it yields is what was asked for."""
+"""The main job on the real stack: upload, tune, generate, and get what was asked for."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from tunesmith.client import Client, TunesmithApiError
 
 pytestmark = pytest.mark.timeout(900)
 LEAST_FALL = 0.15
-"""By how much the loss on unseen pictures of the subject must fall for the trigger prompt; 0.29 was measured."""
+"""By how much the loss on unseen images of the subject must fall for the trigger prompt; 0.29 was measured."""
 MOST_RISE = 0.15
-"""By how much the loss of the class's own prompt on other pictures of the class may rise."""
+"""By how much the loss on images of other things of the class may rise for the class's own prompt."""
 LEAST_GAIN, LEAST_PART = 0.12, 0.9
-"""By how much the tuned pictures must be more like the subject in the mean, and in which part of all pairs of a tuned and an
-untuned one the tuned one must be; 0.15 and 1.0 were measured, and the subject's own pictures are 0.26 above untuned ones."""
+"""By how much the tuned images must be more like the subject in the mean, and the least share of all pairs of a tuned and an untuned
+image in which the tuned one must be. 0.15 and 1.0 were measured; the subject's own images are 0.26 above untuned ones."""
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +96,14 @@ def test_a_name_that_is_in_use_is_a_conflict_that_names_it(client: Client, tuned
     assert refused.value.status == 409
 
 
-def test_a_lora_that_nobody_made_is_named(client: Client) -> None:
+def test_an_unknown_lora_is_named(client: Client) -> None:
     with pytest.raises(TunesmithApiError, match="no-such-lora") as refused:
         client.generate("a star", loras={"no-such-lora": 1.0})
 
     assert refused.value.status == 422
 
 
-def test_the_pages_for_people_answer(client: Client) -> None:
+def test_the_pages_for_users_answer(client: Client) -> None:
     for path in ("/", "/docs", "/openapi.json"):
         assert httpx.get(client.url + path, timeout=10).status_code == 200
     assert httpx.get(client.url + "/metrics", timeout=10).status_code == 404
@@ -128,7 +128,7 @@ def test_the_subject_was_learnt_and_its_class_was_kept(client: Client, tuned: st
     assert measured["class_tuned"] <= measured["class_base"] * (1 + MOST_RISE)
 
 
-def test_the_tuned_pictures_show_the_subject_and_the_untuned_ones_do_not(client: Client, tuned: str) -> None:
+def test_the_tuned_images_show_the_subject_and_the_untuned_ones_do_not(client: Client, tuned: str) -> None:
     def draw(prompt: str, seed: int, loras: dict[str, float] | None = None) -> list[bytes]:
         options = {"checkpoint": demo.BASE, "steps": 20, "cfg_scale": 5.0, "num_images": 2, "image_encoding": "png"}
         return [image.data for image in client.generate(prompt, seed=seed, loras=loras, **options).images]

@@ -1,19 +1,21 @@
-"""A stack of the session's own whose processes the tests of this folder may kill."""
+"""A stack of its own for this folder, whose processes the tests kill."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.shared_run import SharedRun
 from tests.support.stub_stack import StubStack
 from tunesmith.client import Asset, Client
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StubStack]:
+def stack(shared_run: SharedRun) -> Iterator[StubStack]:
     """A running stack; each test leaves it running."""
-    stack = StubStack(tmp_path_factory.mktemp("faults"))
+    stack = StubStack(shared_run.stack_folder("faults"))
     try:
-        stack.start()
+        with shared_run.locked("start"):
+            stack.start()
         yield stack
     finally:
         stack.end()
@@ -21,7 +23,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StubStack]:
 
 @pytest.fixture
 def client(stack: StubStack) -> Iterator[Client]:
-    """A client with the stack's own key; what a failed test has left behind does not hold up the next one."""
+    """A client with the stack's own key. Tunes that a failed test left behind are cancelled, so that the next test need not wait."""
     with stack.client() as client:
         yield client
         for tune in client.tunes():
@@ -30,9 +32,9 @@ def client(stack: StubStack) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def picture(stack: StubStack) -> Asset:
-    """A picture in the library, to be trained on."""
+def image(stack: StubStack) -> Asset:
+    """An image in the library, to be trained on."""
     from tunesmith.demo import SAMPLES  # noqa: PLC0415
 
     with stack.client() as client:
-        return client.wait_for_asset(client.upload(SAMPLES / "star-1.png", name="picture"))
+        return client.wait_for_asset(client.upload(SAMPLES / "star-1.png", name="image"))

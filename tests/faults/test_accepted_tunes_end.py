@@ -9,7 +9,8 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from tests.support.stub_stack import LEASE_S, StubStack, until
+from tests.support.running_stack import until
+from tests.support.stub_stack import LEASE_S, StubStack
 from tests.support.tunes import start_tune
 from tunesmith.client import Asset, Client, Tune, TunesmithApiError
 
@@ -26,7 +27,7 @@ _STUCK = "SELECT count(*) FROM tunes WHERE ended_at IS NULL AND lease_expires_at
     ],
 )
 def test_every_tune_that_was_accepted_ends(
-    stack: StubStack, client: Client, picture: Asset, tunes: int, kills: int, bound_s: float
+    stack: StubStack, client: Client, image: Asset, tunes: int, kills: int, bound_s: float
 ) -> None:
     seed = int(os.environ.get("TUNESMITH_FAULTS_SEED", random.SystemRandom().randrange(2**32)))
     print(f"TUNESMITH_FAULTS_SEED={seed}")
@@ -37,7 +38,7 @@ def test_every_tune_that_was_accepted_ends(
         for _ in range(number * kills // tunes, (number + 1) * kills // tunes):
             stack.kill(drawn.choice(names))
         name = f"ends-{tunes}-{number}"
-        accepted.append(until(lambda name=name: reached(lambda: accept(client, picture, name)), f"{name} is accepted"))
+        accepted.append(until(lambda name=name: reached(lambda: accept(client, image, name)), f"{name} is accepted"))
 
     began = time.monotonic()
     ends: list[str] = []
@@ -50,7 +51,7 @@ def test_every_tune_that_was_accepted_ends(
 
 
 def reached(call: Callable[[], T]) -> T | None:
-    """Call the stack; None when a part of it is away just now."""
+    """Call the stack; return None when a part of it is unavailable."""
     try:
         return call()
     except httpx.HTTPError:
@@ -61,10 +62,10 @@ def reached(call: Callable[[], T]) -> T | None:
         return None
 
 
-def accept(client: Client, picture: Asset, name: str) -> Tune:
-    """Start a tune, unless an earlier try whose answer was lost has."""
+def accept(client: Client, image: Asset, name: str) -> Tune:
+    """Start a tune, unless an earlier request whose answer was lost has started it."""
     found = client.tunes(name=name)
-    return found[0] if found else start_tune(client, picture, name)
+    return found[0] if found else start_tune(client, image, name)
 
 
 def end_of(client: Client, tune: Tune) -> Tune | None:

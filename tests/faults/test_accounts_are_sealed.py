@@ -1,4 +1,4 @@
-"""Promise 17: accounts are sealed. Each route x {owner, another account, no token, wrong scope, revoked, expired}."""
+"""Accounts are sealed (promise 17): each route for the owner, another account, no key, and a narrow, revoked or expired one."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ from shared.settings import ServiceSettings
 from tests.support.platform_world import Platform, drawing, operations, running
 from tests.support.sealed_routes import ROUTES, Route
 
-# Whole services run in this process: a connection to a broker that is slow to answer is dropped, not closed, by its bound.
+# Whole services run in this process. Where a client of the broker runs into the bound of its stop, its connection stays open.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -38,7 +38,7 @@ def _filled(value: Any, things: dict[str, str]) -> Any:
 
 
 async def _things(platform: Platform, account: str, secret: str, *, ended: bool) -> dict[str, str]:
-    """Make one of each thing that a route may name, fresh for each route."""
+    """Make one of each thing that a route may name; each route gets things of its own."""
     account_id = await platform.account(account)
     mark = uuid4().hex[:8]
     things = {"asset_id": await platform.add_asset(account_id, f"photo-{mark}"), "lora_name": f"lora-{mark}"}
@@ -101,6 +101,6 @@ async def test_accounts_are_sealed(platform: Platform) -> None:
         if other.is_success:
             assert not [thing for thing in things.values() if thing in other.text], operation
 
-        # None of the above changed anything: what is the owner's is still there.
+        # None of the refused calls changed anything: the owner's things are still there.
         mine = await _call(platform, operation, route, things, all_keys["admin" if route.part == "admin" else "owner"])
         assert mine.status_code == route.owner, (operation, mine.text)

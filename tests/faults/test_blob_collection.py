@@ -1,4 +1,4 @@
-"""Promise 14: deleting and collecting are safe. Every row's blob exists, and every old blob has a row."""
+"""Deleting and collecting are safe (promise 14): every row's blob exists, and every old blob has a row."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -109,7 +109,7 @@ async def test_a_reference_that_is_not_committed_yet_is_not_missed(
     await _store(database, blobs, "assets/a")
     async with database.begin() as session:
         await blob_rows.pin(session, ["assets/a"])
-        # The owner gives the blob up while the other transaction is about to refer to it.
+        # The owner orphans the blob while another transaction is about to refer to it.
         orphaning = asyncio.create_task(_orphan(database, "assets/a"))
         collected_meanwhile = await collector.collect()
         session.add(_asset(account_id, "assets/a"))
@@ -129,7 +129,7 @@ async def test_what_is_being_collected_cannot_be_pinned(database: Database, blob
             await blob_rows.pin(session, ["assets/a"])
 
 
-async def test_a_writer_that_died_leaves_nothing(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
+async def test_what_a_dead_writer_staged_is_collected(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
     async with database.begin() as session:
         await blob_rows.stage(session, Context.UPLOAD, "assets/a")
     await blobs.put_bytes("assets/a", b"half")
@@ -138,7 +138,9 @@ async def test_a_writer_that_died_leaves_nothing(database: Database, blobs: Blob
     assert await blobs.size("assets/a") is None
 
 
-async def test_a_writer_that_was_given_up_cannot_commit(database: Database, blobs: Blobs, collector: BlobCollector) -> None:
+async def test_a_writer_whose_blob_was_collected_cannot_commit(
+    database: Database, blobs: Blobs, collector: BlobCollector
+) -> None:
     async with database.begin() as session:
         await blob_rows.stage(session, Context.UPLOAD, "assets/a")
     await collector.collect()
@@ -157,7 +159,7 @@ async def test_the_sweep_deletes_what_has_no_row(database: Database, blobs: Blob
     await blobs.put_bytes("staging/file/written-late", b"x")
     await blobs.put_bytes("tunes/not-ours", b"x")
 
-    # The store's clock has whole seconds, and may be a moment ahead.
+    # The store's times are whole seconds and its clock may be ahead, so an object can look too new to sweep.
     swept = await collector.sweep()
     while not swept.strays:
         swept = await collector.sweep()
@@ -167,7 +169,7 @@ async def test_the_sweep_deletes_what_has_no_row(database: Database, blobs: Blob
     assert await blobs.size("tunes/not-ours") == 1
 
 
-async def test_a_collector_that_died_after_its_commit_is_made_good(
+async def test_the_sweep_deletes_what_a_collector_that_died_after_its_commit_left(
     database: Database, blobs: Blobs, collector: BlobCollector
 ) -> None:
     await _store(database, blobs, "assets/a")

@@ -1,10 +1,11 @@
-"""A broker that loses all its data, once during a tune and once during a generation: the database alone rebuilds the rest."""
+"""A broker that loses all its data, during a tune and during a generation: the database alone rebuilds what is in flight."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.stub_stack import StubStack, until
+from tests.support.running_stack import until
+from tests.support.stub_stack import StubStack
 from tests.support.tunes import draw, drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
@@ -15,8 +16,8 @@ _REACHED_THE_BROKER = """
 """
 
 
-def test_a_tune_outlives_the_brokers_data(stack: StubStack, client: Client, picture: Asset) -> None:
-    tune = start_tune(client, picture, "outlives", trigger_word="hold@7")
+def test_a_tune_outlives_the_brokers_data(stack: StubStack, client: Client, image: Asset) -> None:
+    tune = start_tune(client, image, "outlives", trigger_word="hold@7")
     until(lambda: client.tune(tune.id).progress or None, "it trains")
 
     before = stack.lose_broker_data()
@@ -38,7 +39,7 @@ def test_a_generation_outlives_the_brokers_data(stack: StubStack, client: Client
     try:
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(draw, client)
-            # The worker's group still holds its partitions, so the request lies in the broker when that loses everything.
+            # The suspended worker still holds its group's partitions, so the request lies in the broker when that loses its data.
             until(lambda: stack.scalar(_REACHED_THE_BROKER) or None, "the request has reached the broker")
             before = stack.lose_broker_data()
             worker.resume()
@@ -51,12 +52,12 @@ def test_a_generation_outlives_the_brokers_data(stack: StubStack, client: Client
     assert [image["seed"] for image in answer.json()["images"]] == [3]
 
 
-def test_images_are_refused_while_the_broker_is_away_and_drawn_again_after(stack: StubStack, client: Client) -> None:
+def test_images_are_refused_while_the_broker_is_unavailable_and_drawn_again_after(stack: StubStack, client: Client) -> None:
     assert until(lambda: drawn(client), "the API and a worker hear the broker")
 
-    with stack.away("kafka"):
-        refused = until(lambda: found if (found := draw(client)).status_code == 503 else None, "an answer that says so")
+    with stack.without("kafka"):
+        refused = until(lambda: found if (found := draw(client)).status_code == 503 else None, "a refusal")
 
     assert int(refused.headers["Retry-After"]) >= 1
     assert "the broker is unavailable" in refused.json()["detail"]
-    assert until(lambda: drawn(client), "pictures again")
+    assert until(lambda: drawn(client), "an image is drawn again")

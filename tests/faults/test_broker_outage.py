@@ -2,23 +2,24 @@
 
 import pytest
 
-from tests.support.stub_stack import StubStack, until
+from tests.support.running_stack import until
+from tests.support.stub_stack import StubStack
 from tests.support.tunes import ended, start_tune
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)
 _WAITING = "SELECT (SELECT count(*) FROM outbox_tunes) + (SELECT count(*) FROM outbox_upload)"
 MOST_LINES = 2
-"""What a service may log of an outage, however long: a line for its relay or listener, and one for its consumers."""
+"""What a service may log of an outage of any length: a line for its relay or listener, and one for its consumers."""
 
 
 def test_a_tune_runs_from_start_to_end_without_a_broker_and_its_events_follow(
-    stack: StubStack, client: Client, picture: Asset
+    stack: StubStack, client: Client, image: Asset
 ) -> None:
     services = ("upload", "scheduler", "inference", "trainer", "inference-worker")
     before = {name: lines(stack, name) for name in services}
-    with stack.away("kafka"):
-        done = ended(client, start_tune(client, picture, "without-a-broker"))
+    with stack.without("kafka"):
+        done = ended(client, start_tune(client, image, "without-a-broker"))
         assert done.status == "succeeded", done.status_details
         assert stack.scalar(_WAITING) > 0
         said = {name: lines(stack, name) - before[name] for name in services}
@@ -28,6 +29,6 @@ def test_a_tune_runs_from_start_to_end_without_a_broker_and_its_events_follow(
 
 
 def lines(stack: StubStack, name: str) -> int:
-    """Count what a service has logged of a broker that is away."""
+    """Count the lines that a service has logged of an unavailable broker."""
     log = (stack.paths.logs / f"{name}.log").read_text()
     return sum(any(said in line for said in ("relay.waiting", "consumer.waiting", "hints.waiting")) for line in log.splitlines())

@@ -1,4 +1,4 @@
-"""A cut during COMMIT is resolved (promise 7): whoever asks again finds what happened, and does it once."""
+"""A cut during COMMIT is resolved (promise 7): the retry finds out whether it happened, and does it once."""
 
 from collections import Counter
 from collections.abc import Callable

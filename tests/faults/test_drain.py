@@ -1,4 +1,4 @@
-"""Drain fits the grace period (promise 20): a process that is told to stop under load loses nothing and ends in time, well."""
+"""Drain fits the grace period (promise 20): a process that is told to stop under load ends in time and loses nothing."""
 
 import signal
 import time
@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from deploy.local.process import Process
-from tests.support.stub_stack import StubStack, until
+from tests.support.running_stack import until
+from tests.support.stub_stack import StubStack
 from tests.support.tunes import drawn, ended, start_tune
 from tunesmith.client import Asset, Client
 
@@ -16,10 +17,8 @@ GRACE_S = Process.__dataclass_fields__["grace_s"].default
 SERVICES = ("upload", "scheduler", "trainer", "inference-worker", "inference", "console")
 
 
-def test_every_service_that_is_told_to_stop_under_load_ends_well_in_time(
-    stack: StubStack, client: Client, picture: Asset
-) -> None:
-    tune = start_tune(client, picture, "drained", trigger_word="pause@7")
+def test_every_service_that_is_told_to_stop_under_load_ends_well_in_time(stack: StubStack, client: Client, image: Asset) -> None:
+    tune = start_tune(client, image, "drained", trigger_word="pause@7")
     until(lambda: client.tune(tune.id).progress or None, "it trains")
     until(lambda: drawn(client), "the API and a worker hear the broker")
     log = stack.paths.logs / "supervisor.log"
@@ -39,9 +38,9 @@ def test_every_service_that_is_told_to_stop_under_load_ends_well_in_time(
             process.wait(GRACE_S)
             assert time.monotonic() - began < GRACE_S
             stack.until_back(name, before)
-            assert log.read_text().count(f"{name} exited with 0") == said + 1, f"{name} did not end by itself"
+            assert log.read_text().count(f"{name} exited with 0") == said + 1, f"{name} was killed"
             if name == "inference-worker":
-                # The request was given back, and the worker's successor draws it before the API has to go.
+                # The worker gave the request back; its successor draws it before the API is stopped.
                 (stack.paths.work / name / "go").touch()
                 assert [image.seed for image in asked.result().images] == [3]
 

@@ -1,4 +1,4 @@
-"""Promise 18: hostile images are harmless. They are refused with a reason or come out clean, in bounded memory and time."""
+"""Hostile images are harmless (promise 18): they are refused with a reason or come out clean, in bounded memory and time."""
 
 import io
 import struct
@@ -16,7 +16,7 @@ MAX_PIXELS = 16_000_000
 Cleaned = Callable[[bytes], Awaitable[tuple[CleanImage, bytes]]]
 
 
-def _picture(mode: str = "RGB", size: tuple[int, int] = (96, 64)) -> Image.Image:
+def _image(mode: str = "RGB", size: tuple[int, int] = (96, 64)) -> Image.Image:
     image = Image.new("RGB", size, "teal")
     ImageDraw.Draw(image).ellipse((8, 8, 40, 40), fill="orange")
     return image.convert(mode)
@@ -39,7 +39,7 @@ def _png(width: int, height: int, data: bytes) -> bytes:
 
 @pytest.fixture
 def cleaned(tmp_path: Path) -> Cleaned:
-    """Return a function that cleans a file's bytes and gives what was said of it and the bytes of the clean copy."""
+    """Return a function that cleans a file's bytes and returns what was found of it and the bytes of the clean copy."""
 
     async def run(data: bytes) -> tuple[CleanImage, bytes]:
         source, target = tmp_path / "source", tmp_path / "target"
@@ -51,27 +51,27 @@ def cleaned(tmp_path: Path) -> Cleaned:
 
 
 REFUSED = {
-    "text": (b"not a picture", "neither PNG nor JPEG"),
+    "text": (b"not an image", "neither PNG nor JPEG"),
     "nothing": (b"", "neither PNG nor JPEG"),
-    "gif renamed to png": (_encoded(_picture(), "GIF"), "neither PNG nor JPEG"),
-    "webp renamed to jpg": (_encoded(_picture(), "WEBP"), "neither PNG nor JPEG"),
+    "gif renamed to png": (_encoded(_image(), "GIF"), "neither PNG nor JPEG"),
+    "webp renamed to jpg": (_encoded(_image(), "WEBP"), "neither PNG nor JPEG"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "neither PNG nor JPEG"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>", "neither PNG nor JPEG"),
     "animated png": (
-        _encoded(_picture(), "PNG", save_all=True, append_images=[_picture(size=(96, 64)).rotate(90)]),
+        _encoded(_image(), "PNG", save_all=True, append_images=[_image(size=(96, 64)).rotate(90)]),
         "animated",
     ),
-    "truncated png": (_encoded(_picture(), "PNG")[:-200], "damaged"),
-    "truncated jpeg": (_encoded(_picture(size=(500, 500)), "JPEG")[:-2000], "damaged"),
-    "png with a wrong checksum": (_encoded(_picture(), "PNG").replace(b"IDAT", b"IDAX", 1), "damaged|neither"),
+    "truncated png": (_encoded(_image(), "PNG")[:-200], "damaged"),
+    "truncated jpeg": (_encoded(_image(size=(500, 500)), "JPEG")[:-2000], "damaged"),
+    "png with a wrong checksum": (_encoded(_image(), "PNG").replace(b"IDAT", b"IDAX", 1), "damaged|neither"),
     "bomb by its header": (_png(60_000, 60_000, zlib.compress(b"")), "60000 x 60000 px; at most 16000000"),
     "bomb in a text chunk": (
-        _encoded(_picture(), "PNG").replace(
+        _encoded(_image(), "PNG").replace(
             _chunk(b"IEND", b""), _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(300 * 2**20))) + _chunk(b"IEND", b"")
         ),
         "damaged",
     ),
-    "a speck": (_encoded(_picture(size=(31, 64)), "PNG"), "31 x 64 px; each side must have at least 32"),
+    "a speck": (_encoded(_image(size=(31, 64)), "PNG"), "31 x 64 px; each side must have at least 32"),
 }
 
 
@@ -85,16 +85,16 @@ async def test_it_is_refused_with_a_reason(name: str, cleaned: Cleaned) -> None:
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("cmyk jpeg", _encoded(_picture("CMYK"), "JPEG")),
-        ("palette png", _encoded(_picture("P"), "PNG")),
-        ("grey jpeg", _encoded(_picture("L"), "JPEG")),
-        ("one-bit png", _encoded(_picture("1"), "PNG")),
-        ("transparent png", _encoded(_picture("RGBA"), "PNG")),
-        ("16-bit png", _encoded(_picture("L").convert("I").point(lambda v: v * 257).convert("I;16"), "PNG")),
-        ("png with an archive behind it", _encoded(_picture(), "PNG") + b"PK\x03\x04" + b"payload" * 50),
-        ("jpeg with a script behind it", _encoded(_picture(), "JPEG") + b"<script>payload</script>"),
-        ("jpeg with a comment", _encoded(_picture(), "JPEG", comment=b"payload")),
-        ("jpeg with a profile", _encoded(_picture(), "JPEG", icc_profile=b"payload" * 100)),
+        ("cmyk jpeg", _encoded(_image("CMYK"), "JPEG")),
+        ("palette png", _encoded(_image("P"), "PNG")),
+        ("grey jpeg", _encoded(_image("L"), "JPEG")),
+        ("one-bit png", _encoded(_image("1"), "PNG")),
+        ("transparent png", _encoded(_image("RGBA"), "PNG")),
+        ("16-bit png", _encoded(_image("L").convert("I").point(lambda v: v * 257).convert("I;16"), "PNG")),
+        ("png with an archive behind it", _encoded(_image(), "PNG") + b"PK\x03\x04" + b"payload" * 50),
+        ("jpeg with a script behind it", _encoded(_image(), "JPEG") + b"<script>payload</script>"),
+        ("jpeg with a comment", _encoded(_image(), "JPEG", comment=b"payload")),
+        ("jpeg with a profile", _encoded(_image(), "JPEG", icc_profile=b"payload" * 100)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -107,12 +107,12 @@ async def test_it_comes_out_clean(name: str, data: bytes, cleaned: Cleaned) -> N
         assert image.size == (said.width, said.height) == (96, 64)
         assert image.mode in {"RGB", "L"}
         assert not set(image.info) - {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-        # The disc is still brighter than the ground, whatever the colours were stored as.
-        disc, ground = (ImageStat.Stat(image.convert("L").crop(box)).mean[0] for box in [(16, 16, 32, 32), (64, 0, 96, 64)])
-        assert disc > ground + 20
+        # The disc is brighter than the background in every colour mode.
+        disc, background = (ImageStat.Stat(image.convert("L").crop(box)).mean[0] for box in [(16, 16, 32, 32), (64, 0, 96, 64)])
+        assert disc > background + 20
 
 
-async def test_pixels_beyond_the_picture_are_never_inflated(cleaned: Cleaned) -> None:
+async def test_pixels_beyond_the_image_are_never_inflated(cleaned: Cleaned) -> None:
     said, copy = await cleaned(_png(64, 64, zlib.compress(bytes(500 * 2**20), 9)))
 
     assert (said.width, said.height) == (64, 64)
@@ -125,14 +125,14 @@ async def test_a_photo_is_turned_upright_and_loses_its_place(cleaned: Cleaned) -
     exif.get_ifd(0x8825)[1] = "N"
     exif.get_ifd(0x8825)[2] = (59.0, 54.0, 42.0)
 
-    said, copy = await cleaned(_encoded(_picture(), "JPEG", exif=exif))
+    said, copy = await cleaned(_encoded(_image(), "JPEG", exif=exif))
 
     assert (said.width, said.height) == (64, 96)
     with Image.open(io.BytesIO(copy)) as image:
         assert not image.getexif()
 
 
-async def test_the_largest_allowed_picture_passes(cleaned: Cleaned) -> None:
+async def test_the_largest_allowed_image_passes(cleaned: Cleaned) -> None:
     said, _ = await cleaned(_encoded(Image.new("RGB", (4000, 4000), "navy"), "JPEG"))
 
     assert (said.width, said.height) == (4000, 4000)

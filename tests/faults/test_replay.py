@@ -1,4 +1,4 @@
-"""Replay is harmless (promise 4): every topic again, twice, shuffled and under new event ids, changes no row."""
+"""Replay is harmless (promise 4): republishing every topic twice, shuffled and under new event ids, changes no row."""
 
 import asyncio
 import random
@@ -9,7 +9,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from shared.messaging.topics import TOPICS
 from shared.settings import ServiceSettings
-from tests.support.stub_stack import StubStack, until
+from tests.support.running_stack import until
+from tests.support.stub_stack import StubStack
 from tests.support.topic_reader import Message, messages
 from tests.support.tunes import drawn, ended, start_tune
 from tunesmith.client import Asset, Client
@@ -23,18 +24,18 @@ _SETTLED = """
 """
 
 
-def test_every_event_again_twice_and_shuffled_changes_no_row(stack: StubStack, client: Client, picture: Asset) -> None:
-    assert ended(client, start_tune(client, picture, "replayed")).status == "succeeded"
-    cancelled = start_tune(client, picture, "replayed-cancelled", trigger_word="hold@3")
+def test_republishing_every_event_twice_and_shuffled_changes_no_row(stack: StubStack, client: Client, image: Asset) -> None:
+    assert ended(client, start_tune(client, image, "replayed")).status == "succeeded"
+    cancelled = start_tune(client, image, "replayed-cancelled", trigger_word="hold@3")
     client.cancel_tune(cancelled.id)
     assert ended(client, cancelled).status == "cancelled"
-    assert until(lambda: drawn(client), "a picture")
+    assert until(lambda: drawn(client), "a image")
     until(lambda: stack.scalar(_SETTLED) or None, "nothing is under way")
     before = dump(stack)
 
     asyncio.run(replay(stack.settings(), random.Random(11)))
 
-    until(lambda: stack.scalar(_SETTLED) or None, "what the replay may have caused has ended")
+    until(lambda: stack.scalar(_SETTLED) or None, "what the replay may have started has ended")
     assert dump(stack) == before
 
 
@@ -45,7 +46,7 @@ def dump(stack: StubStack) -> dict[str, str]:
 
 
 async def replay(settings: ServiceSettings, drawn: random.Random) -> None:
-    """Publish all that lies on the topics twice more, and wait until every group has passed it."""
+    """Republish all that lies on the topics twice, and wait until every group has consumed it."""
     again: list[tuple[str, Message]] = []
     for topic in TOPICS:
         again += [(topic.name, message) for message in await messages(settings, topic.name)] * 2
@@ -53,7 +54,7 @@ async def replay(settings: ServiceSettings, drawn: random.Random) -> None:
     drawn.shuffle(again)
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all") as producer:
         for topic, message in again:
-            # A new id gets past the inbox, which forgets: what is left is that handlers compare versions and states.
+            # The inbox, which forgets in time, does not know the new id: the handler alone must see that nothing is to be done.
             headers = [(name, value.encode()) for name, value in (message.headers | {"ce_id": str(uuid4())}).items()]
             await producer.send_and_wait(
                 topic, message.body, key=message.key.encode(), headers=headers, partition=message.partition

@@ -1,4 +1,4 @@
-"""Restore works (promise 21): a dump and a copy of the bucket, put into an empty stack as docs/reliability.md says."""
+"""Restore works (promise 21): a dump and a copy of the bucket go into an empty stack as docs/reliability.md says."""
 
 import asyncio
 import subprocess
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def test_every_finished_tune_can_be_downloaded_from_a_restored_stack(
-    stack: StubStack, client: Client, picture: Asset, tmp_path: Path
+    stack: StubStack, client: Client, image: Asset, tmp_path: Path
 ) -> None:
     for name in ("kept", "kept-too"):
-        assert ended(client, start_tune(client, picture, name)).status == "succeeded"
+        assert ended(client, start_tune(client, image, name)).status == "succeeded"
     finished = {tune.name: lora(client, tune.name) for tune in client.tunes() if tune.status == "succeeded"}
     assert {"kept", "kept-too"} <= finished.keys()
-    # The database first: what its rows name is in the bucket until well after.
+    # The database first: what its rows name stays in the bucket for the collector's grace.
     database("pg_dump", stack, "--format=custom", f"--file={tmp_path / 'dump'}")
     objects = asyncio.run(copied(stack, tmp_path / "bucket"))
     assert objects >= len(finished)
@@ -40,15 +40,15 @@ def test_every_finished_tune_can_be_downloaded_from_a_restored_stack(
         with Client(other.state.url, (stack.paths.secrets / "api_key").read_text()) as old_key:
             assert {tune.name for tune in old_key.tunes()} == {tune.name for tune in client.tunes()}
             assert {name: lora(old_key, name) for name in finished} == finished
-            assert ended(old_key, start_tune(old_key, old_key.asset(picture.id), "goes-on")).status == "succeeded"
+            assert ended(old_key, start_tune(old_key, old_key.asset(image.id), "goes-on")).status == "succeeded"
     finally:
         other.end()
 
 
 def lora(client: Client, name: str) -> str:
     """Download a tune's LoRA and return its SHA-256."""
-    told = client._call("GET", f"/v1/assets/{name}")
-    return sha256(httpx.get(told["transfer_api"]["get_url"], timeout=60).raise_for_status().content).hexdigest()
+    asset = client._call("GET", f"/v1/assets/{name}")
+    return sha256(httpx.get(asset["transfer_api"]["get_url"], timeout=60).raise_for_status().content).hexdigest()
 
 
 def database(program: str, stack: StubStack, *arguments: str) -> None:

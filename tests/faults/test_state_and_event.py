@@ -55,7 +55,7 @@ async def claimed(world: World) -> Claim:
 
 
 async def published(world: World, tune_id: str) -> list[tuple[int, str, str]]:
-    """Relay all that waits, and return each message of the tune: its version, type and event id."""
+    """Relay all that waits, and return each message of the tune: version, type and event id."""
 
     async def outbox_is_empty() -> bool | None:
         async with world.database.begin() as session:
@@ -69,7 +69,7 @@ async def published(world: World, tune_id: str) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.parametrize("place", ["before_commit", "after_commit", "after_produce", "after_delete"])
-async def test_whoever_is_killed_where_the_events_are_the_states(world: World, place: str) -> None:
+async def test_events_match_the_state_wherever_the_writer_is_killed(world: World, place: str) -> None:
     held = await claimed(world)
     command = [sys.executable, "-m", "tests.support.crash_point", place, held.tune.id, str(held.epoch)]
     died = await asyncio.to_thread(subprocess.run, command, cwd=PROJECT, env=os.environ, check=False)
@@ -82,12 +82,12 @@ async def test_whoever_is_killed_where_the_events_are_the_states(world: World, p
     kinds = await world.event_types(held.tune.id)
     assert [kind for _, kind in sorted({(version, kind) for version, kind, _ in found})] == kinds
     assert max(version for version, _, _ in found) == tune.version
-    # Said twice is said under one id, by which the inbox knows it.
+    # What was published twice has one id, by which the inbox knows it.
     assert len({event_id for _, _, event_id in found}) == len(kinds)
     assert (len(found) > len(kinds)) == place.startswith(("after_produce", "after_delete"))
 
 
-async def test_the_events_of_one_tune_are_in_order_whoever_writes_them(world: World, database_url: str) -> None:
+async def test_the_events_of_one_tune_are_in_order_with_many_writers(world: World, database_url: str) -> None:
     many = Database(database_url, pool_size=CONNECTIONS)
     drawn = random.Random(7)
     held = [await claimed(world) for _ in range(TUNES)]
@@ -98,7 +98,7 @@ async def test_the_events_of_one_tune_are_in_order_whoever_writes_them(world: Wo
     async def write(one: Claim, step: int, delay_s: float) -> None:
         async with many.begin() as session:
             await leases.progress(session, one.tune.id, one.epoch, step=step, loss=None, steps_per_second=None, steps_run=1)
-            # Between the write and its commit, so that ids are drawn in another order than they become visible.
+            # Waits between the write and its commit, so that outbox ids become visible in another order than they were drawn in.
             await asyncio.sleep(delay_s)
 
     async with Background() as background:

@@ -1,4 +1,4 @@
-"""Preemption resumes (promise 10) and crashes resume (11), in short, with a child that trains a hash chain."""
+"""Preemption resumes (promise 10) and crashes resume (promise 11), with a child that trains a hash chain."""
 
 import asyncio
 import contextlib
@@ -52,7 +52,7 @@ async def uninterrupted(world: World) -> bytes:
 
 
 async def reap(world: World) -> None:
-    """Take expired leases until told to stop, as the scheduler does."""
+    """Take expired leases until cancelled, as the scheduler does."""
     while True:
         async with world.database.begin() as session:
             await leases.reap(session)
@@ -89,7 +89,7 @@ async def test_a_killed_child_or_parent_costs_an_attempt_and_changes_nothing(
 
         async def vanish(key: str, *args: object, **kwargs: object) -> object:
             if phase == "download" or wanted in key:
-                # As if the process were killed here: whoever runs the attempt never gets any further.
+                # As if the process were killed here: the attempt never gets any further.
                 died[0].cancel()
                 await asyncio.Event().wait()
             return await original(key, *args, **kwargs)
@@ -109,7 +109,7 @@ async def test_a_killed_child_or_parent_costs_an_attempt_and_changes_nothing(
     assert await world.lora(tune_id) == expected
 
 
-async def test_a_store_that_is_away_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_store_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     original, refusals = world.blobs.put_file, 2
 
     async def refuse(*args: object, **kwargs: object) -> object:
@@ -128,7 +128,7 @@ async def test_a_store_that_is_away_is_waited_for(world: World, monkeypatch: pyt
 
 
 async def test_a_child_ends_with_its_killed_parent(world: World, tmp_path: Path) -> None:
-    """Run the trainer as its own process and kill it: its child must not outlive it."""
+    """The trainer runs as a process of its own, which is killed: its child must not outlive it."""
     env = os.environ | {"TUNESMITH_HTTP_PORT": "0", "TUNESMITH_DEVICE": "cpu"}
     with (tmp_path / "log").open("wb") as out:
         trainer = subprocess.Popen([sys.executable, "-m", "services.trainer"], env=env, stdout=out, stderr=out)

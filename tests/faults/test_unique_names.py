@@ -1,4 +1,4 @@
-"""Unique names hold under a race (promise 13): of many that take one name at once, over replicas and services, one gets it."""
+"""Unique names hold under a race (promise 13): of many requests for one name, to replicas of two services, one gets it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,11 +32,11 @@ REPLICAS = 2
 
 @dataclass
 class World:
-    """Two replicas of upload and two of the scheduler on one database, and what a tune needs."""
+    """Two replicas of upload and two of the scheduler on one database, and an image to tune on."""
 
     libraries: list[httpx.AsyncClient]
     schedulers: list[httpx.AsyncClient]
-    picture_id: str
+    image_id: str
 
     async def create_asset(self, replica: int, name: str) -> httpx.Response:
         body = {"name": name, "asset_type": "file", "data": {"asset_type": "file"}}
@@ -45,7 +45,7 @@ class World:
     async def create_tune(self, replica: int, name: str) -> httpx.Response:
         details: dict[str, Any] = {
             "base_checkpoint": {"checkpoint_id": "octoai:base"},
-            "files": [{"file_id": self.picture_id}],
+            "files": [{"file_id": self.image_id}],
             "steps": 1,
             "trigger_words": ["sks1"],
         }
@@ -75,7 +75,7 @@ async def world(make_settings: Callable[..., ServiceSettings], database_url: str
         account_id = await accounts.create_account(session, "studio")
     data = {"asset_type": "checkpoint", "engine": ENGINE, "native_size_px": 64, "shape_class": "sd15-3f2a9c1d"}
     await add_asset(databases[0], platform_id, "base", "checkpoint", is_public=True, data=data)
-    picture_id = await add_asset(databases[0], account_id, "picture", "file", data={"asset_type": "file"})
+    image_id = await add_asset(databases[0], account_id, "image", "file", data={"asset_type": "file"})
     schedulers: list[httpx.AsyncClient] = []
     for database in databases[REPLICAS:]:
         settings = make_settings(SchedulerSettings)
@@ -86,7 +86,7 @@ async def world(make_settings: Callable[..., ServiceSettings], database_url: str
         headers = dict(uploads[0].client.headers)
         transport = httpx.ASGITransport(app)
         schedulers.append(httpx.AsyncClient(transport=transport, base_url="http://scheduler.test", headers=headers))
-    yield World([one.client for one in uploads], schedulers, picture_id)
+    yield World([one.client for one in uploads], schedulers, image_id)
     for closing in (*schedulers, *uploads):
         await (closing.close() if isinstance(closing, UploadWorld) else closing.aclose())
     for database in databases:
@@ -94,7 +94,7 @@ async def world(make_settings: Callable[..., ServiceSettings], database_url: str
 
 
 @pytest.mark.parametrize("tries", [pytest.param(24, id="short"), pytest.param(200, id="long", marks=pytest.mark.long)])
-async def test_of_many_assets_and_tunes_that_take_a_name_at_once_one_gets_it(world: World, tries: int) -> None:
+async def test_of_many_assets_and_tunes_that_ask_for_a_name_at_once_one_gets_it(world: World, tries: int) -> None:
     async def taken(name: str) -> list[httpx.Response]:
         kinds: list[Callable[[int, str], Awaitable[httpx.Response]]] = [world.create_asset, world.create_tune]
         return list(await asyncio.gather(*(kinds[number % 2](number // 2, name) for number in range(tries))))
@@ -110,4 +110,4 @@ async def test_of_many_assets_and_tunes_that_take_a_name_at_once_one_gets_it(wor
         gone = await world.schedulers[0].delete(f"/v1/tune/{winner.json()['id']}")
     assert gone.is_success, gone.text
     again = await taken("dog")
-    assert [answer.is_success for answer in again].count(True) == 1, "nothing holds the name any more, and one gets it"
+    assert [answer.is_success for answer in again].count(True) == 1, "the name is free again, and one gets it"

@@ -1,4 +1,4 @@
-"""One published result per tune (promise 2): a trainer that slept past its lease wakes, and changes nothing any more."""
+"""One published result per tune (promise 2): a trainer that wakes after its lease has expired changes nothing."""
 
 import asyncio
 import os
@@ -55,7 +55,7 @@ async def test_a_trainer_that_sleeps_past_its_lease_publishes_nothing(world: Wor
         await eventually(checkpointed, _BOUND_S)
         [child] = psutil.Process(zombie.pid).children()
         zombie.send_signal(signal.SIGSTOP)
-        # Its child goes on: the LoRA that nobody waits for any more is what the trainer finds when it wakes.
+        # Its child goes on: the trainer finds a finished LoRA when it wakes.
         (work_dir / "jobs" / f"{tune_id}-1" / "go").touch()
         reaper = asyncio.create_task(reap(world))
         async with world.trainer():
@@ -81,11 +81,11 @@ async def test_a_trainer_that_sleeps_past_its_lease_publishes_nothing(world: Wor
     assert after == before
     async with world.database.begin() as session:
         own = await session.scalars(select(Blob.state).where(Blob.key == f"tunes/{tune_id}/1/lora.safetensors"))
-        assert "committed" not in own.all(), "what it may have stored belongs to nobody, and is collected"
+        assert "committed" not in own.all(), "what it may have stored has no owner, and is collected"
 
 
 async def reap(world: World) -> None:
-    """Take expired leases until told to stop, as the scheduler does."""
+    """Take expired leases until cancelled, as the scheduler does."""
     while True:
         async with world.database.begin() as session:
             await leases.reap(session)

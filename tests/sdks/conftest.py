@@ -1,4 +1,4 @@
-"""The SDKs at work on the session's stack, and each one's way through the guide's flow."""
+"""The SDKs at work on the run's stack, and each one's run of the guide's flow."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def curl(client: Client, stack: StackPaths) -> Curl:
 
 @pytest.fixture(scope="session")
 def tuning(sdk: Driver, curl: Curl) -> Driver | Curl:
-    """Return what makes tunes: the SDK where it does, else the HTTP API, as the guide did while octoai-sdk was older than that."""
+    """What creates tunes: the SDK where it can, else the guide's curl commands, as users of octoai-sdk did before 0.8."""
     old = sdk.sdk.package == "octoai-sdk" and sdk.sdk.number < (0, 8)
     assert ("create_tune" in sdk.offers) != old
     return curl if old else sdk
@@ -53,13 +53,13 @@ def with_key(sdk: Driver, client: Client, tmp_path: Path) -> WithKey:
 
 @pytest.fixture(scope="session")
 def narrow_key(stack: StackPaths) -> str:
-    """A key that may do nothing but tunes."""
+    """A key with the scope `tunes` alone."""
     return _new_key(stack, "narrow", "tunes")
 
 
 @pytest.fixture(scope="session")
 def operator(client: Client, stack: StackPaths) -> Iterator[httpx.Client]:
-    """The admin API, for the one who runs the server."""
+    """The admin API with an operator's key."""
     headers = {"Authorization": f"Bearer {_new_key(stack, 'operator', 'admin')}"}
     with httpx.Client(base_url=f"{client.url}/v1/admin", headers=headers, timeout=60) as operator:
         yield operator
@@ -67,7 +67,7 @@ def operator(client: Client, stack: StackPaths) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def limited(operator: httpx.Client, with_key: WithKey) -> Callable[..., AbstractContextManager[Driver]]:
-    """Return a function that runs the SDK for a new account that has limits of its own."""
+    """Return a function that runs the SDK for a new account with these limits."""
 
     def make(**limits: int) -> AbstractContextManager[Driver]:
         body = {"name": f"limited-{uuid4().hex}", "limits": limits}
@@ -80,17 +80,17 @@ def limited(operator: httpx.Client, with_key: WithKey) -> Callable[..., Abstract
 
 def _new_key(stack: StackPaths, name: str, scope: str) -> str:
     command = Path(sys.executable).parent / "tunesmith"
-    told = [command, "keys", "create", name, "--scope", scope, "--data-dir", stack.data_dir]
-    return subprocess.run(told, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
+    create = [command, "keys", "create", name, "--scope", scope, "--data-dir", stack.data_dir]
+    return subprocess.run(create, check=True, capture_output=True, text=True, timeout=120).stdout.split()[-1]
 
 
 @pytest.fixture(scope="session")
 def flow(sdk: Driver, tuning: Driver | Curl, stack: StackPaths, client: Client) -> Flow:
-    """Upload five pictures, tune at once with captions and a trigger word while intake is held back, and poll to the end."""
+    """Upload five images, start a tune with captions and a trigger word before intake has checked them, and poll to its end."""
     name = _unused(client, str(sdk.sdk).replace(".", "-"))
     engine = engine_of(sdk.sdk)
     base = client.asset("octoai:default-sd15" if engine == "sd" else "octoai:default-sdxl").id
-    # By the broker intake is told of uploads: without it they are taken, and their verdict has to wait.
+    # Intake hears of uploads through the broker: while that is suspended uploads are accepted, and their verdicts wait.
     with RunningStack(stack).stopped("kafka"):
         uploaded = [
             sdk.do("upload", path=str(demo.SAMPLES / file), name=f"{name}-{Path(file).stem}", description=file)
@@ -102,6 +102,6 @@ def flow(sdk: Driver, tuning: Driver | Curl, stack: StackPaths, client: Client) 
 
 
 def _unused(client: Client, stem: str) -> str:
-    """Return a name that a stack that has been tested before does not know."""
+    """Return a name that is free on a stack that earlier runs have used."""
     number = len(client.tunes())
     return f"{stem}-{number}"

@@ -1,4 +1,4 @@
-"""The guide's own commands, with curl's very words: what people ran who had no SDK, or one that made no tunes."""
+"""The guide's own curl commands: for people without an SDK, or with one that cannot create tunes."""
 
 import json
 import subprocess
@@ -8,13 +8,13 @@ from tests.sdks.driver import SdkError
 
 
 class Curl:
-    """Speaks to a server by the curl command, with the verbs of a driver."""
+    """Calls a server by the curl command, with the verbs of a driver."""
 
     def __init__(self, server: str, token: str) -> None:
         self._server, self._token = server, token
 
     def do(self, verb: str, **args: Any) -> Any:
-        """Return what the server answered. Raises SdkError for an answer that is an error."""
+        """Return the server's answer. Raises SdkError for an answer that is an error."""
         return getattr(self, verb)(**args)
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
@@ -29,7 +29,7 @@ class Curl:
         return json.loads(text)
 
     def create_tune(self, name: str, base: str, files: dict[str, str], trigger_word: str, steps: int) -> Any:
-        """Start a tune with the guide's body, which has a field of its own for the tune's type."""
+        """Start a tune with the guide's body, which has a top-level field for the tune's type."""
         body = {
             "name": name,
             "description": "",

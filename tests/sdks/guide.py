@@ -1,4 +1,4 @@
-"""What the tests of the guide share: its pictures and captions, and what an SDK saw on its way."""
+"""What the tests of the guide share: its images and captions, and what an SDK returned at each step of its flow."""
 
 import json
 import time
@@ -15,7 +15,7 @@ CAPTIONS: dict[str, str] = json.loads((demo.SAMPLES / "captions.json").read_text
 
 @dataclass
 class Flow:
-    """What an SDK saw on its way through the guide: each field is what the SDK gave at that point."""
+    """What an SDK returned at each step of the guide's flow."""
 
     name: str
     engine: str
@@ -26,13 +26,13 @@ class Flow:
 
 
 def engine_of(sdk: Sdk) -> str:
-    """Return what the SDK draws with: the newest ones have no Stable Diffusion 1.5 any more, octoai 1.10 only its name."""
+    """Return the engine that the SDK draws with. The newest SDKs have no Stable Diffusion 1.5; octoai 1.10 has only its name."""
     newest = sdk.package in {"octoai", "@octoai/sdk"} and sdk.number >= (1, 10)
     return "sdxl" if newest else "sd"
 
 
 def ended(tuning: Driver | Curl, tune_id: str) -> dict[str, Any]:
-    """Poll a tune to its end; how long that may take is the test's own limit."""
+    """Poll a tune to its end, within the test's own time limit."""
     while (now := tuning.do("tune", tune_id=tune_id))["status"] not in {"succeeded", "failed", "cancelled"}:
         time.sleep(0.5)
     return now

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the locks of the SDKs' environments anew. The SDKs are those that were published; what they need moves on with time.
+# Writes the locks of the SDKs' environments again: the published SDKs, with the newest versions of what they need.
 # No address is written down: a lock is names, versions and hashes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/locks"
@@ -9,7 +9,7 @@ compile() {
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header "$@" -
 }
 
-# What each line of SDKs needs; octoai-sdk loosened its pins once.
+# What each line of SDKs needs; octoai-sdk loosened its pins with 0.7.5.
 echo octoai-sdk==0.7.4 | compile --no-emit-package octoai-sdk >octoai-sdk-until-0.7.4.txt
 echo octoai-sdk==0.10.1 | compile --no-emit-package octoai-sdk >octoai-sdk.txt
 echo octoai==1.11.0 | compile --no-emit-package octoai >octoai.txt

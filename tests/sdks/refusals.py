@@ -1,4 +1,4 @@
-"""What each SDK raises for which answer: the table that its users' `except` and `catch` clauses were written against."""
+"""What each SDK raises for which answer: what its users' `except` and `catch` clauses were written for."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ _GENERATED = {400: "BadRequestException", 401: "UnauthorizedException", 403: "Fo
 
 @contextmanager
 def refused(by: Driver | Curl, status: int, *, images: bool = False, inferring: bool = False, says: str = "") -> Iterator[None]:
-    """Expect the SDK to raise its own exception for an answer of this status; `images` where it was asked for images.
+    """Expect the SDK to raise its own exception for an answer of this status.
 
-    `inferring` where it was asked for them by the methods that take an address. `says` is a part of the answer's text that has
-    to reach whoever prints the exception.
+    `images` says that images were asked for, and `inferring` that this was done by the methods that take an address. `says` is a
+    part of the answer's text that the exception's text must contain.
     """
     with pytest.raises(SdkError) as caught:
         yield
@@ -27,7 +27,7 @@ def refused(by: Driver | Curl, status: int, *, images: bool = False, inferring: 
         return
     name = error.kind.rpartition(".")[2]
     if by.sdk.package == "octoai" and inferring:
-        # Its users got httpx's own, which keeps the answer to itself.
+        # These methods raise httpx's own exception, whose text lacks the answer.
         assert (error.kind, f"{status} " in error.text) == ("httpx.HTTPStatusError", True), error
         return
     assert says in error.text
@@ -46,4 +46,4 @@ def refused(by: Driver | Curl, status: int, *, images: bool = False, inferring: 
             general = {"octoai": "ApiError", "@octoai/sdk": "OctoAIError"}[by.sdk.package]
             assert (name, error.status) == ("UnprocessableEntityError" if status == 422 else general, status), error
         case other:
-            pytest.fail(f"{other}: nobody has said what it raises")
+            pytest.fail(f"this table does not know what {other} raises")

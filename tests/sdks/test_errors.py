@@ -19,7 +19,7 @@ UNKNOWN = "01hf3a2qw7ek6vshbhd9c9yywd"
 
 @pytest.fixture(scope="session")
 def image(sdk: Driver, client: Client) -> dict[str, Any]:
-    """A picture in the library that the SDK has uploaded."""
+    """An image in the library that the SDK has uploaded."""
     name = f"errors-{str(sdk.sdk).replace('.', '-')}-{len(client.assets())}"
     return sdk.do("upload", path=STAR, name=name)
 
@@ -80,7 +80,7 @@ def test_a_key_without_the_scope(sdk: Driver, with_key: Callable[..., Any], narr
 
 
 def test_what_is_not_served(sdk: Driver) -> None:
-    """octoai-sdk's own check knows no engine but those that are served, until 0.7.3; octoai 1.0 is older than SD 3."""
+    """Before 0.7.3 octoai-sdk itself refuses engines that are not served; octoai 1.0 is older than SD 3."""
     old = sdk.sdk.package == "octoai-sdk" or (sdk.sdk.package == "octoai" and sdk.sdk.number < (1, 2))
     engine = "ssd" if old else "sd3"
     if sdk.sdk.package == "octoai-sdk" and sdk.sdk.number < (0, 7, 3):

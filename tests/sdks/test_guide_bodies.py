@@ -1,6 +1,6 @@
 """The original guide's curl bodies, field by field as they stood there; only their ids, captions and names are ours.
 
-800 steps are run by `make test-sdks`, and a quarter of them with every change; both have to teach the subject.
+`make test-sdks` runs the guide's 800 steps and `make test` a quarter of them; both must teach the subject.
 """
 
 import base64
@@ -22,12 +22,11 @@ SDXL = "asset_01hdpjv7bxe1n99eazrv23ca1k"
 CAPTIONS = ("on a white background", "on grass", "on a yellow background", "in a room", "on a beach")
 STEPS = [200, pytest.param(800, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
 LEAST = {"sd": (0.06, 0.8), "sdxl": (0.04, 0.7)}
-"""By how much pictures with the LoRA must be more like the subject in the mean, and in which part of all pairs of one with it and
-one without it the first must be. A LoRA that does nothing gains 0.
+"""By how much images with the LoRA must be more like the subject in the mean, and the least share of all pairs of an image with it
+and one without it in which the first must be. A LoRA that does nothing gains 0.
 
-The body names no seed, so that no two runs are alike. After 200 steps 0.10 to 0.15 were gained in five runs with SD 1.5, and 0.05
-to 0.13 in six with SDXL; after 800, which is more than five pictures bear, 0.10 in one run, and 0.03 and 0.06 in two with SDXL, whose
-weights were earlier ones.
+The body names no seed, so every run differs. After 200 steps five runs with SD 1.5 gained 0.10 to 0.15, and six with SDXL 0.05 to
+0.13. After 800 steps, which is too many for five images, one run gained 0.10, and two with earlier weights of SDXL 0.03 and 0.06.
 """
 
 
@@ -63,7 +62,7 @@ def _image(lora: str, side: int, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def files(client: Client) -> list[str]:
-    """Ids of five pictures."""
+    """Ids of five images."""
     stem = f"bodies-{len(client.assets())}"
     return [client.upload(demo.SAMPLES / f"star-{n}.png", name=f"{stem}-{n}").id for n in range(1, 6)]
 
@@ -84,7 +83,7 @@ def test_the_guides_bodies_for_sdxl(curl: Curl, client: Client, files: list[str]
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_the_like_for_stable_diffusion_1_5(curl: Curl, client: Client, files: list[str], steps: int) -> None:
+def test_the_guides_bodies_for_stable_diffusion_1_5(curl: Curl, client: Client, files: list[str], steps: int) -> None:
     name = f"sks1-sd15-{steps}-{len(client.tunes())}"
     base = {"name": "default-sd15", "checkpoint_id": client.asset("octoai:default-sd15").id}
     started = curl.send("POST", "/v1/tune", _tune(name, base, files, steps))
@@ -99,7 +98,7 @@ def test_the_like_for_stable_diffusion_1_5(curl: Curl, client: Client, files: li
 
 
 def _assert_learnt(curl: Curl, engine: str, body: dict[str, Any]) -> None:
-    """Draw with the body's LoRA and without it, in words that the small checkpoints know; the guide's they do not."""
+    """Draw with the body's LoRA and without it, with prompts whose words the small checkpoints know, unlike the guide's."""
     known = body | {"negative_prompt": "", "cfg_scale": 5, "num_images": 2}
 
     def draw(prompt: str, seed: int, **changed: Any) -> list[bytes]:
@@ -117,6 +116,6 @@ def _assert_learnt(curl: Curl, engine: str, body: dict[str, Any]) -> None:
 def _size(made: dict[str, Any]) -> tuple[int, int]:
     [image] = made["images"]
     assert (image["removed_for_safety"], image["safety_score"]) == (False, None)
-    with Image.open(io.BytesIO(base64.b64decode(image["image_b64"]))) as picture:
-        assert picture.format == "JPEG"
-        return picture.size
+    with Image.open(io.BytesIO(base64.b64decode(image["image_b64"]))) as opened:
+        assert opened.format == "JPEG"
+        return opened.size

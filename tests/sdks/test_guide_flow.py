@@ -1,4 +1,4 @@
-"""The original guide's flow with each unmodified SDK: images, a tune, its LoRA, pictures, and deleting all of them."""
+"""The original guide's flow with each unmodified SDK: upload images, tune, draw with the LoRA, and delete each of them."""
 
 import base64
 from typing import Any
@@ -68,7 +68,7 @@ def test_what_has_ended_cannot_be_cancelled(tuning: Driver | Curl, flow: Flow) -
 
 
 def test_what_is_deleted_leaves_the_rest_alone(sdk: Driver, tuning: Driver | Curl, flow: Flow) -> None:
-    """The last of the flow: the images go, then the tune, then the LoRA; each time the others stay."""
+    """The end of the flow deletes an image, then the tune, then the LoRA; each time the others stay."""
     image, lora = flow.uploaded[0]["id"], flow.ended["output_lora_ids"][0]
 
     assert sdk.do("delete_asset", asset_id=image)["id"] == image

@@ -1,4 +1,4 @@
-"""What an account may not do any more reaches each SDK's user as the SDK's own exception, or is waited for where the SDK waits."""
+"""A limit that an account has reached raises the SDK's own exception, or is waited for where the SDK waits."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ Limited = Callable[..., AbstractContextManager[Driver]]
 STAR = str(demo.SAMPLES / "star-1.png")
 UNKNOWN = "asset_01hf3a2qw7ek6vshbhd9c9yywd"
 ENOUGH = 4
-"""Requests that are too many for a limit of one, whenever they are sent."""
+"""More requests than a limit of one lets through, even across the end of a minute."""
 _TUNE: dict[str, Any] = {
     "name": "one-too-many",
     "base": "octoai:default-sd15",
@@ -28,7 +28,7 @@ _TUNE: dict[str, Any] = {
     "steps": 1,
 }
 IMAGES_RETRY_S = 5
-"""What `Retry-After` says of images that are too many at a time."""
+"""The `Retry-After` of a request for too many images at a time."""
 
 
 def _drawing(sdk: Driver, **options: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def _drawing(sdk: Driver, **options: Any) -> dict[str, Any]:
 
 
 def test_more_requests_than_an_account_may_send(limited: Limited) -> None:
-    """Each service counts for itself; where one minute ends and the next begins it may let one more through."""
+    """Each service counts its own requests, and may let one more through where one minute ends and the next begins."""
 
     def create_tunes() -> None:
         for _ in range(ENOUGH):
@@ -47,7 +47,7 @@ def test_more_requests_than_an_account_may_send(limited: Limited) -> None:
                     raise
 
     with limited(max_requests_per_minute=1) as sdk:
-        # The first request is answered; the one that says that the bytes are there is one too many.
+        # The first request is answered; the one that completes the upload is one too many.
         with refused(sdk, 429, says="max_requests_per_minute"):
             for number in range(ENOUGH):
                 sdk.do("upload", path=STAR, name=f"half-way-{number}")
@@ -55,7 +55,7 @@ def test_more_requests_than_an_account_may_send(limited: Limited) -> None:
             with refused(sdk, 429, says="max_requests_per_minute"):
                 create_tunes()
         if "start" in sdk.offers:
-            # Asking whether images are there is what no SDK tries again.
+            # No SDK retries the request that asks whether images are ready.
             future = sdk.do("start", **_drawing(sdk))
             with refused(sdk, 429, inferring=True, says="max_requests_per_minute"):
                 for _ in range(ENOUGH):
@@ -73,7 +73,7 @@ def test_more_than_an_account_may_have(limited: Limited) -> None:
 
 
 def test_more_images_than_an_account_may_ask_for_at_a_time(limited: Limited, stack: StackPaths) -> None:
-    """octoai-sdk tries again by itself, octoai where it is told to and after the time that `Retry-After` says; npm's do not wait."""
+    """octoai-sdk retries by itself, octoai where it is asked to and after `Retry-After`; the SDKs of npm do not wait."""
     with limited(max_images_in_flight=1) as sdk:
         if not sdk.sdk.is_python:
             with refused(sdk, 429, images=True, says="max_images_in_flight"):

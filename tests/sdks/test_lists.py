@@ -15,7 +15,7 @@ SD15, SDXL = "image/stable-diffusion-v1-5", "image/stable-diffusion-xl-v1-0"
 
 @pytest.fixture(scope="session")
 def images(sdk: Driver, client: Client) -> list[str]:
-    """Ids of two pictures that the SDK has uploaded, the newest first."""
+    """Ids of two images that the SDK has uploaded, the newest first."""
     stem = f"lists-{str(sdk.sdk).replace('.', '-')}-{len(client.assets())}"
     made = [sdk.do("upload", path=str(demo.SAMPLES / f"star-{n}.png"), name=f"{stem}-{n}") for n in (1, 2)]
     return [asset["id"] for asset in reversed(made)]
@@ -29,7 +29,7 @@ def test_the_newest_comes_first_and_pages_follow_each_other(sdk: Driver, images:
     first, second = sdk.do("assets", limit=1), sdk.do("assets", limit=1, offset=1)
 
     assert _ids(first) + _ids(second) == images
-    # octoai-sdk gives its users the items alone.
+    # octoai-sdk returns the items alone.
     if "total" in first:
         assert first["has_more"] is True
         assert first["total"] >= 2
@@ -44,7 +44,7 @@ def test_assets_by_name(sdk: Driver, images: list[str]) -> None:
 
 def test_assets_by_type(sdk: Driver, images: list[str]) -> None:
     if "assets_by_type" not in sdk.offers:
-        # Up to 0.7.4 the SDK's own filter has a name that its inner client does not know.
+        # Until 0.7.5 the SDK's filter has a name that its inner client does not know.
         assert (sdk.sdk.package, sdk.sdk.number < (0, 7, 5)) == ("octoai-sdk", True)
         return
     assert set(images) <= set(_ids(sdk.do("assets_by_type", asset_type=["file"])))

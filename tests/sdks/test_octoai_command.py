@@ -21,23 +21,25 @@ Run = Callable[[str], subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def octoai(client: Client, stack: StackPaths, tmp_path: Path) -> Run:
-    """A function that runs a line of the guide in a home of its own, where `octoai login` has been done."""
-    # The one environment that a person's shell has after logging in: neither address nor key.
+    """Return a function that runs a line of the guide in a new home, after `octoai login`."""
+    # As in a user's shell after the login: neither address nor key in the environment.
     env = {name: value for name, value in os.environ.items() if name not in {"TUNESMITH_URL", "OCTOAI_TOKEN"}}
     env |= {"HOME": str(tmp_path), "COLUMNS": "80"}
 
-    def run(line: str, told: str = "") -> subprocess.CompletedProcess[str]:
+    def run(line: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tunesmith_octoai_cli", *line.split()[1:]]
-        options = {"env": env, "cwd": demo.SAMPLES, "input": told, "timeout": 120}
+        options = {"env": env, "cwd": demo.SAMPLES, "input": typed, "timeout": 120}
         return subprocess.run(command, check=False, capture_output=True, text=True, **options)
 
     key = (stack.secrets / "api_key").read_text()
-    # A key is asked for without being shown, which needs a terminal; the option is for scripts.
+    # The prompt for a key hides what is typed, which needs a terminal; the option is for scripts.
     assert run(f"octoai login --token {key}", f"{client.url}\n").returncode == 0
     return run
 
 
-def test_login_keeps_server_and_key_for_their_owner_alone(octoai: Run, client: Client, stack: StackPaths, tmp_path: Path) -> None:
+def test_login_keeps_server_and_key_readable_by_the_user_alone(
+    octoai: Run, client: Client, stack: StackPaths, tmp_path: Path
+) -> None:
     kept = tmp_path / ".octoai" / "config.yaml"
 
     assert yaml.safe_load(kept.read_text()) == {"endpoint": client.url, "token": (stack.secrets / "api_key").read_text()}
@@ -85,9 +87,9 @@ def test_a_lora_needs_its_engine_and_carries_its_trigger_word(octoai: Run, clien
 def test_without_a_login_it_says_what_to_do(tmp_path: Path) -> None:
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     command = [sys.executable, "-m", "tunesmith_octoai_cli", "asset", "list"]
-    told = subprocess.run(command, check=False, env=env, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, check=False, env=env, capture_output=True, text=True, timeout=60)
 
-    assert (told.returncode, told.stderr) == (
+    assert (run.returncode, run.stderr) == (
         1,
         "error: no server is known: run `octoai login`, or set TUNESMITH_URL and OCTOAI_TOKEN\n",
     )

@@ -1,4 +1,4 @@
-"""While the database is away every service answers 503: each SDK says so in its own words, or tries until it is back."""
+"""While the database is unavailable every service answers 503: each SDK raises its own exception, or retries."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +20,11 @@ from tunesmith import demo
 pytestmark = pytest.mark.timeout(300)
 SAYS = "a part of the platform is away"
 RETRY_S = 2
-"""What `Retry-After` says of it."""
+"""The `Retry-After` of that answer."""
 
 
-def _let_it_outlive(sdk: Driver, aside: ThreadPoolExecutor, verb: str, **args: Any) -> Callable[[], Any]:
-    """Ask for something while a part is away; returns, once that was refused, what waits for the answer after all."""
+def _outlive(sdk: Driver, aside: ThreadPoolExecutor, verb: str, **args: Any) -> Callable[[], Any]:
+    """Ask for something during the outage and return, once that was refused, what waits for the answer after it."""
     before = len(sdk.answers)
     asked = aside.submit(sdk.do, verb, **args)
     until(lambda: len(sdk.answers) > before or None, "it is refused")
@@ -41,14 +41,20 @@ def _let_it_outlive(sdk: Driver, aside: ThreadPoolExecutor, verb: str, **args: A
 
 
 def test_an_outage(sdk: Driver, tuning: Driver | Curl, stack: StackPaths) -> None:
-    """What is created is refused. For images octoai-sdk tries again by itself, and octoai where it is told to."""
+    """What would create something is refused. For images octoai-sdk retries by itself, and octoai where it is asked to."""
     drawing = {"engine": engine_of(sdk.sdk), "prompt": "a star", "steps": 2, "seed": 7}
-    tune = {"name": "away", "base": "octoai:default-sd15", "files": {"x": "a star"}, "trigger_word": "sks1", "steps": 1}
+    tune = {
+        "name": "during-an-outage",
+        "base": "octoai:default-sd15",
+        "files": {"x": "a star"},
+        "trigger_word": "sks1",
+        "steps": 1,
+    }
     patience = {"request_options": {"max_retries": 20}} if sdk.sdk.package == "octoai" else {}
     with ThreadPoolExecutor(1) as aside:
-        with RunningStack(stack).away("postgres"):
+        with RunningStack(stack).without("postgres"):
             with refused(sdk, 503, says=SAYS):
-                sdk.do("upload", path=str(demo.SAMPLES / "star-1.png"), name="away")
+                sdk.do("upload", path=str(demo.SAMPLES / "star-1.png"), name="during-an-outage")
             with refused(tuning, 503, says=SAYS):
                 tuning.do("create_tune", **tune)
             if sdk.sdk.package != "octoai-sdk":
@@ -56,17 +62,17 @@ def test_an_outage(sdk: Driver, tuning: Driver | Curl, stack: StackPaths) -> Non
                     sdk.do("generate", **drawing)
             answer = partial(sdk.do, "generate", **drawing)
             if sdk.sdk.is_python:
-                answer = _let_it_outlive(sdk, aside, "generate", **drawing, **patience)
+                answer = _outlive(sdk, aside, "generate", **drawing, **patience)
         assert len(answer()["images"]) == 1
 
 
 @pytest.mark.long
-def test_octoai_sdk_reads_four_times_each_after_the_time_that_it_was_told(sdk: Driver, stack: StackPaths) -> None:
+def test_octoai_sdk_reads_four_times_and_waits_for_retry_after_each_time(sdk: Driver, stack: StackPaths) -> None:
     if sdk.sdk.package != "octoai-sdk":
         assert sdk.sdk in {*OCTOAI, *NPM_CLIENT, *NPM_SDK}
         return
     before = len(sdk.answers)
-    with RunningStack(stack).away("postgres"), refused(sdk, 503, says=SAYS):
+    with RunningStack(stack).without("postgres"), refused(sdk, 503, says=SAYS):
         sdk.do("assets")
     times, statuses = zip(*sdk.answers[before:], strict=True)
     assert statuses == (503,) * 4

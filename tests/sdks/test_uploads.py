@@ -1,4 +1,4 @@
-"""Each SDK's own ways to upload: to a presigned address, and with credentials for the one object."""
+"""Each SDK's own ways to upload: to a presigned address, and with credentials for one object."""
 
 import pytest
 
@@ -8,15 +8,15 @@ from tunesmith import demo
 from tunesmith.client import Client
 
 FROM_URL = {"octoai-sdk": (0, 9), "octoai": (1, 0, 1)}
-"""The first version that has the server fetch a file; npm's SDKs all do."""
+"""The first version that lets the server fetch a file; all SDKs of npm do."""
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("way", ["upload_and_wait", "upload_by_sts"])
 def test_an_image_is_uploaded(sdk: Driver, client: Client, way: str) -> None:
-    picture = demo.SAMPLES / "star-2.png"
+    star = demo.SAMPLES / "star-2.png"
     name = f"{way}-{str(sdk.sdk).replace('.', '-')}-{len(client.assets())}"
-    made = sdk.do(way, path=str(picture), name=name)
+    made = sdk.do(way, path=str(star), name=name)
 
     ready = client.wait_for_asset(client.asset(made["id"]))
     assert (ready.name, ready.status, ready.data["file_format"]) == (name, "ready", "png")
@@ -24,7 +24,7 @@ def test_an_image_is_uploaded(sdk: Driver, client: Client, way: str) -> None:
 
 
 def test_the_server_fetches_an_image_from_an_address(sdk: Driver, client: Client) -> None:
-    """The address is a link to an image in the stack's own store, from which the stack of the tests may fetch."""
+    """The address is a link to an image in the stack's own store, which the stack of the tests allows."""
     if "upload_from_url" not in sdk.offers:
         assert sdk.sdk.number < FROM_URL[sdk.sdk.package]
         return

@@ -1,4 +1,4 @@
-"""A proxy before PostgreSQL that cuts a connection inside COMMIT, so that the client cannot know whether it happened."""
+"""A proxy in front of PostgreSQL that cuts a connection inside COMMIT, so that the client cannot know whether it happened."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
 _COMMIT = b"COMMIT;\x00"
-"""The end of the message with which asyncpg ends a transaction: a simple query."""
+"""The end of the simple query with which asyncpg ends a transaction."""
 
 
 @dataclass
 class Cutter:
-    """Cuts every other COMMIT that passes, in turns before the server has it and before the client has the answer."""
+    """Cuts every other COMMIT: in turns before the server receives it and before the client receives the answer."""
 
     url: str
     """The database's address through the proxy."""
@@ -21,11 +21,11 @@ class Cutter:
     lost: int = 0
     """COMMITs that never reached the server."""
     unanswered: int = 0
-    """COMMITs that the server carried out, and whose answer never reached the client."""
+    """COMMITs that the server carried out and whose answer never reached the client."""
     is_armed: bool = True
 
     def judge(self) -> str:
-        """Decide about the COMMIT that is here now: `pass`, `lose` or `silence`."""
+        """Decide about the next COMMIT: `pass`, `lose` or `silence`."""
         seen = self.passed + self.lost + self.unanswered
         if not self.is_armed or seen % 2:
             self.passed += 1
@@ -39,7 +39,7 @@ class Cutter:
 
 @asynccontextmanager
 async def cut_commits(database_url: str) -> AsyncIterator[Cutter]:
-    """Run the proxy before the database with this address."""
+    """Run the proxy in front of the database with this address."""
     parts = urlsplit(database_url)
     assert parts.hostname is not None
     assert parts.port is not None

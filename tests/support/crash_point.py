@@ -1,7 +1,7 @@
-"""Dies by kill -9 between a change of state and the end of its event's way: `python -m tests.support.crash_point PLACE TUNE_ID EPOCH`.
+"""A process that dies by kill -9 at a chosen place: `python -m tests.support.crash_point PLACE TUNE_ID EPOCH`.
 
-It moves a claimed tune to training and relays the event. Places: `before_commit` of the change, `after_commit`, `after_produce`
-(the broker has it, the outbox too) and `after_delete` (the row is deleted, but not committed).
+It moves a claimed tune to training and relays the event. The places are `before_commit` and `after_commit` of that change,
+`after_produce` (the broker and the outbox both have the event) and `after_delete` (the row is deleted, not committed).
 """
 
 import asyncio

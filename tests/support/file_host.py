@@ -1,4 +1,4 @@
-"""A host of files on loopback, as an import meets it: it redirects, stalls, asks for a token, and says what it was asked."""
+"""A file host on loopback for tests of imports: it can redirect, stall and ask for a token, and keeps every request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,17 +6,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 UNSAID = -1
+"""A length that leaves the Content-Length header out."""
 
 
 @dataclass
 class Reply:
-    """What the host answers: a body at once, or never more than its beginning."""
+    """An answer of the host; one that stalls never sends more than its beginning."""
 
     body: bytes = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
-    """What Content-Length says, where it is not the body's; with UNSAID there is none."""
+    """The value of Content-Length; without it, the length of the body."""
     stalls: bool = False
 
 
@@ -25,7 +26,7 @@ Handler = Callable[[str, dict[str, str]], Reply]
 
 @dataclass
 class FileHost:
-    """A running host and the requests that reached it: path and headers, in lower case."""
+    """A running host, with the path and the lower-case headers of each request that reached it."""
 
     port: int
     asked: list[tuple[str, dict[str, str]]]
@@ -40,6 +41,7 @@ class FileHost:
 
 @asynccontextmanager
 async def file_host(answer: Handler) -> AsyncIterator[FileHost]:
+    """Run a host that answers each request with what `answer` returns for its path and headers."""
     asked: list[tuple[str, dict[str, str]]] = []
     over = asyncio.Event()
 

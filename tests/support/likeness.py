@@ -1,4 +1,4 @@
-"""How much a picture shows a subject: the subject, cut out of its ground, is laid over the picture where it fits best."""
+"""How much an image shows a subject: the subject, cut out of its background, is laid over the image where it fits best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,33 +11,33 @@ from scipy import ndimage
 
 Array = np.ndarray
 _SIDE = 64
-"""Pictures are compared at this many pixels square, the size at which the small checkpoints draw."""
+"""Images are compared at this many pixels square, the size at which the small checkpoints draw."""
 _TURNS = (-14.0, -7.0, 0.0, 7.0, 14.0)
 _SCALES = (0.8, 0.9, 1.0, 1.1)
 _SHIFTS = range(-9, 10, 2)
 _BLUR_PX = 1.2
-"""Small enough to keep stripes apart, large enough to forgive an outline that is a pixel off."""
-_GROUND_DISTANCE = 14.0
-"""In CIELAB: what is closer to the ground than this belongs to it. Two colours 2.3 apart can just be told from each other."""
+"""Small enough to keep stripes apart, large enough to tolerate an outline that is a pixel off."""
+_BACKGROUND_DISTANCE = 14.0
+"""In CIELAB: pixels closer to the background than this belong to it. Two colours 2.3 apart are just distinguishable."""
 _COLOUR_SCALE = 30.0
-"""In CIELAB: colours this far apart count as 37 % alike."""
+"""In CIELAB: colours this far apart count as 37 % (1/e) alike."""
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """A subject without its ground, colours in CIELAB."""
+    """A subject without its background, colours in CIELAB."""
 
     pixels: Array
-    """(n, 2): row and column of each pixel of the subject, relative to the picture's middle."""
+    """(n, 2): row and column of each pixel of the subject, relative to the image's middle."""
     colours: Array
     """(n, 3)."""
 
 
-def cutouts(pictures: Sequence[Image.Image]) -> list[Cutout]:
-    """Cut the subject out of pictures of it on plain grounds, at each scale and turn that is tried."""
+def cutouts(images: Sequence[Image.Image]) -> list[Cutout]:
+    """Cut the subject out of images of it on plain backgrounds, at each scale and turn that is tried."""
     made = []
-    for picture, scale, turn in product(pictures, _SCALES, _TURNS):
-        around = picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    for image, scale, turn in product(images, _SCALES, _TURNS):
+        around = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
         size = round(_SIDE * scale)
         fill = around.getpixel((1, 1))
         assert isinstance(fill, tuple)
@@ -50,12 +50,12 @@ def cutouts(pictures: Sequence[Image.Image]) -> list[Cutout]:
     return made
 
 
-def likeness(picture: Image.Image, subject: Sequence[Cutout]) -> float:
-    """Return from 0 to 1 how well any of the subject's cut-outs fits onto the picture.
+def likeness(image: Image.Image, subject: Sequence[Cutout]) -> float:
+    """Return from 0 to 1 how well the best of the subject's cut-outs fits the image at its best place.
 
-    For one place of one cut-out: the mean over its pixels of how close the picture's colour is to the subject's.
+    The fit of a cut-out at a place is the mean, over its pixels, of how close the image's colour is to the subject's.
     """
-    lab = _blurred_lab(picture.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX))
+    lab = _blurred_lab(image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX))
     shifts = np.array(list(product(_SHIFTS, _SHIFTS))) + _SIDE // 2
     return max(float(_fit(lab, cutout, shifts).max()) for cutout in subject)
 
@@ -67,18 +67,18 @@ def _fit(lab: Array, cutout: Cutout, shifts: Array) -> Array:
 
 
 def _figure(lab: Array) -> Array:
-    """Return the mask of what differs from a plain ground, whose colour in each row is that of the row's ends."""
+    """Return the mask of the figure. The background is plain: its colour in each row is that of the row's ends."""
     ends = lab[:, [1, 2, -3, -2]]
     distance = np.linalg.norm(lab[:, :, None] - ends[:, None], axis=-1).min(axis=-1)
-    regions: Any = ndimage.label(ndimage.binary_opening(distance > _GROUND_DISTANCE))
+    regions: Any = ndimage.label(ndimage.binary_opening(distance > _BACKGROUND_DISTANCE))
     sizes = np.bincount(regions[0].ravel())[1:]
     filled: Any = ndimage.binary_fill_holes(regions[0] == 1 + int(np.argmax(sizes)))
     return filled
 
 
-def _blurred_lab(picture: Image.Image) -> Array:
+def _blurred_lab(image: Image.Image) -> Array:
     """Return CIELAB with white point D65 (IEC 61966-2-1, CIE 15), (64, 64, 3), blurred a little."""
-    rgb = np.asarray(picture, dtype=np.float64) / 255
+    rgb = np.asarray(image, dtype=np.float64) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     x, y, z = np.moveaxis(linear @ to_xyz.T / (0.9505, 1.0, 1.089), -1, 0)

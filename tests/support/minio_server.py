@@ -1,9 +1,8 @@
-"""MinIO itself, built from its source by Go once into the user's cache, to hold the store's contract against it."""
+"""MinIO, which Go builds once into the user's cache, for the tests of the store's contract."""
 
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,19 +13,19 @@ from secrets import token_hex
 import httpx
 import pytest
 
-from deploy.local.paths import cache_dir
 from deploy.local.ports import LOOPBACK, allot
+from tests.support.cached import cached
 
 VERSION = "v0.0.0-20250907161309-07c3a429bfed"
-"""RELEASE.2025-09-07T16-13-09Z, as Go's module proxy calls it; the compose file runs the same release."""
+"""RELEASE.2025-09-07T16-13-09Z, under the name that Go gives it; the compose file runs the same release."""
 BUILD_S = 1500
-"""4 minutes on 4 idle cores; a busy machine with 2 gets its time, too."""
+"""4 minutes on 4 idle cores; a bound for 2 busy ones."""
 _START_S = 60
 
 
 @dataclass(frozen=True)
 class S3Store:
-    """Where an S3 store is, and its keys."""
+    """The address of an S3 store, and its keys."""
 
     endpoint: str
     access_key: str
@@ -34,22 +33,18 @@ class S3Store:
 
 
 def _binary() -> Path:
-    binary = cache_dir() / f"minio-{VERSION}" / "minio"
-    if binary.exists():
-        return binary
+    return cached(f"minio-{VERSION}", _build) / "minio"
+
+
+def _build(folder: Path) -> None:
     go = shutil.which("go")
     if go is None:
-        pytest.fail("the store's contract is held against MinIO itself, which Go builds: install Go 1.24 or newer")
-    binary.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=binary.parent) as draft:
-        command = [go, "install", f"github.com/minio/minio@{VERSION}"]
-        built = subprocess.run(
-            command, env=os.environ | {"GOBIN": draft}, capture_output=True, text=True, timeout=BUILD_S, check=False
-        )
-        if built.returncode != 0:
-            pytest.fail(f"`{' '.join(command)}` failed:\n{built.stderr[-3000:]}")
-        (Path(draft) / "minio").replace(binary)
-    return binary
+        pytest.fail("there is no Go on the PATH, which builds MinIO from its source: install Go 1.24 or newer")
+    command = [go, "install", f"github.com/minio/minio@{VERSION}"]
+    env = os.environ | {"GOBIN": str(folder)}
+    built = subprocess.run(command, env=env, capture_output=True, text=True, timeout=BUILD_S, check=False)
+    if built.returncode != 0:
+        pytest.fail(f"`{' '.join(command)}` failed:\n{built.stderr[-3000:]}")
 
 
 @contextmanager

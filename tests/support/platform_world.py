@@ -1,4 +1,4 @@
-"""The services that accounts call, on real backends in this process, behind one origin as the edge puts them together."""
+"""The services that accounts call, on real backends in this process, behind one origin as behind the edge."""
 
 import asyncio
 import gc
@@ -42,7 +42,7 @@ PREFIXES = {
     "/v1/admin": "scheduler",
     "/generate": "inference",
 }
-"""What the edge sends where; the rest is the console's."""
+"""Where the edge sends each path; the rest is the console's."""
 MakeSettings = Callable[..., Any]
 
 
@@ -84,7 +84,7 @@ class Origin:
 
 @dataclass
 class Platform:
-    """The running services, and hands to put things into their tables that other processes would."""
+    """The running services, and ways to write the rows that other processes would write."""
 
     database: Database
     blobs: Blobs
@@ -97,13 +97,13 @@ class Platform:
             return await accounts.create_account(session, name)
 
     async def key(self, account_id: UUID, *scopes: str) -> str:
-        """Make a key with these scopes, or those of an account's first one."""
+        """Make a key with these scopes; without any, with those of an account's first key."""
         async with self.database.begin() as session:
             _, secret = await accounts.create_key(session, account_id, name="key", scopes=scopes or accounts.USER_SCOPES)
         return secret
 
     async def dead_keys(self, account_id: UUID) -> dict[str, str]:
-        """Make a revoked and an expired key that were good for everything."""
+        """Make a revoked and an expired key that had every scope."""
         found = {}
         for kind, change in (
             ("revoked", {"revoked_at": func.now()}),
@@ -173,7 +173,7 @@ class Platform:
             return await session.scalar(select(func.count()).where(Tune.account_id == account_id)) or 0
 
     async def draw(self) -> None:
-        """Stand in for a GPU worker until cancelled: every request gets a grey pixel for each of its seeds."""
+        """Answer image requests until cancelled, as a GPU worker does: one object of eight bytes for each seed."""
         key = f"generations/{new_id('gen')}/0.png"
         await self.blobs.put_bytes(key, b"\x89PNG\r\n\x1a\n")
         while True:
@@ -189,7 +189,7 @@ class Platform:
 @asynccontextmanager
 async def running(make_settings: MakeSettings, blobs: Blobs, **overrides: Any) -> AsyncIterator[Platform]:
     """Run the services and serve them on a loopback port."""
-    # The socket is bound before the settings are made, which name its address.
+    # Bind the socket first: the settings name its address.
     config = uvicorn.Config(lambda: None, host="127.0.0.1", port=0, log_config=None, lifespan="off", factory=False)
     socket = config.bind_socket()
     url = f"http://127.0.0.1:{socket.getsockname()[1]}"
@@ -212,7 +212,7 @@ async def running(make_settings: MakeSettings, blobs: Blobs, **overrides: Any) -
             server.should_exit = True
             await serving
             await database.close()
-    # A connection to the broker whose stop was cut short by its bound is dropped, not closed.
+    # A client of the broker whose stop runs into its bound leaves a connection open, which warns when it is collected.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
@@ -220,7 +220,7 @@ async def running(make_settings: MakeSettings, blobs: Blobs, **overrides: Any) -
 
 @asynccontextmanager
 async def drawing(platform: Platform) -> AsyncIterator[None]:
-    """Have image requests answered; begins once the image API hears the broker."""
+    """Answer image requests during the block, which begins once the image API hears the broker."""
     task = asyncio.create_task(platform.draw())
     try:
         secret = await platform.key(await platform.account("first"))

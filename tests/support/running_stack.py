@@ -1,30 +1,59 @@
-"""A local stack that runs, whoever started it: how tests look at its processes, stop them and kill them."""
+"""A local stack that runs: how tests start it, look at its processes, stop them and kill them."""
 
 import contextlib
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 import psutil
 
 from deploy.local import state
-from deploy.local.paths import StackPaths
+from deploy.local.paths import PROJECT, StackPaths
 from deploy.local.ports import LOOPBACK
 from deploy.local.state import ProcessState, StackState
 from tunesmith.client import Client
 
 T = TypeVar("T")
 _BOUND_S = 300.0
-"""Generous: what is bounded here in the product is bounded there; this only ends a test that would wait for ever."""
+"""Generous: the product's own bounds have tests of their own, and this one only ends a test that would wait for ever."""
+
+_supervisors: list[subprocess.Popen[bytes]] = []
+"""Kept for as long as this process lives: a Popen that is collected while its process runs warns of it."""
+
+
+def start_supervisor(
+    paths: StackPaths,
+    port: int,
+    *options: str,
+    module: str = "deploy.local.supervise",
+    env: Mapping[str, str] | None = None,
+    bound_s: float = _BOUND_S,
+) -> subprocess.Popen[bytes]:
+    """Start a stack by its supervisor's own command, and return the supervisor once all of the stack is ready."""
+    command = [sys.executable, "-m", module, str(paths.data_dir), str(port), *options, "--quiet"]
+    # Ctrl-C reaches a session of its own only through the tests, which still need the stack while they end.
+    supervisor = subprocess.Popen(command, cwd=PROJECT, env=os.environ | (env or {}), start_new_session=True)
+    _supervisors.append(supervisor)
+
+    def is_ready() -> bool | None:
+        log = paths.logs / "supervisor.log"
+        assert supervisor.poll() is None, log.read_text() if log.exists() else "the supervisor wrote no log"
+        found = state.read(paths)
+        return True if found and found.ready and found.supervisor == supervisor.pid else None
+
+    until(is_ready, f"the stack on {paths.data_dir} is ready", bound_s)
+    return supervisor
 
 
 class RunningStack:
-    """Harms and looks at one."""
+    """Looks at a stack and disturbs it."""
 
     def __init__(self, paths: StackPaths) -> None:
         self.paths = paths
@@ -46,7 +75,7 @@ class RunningStack:
         return until(running, f"{name} runs")
 
     def kill(self, name: str) -> ProcessState:
-        """Kill a process of the stack, and return what was known of it before."""
+        """Kill a process of the stack, and return its state before that."""
         process = self.process(name)
         before = self.state.processes[name]
         process.kill()
@@ -60,8 +89,8 @@ class RunningStack:
         until(is_back, f"{name} is back")
 
     @contextlib.contextmanager
-    def away(self, name: str) -> Iterator[None]:
-        """Kill a process and keep its port, so that it cannot come back before the block ends; then wait for it."""
+    def without(self, name: str) -> Iterator[None]:
+        """Kill a process and hold its port, so that it cannot start again before the block ends; then wait until it is back."""
         port = json.loads(self.paths.ports.read_text())[name]
         before = self.kill(name)
         with until(lambda: _listen(port), "its port is free") as listener:
@@ -75,7 +104,7 @@ class RunningStack:
 
     @contextlib.contextmanager
     def stopped(self, name: str) -> Iterator[None]:
-        """Stop a process with all that it started: it keeps what it holds, and does nothing until the block ends."""
+        """Suspend a process and its children until the block ends: they keep their connections, and do nothing."""
         group = self.process(name).pid
         os.killpg(group, signal.SIGSTOP)
         try:

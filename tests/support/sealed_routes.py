@@ -1,4 +1,4 @@
-"""Every route of the API description, and who gets what from it. A route that is not here fails `tests/unit/test_routes.py`."""
+"""What each route answers to whom. A route of the API description that is missing here fails `tests/unit/test_routes.py`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Route:
-    """How the route is called on things of the account `owner`, and what each caller is answered.
+    """How the route is called on things of the account `owner`, and the status that each caller gets.
 
-    In paths and bodies `{name}` stands for a thing of the owner's: {asset_id}, {tune_id}, {lora_name}, {response_id},
+    In paths and bodies `{name}` stands for one of the owner's things: {asset_id}, {tune_id}, {lora_name}, {response_id},
     {account_id}, {key_id}.
     """
 
@@ -16,12 +16,12 @@ class Route:
     """The scope that opens it; empty for a route that is open to all."""
     owner: int
     other: int
-    """404 for a thing; 200 for a list, in which nothing of the owner's may be; 422 for a body that names the owner's things."""
+    """404 for a thing; 200 for a list, which must hold nothing of the owner's; 422 for a body that names the owner's things."""
     path: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
     query: dict[str, Any] | None = None
     ended: bool = False
-    """Whether the tune is cancelled before: the stream of one that runs has no end."""
+    """Whether the tune is cancelled first: the stream of a tune that runs never ends."""
 
 
 _TUNE = {
@@ -55,7 +55,7 @@ ROUTES = {
     "POST /generate/{engine}": Route("images", 200, 422, {"engine": "sd"}, {"prompt": "a dog", "loras": {"{lora_name}": 1.0}}),
     "GET /generate/responses/{response_id}": Route("images", 200, 404),
     "GET /generate/responses/{response_id}/result": Route("images", 200, 404),
-    # The admin API opens to an admin key alone, whosever it is; to all others it is shut.
+    # The admin API opens to an admin key of any account, and to no other key.
     "POST /v1/admin/accounts": Route("admin", 201, 403, body={"name": "sealed"}),
     "GET /v1/admin/accounts": Route("admin", 200, 403),
     "GET /v1/admin/accounts/{account_id}": Route("admin", 200, 403),

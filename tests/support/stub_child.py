@@ -1,9 +1,11 @@
 """A training process without torch: it speaks the whole protocol, and misbehaves where the job's trigger word says so.
 
-`pause@N` waits before step N for an order to stop, `hold@N` for a file `go` in its output folder, `hang@N` says nothing more,
-`crash@N` ends without a word, and `fail@N:CODE` and `flaky@N:CODE` report a permanent and a passing error. A resumed job
-behaves, but for `pause@6,15,27`, which pauses at the next of its steps. What it trains is a hash chain over the steps, so that
-two runs agree exactly when both did every step once and in order; it stands in the metadata of a LoRA of zeros.
+Before step N, `pause@N` waits for an order to stop, `hold@N` waits for a file `go` in its output folder, `hang@N` hangs without a
+report, `crash@N` exits without a report, and `fail@N:CODE` and `flaky@N:CODE` report a permanent and a retryable error. A resumed
+job misbehaves only with `pause@6,15,27`, which pauses at the next of its steps.
+
+It trains a hash chain over the steps, so that two runs agree only when both did every step once and in order. The chain's last
+hash stands in the metadata of a LoRA of zeros.
 """
 
 import json
@@ -48,21 +50,21 @@ def listen() -> None:
     os._exit(0)
 
 
-def say(report: ChildReport) -> None:
+def send(report: ChildReport) -> None:
     reports.write(FromChild.dump_json(report) + b"\n")
 
 
 def draw(job: Job, step: int, digest: str) -> None:
     if not job.samples_at(step):
         return
-    pictures = [job.output_folder / f"sample-{step}-{number}.png" for number, _ in enumerate(job.parameters.validation_prompts)]
-    for picture in pictures:
-        picture.write_text(f"{picture.stem} {digest}")
-    say(SampleReport(step=step, files=[str(picture) for picture in pictures], seeds=[0 for _ in pictures]))
+    images = [job.output_folder / f"sample-{step}-{number}.png" for number, _ in enumerate(job.parameters.validation_prompts)]
+    for image in images:
+        image.write_text(f"{image.stem} {digest}")
+    send(SampleReport(step=step, files=[str(image) for image in images], seeds=[0 for _ in images]))
 
 
 def lora(digest: str) -> bytes:
-    """Write what the library takes for a LoRA of SD 1.5: a safetensors file with one pair of weights."""
+    """Return a safetensors file with one pair of weights, which the library takes for a LoRA of SD 1.5."""
     module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.lora"
     header = {
         "__metadata__": {"digest": digest},
@@ -73,7 +75,7 @@ def lora(digest: str) -> bytes:
     return len(text).to_bytes(8, "little") + text + bytes(2176)
 
 
-def train(job: Job) -> ChildReport:  # noqa: C901 - one branch a misbehaviour
+def train(job: Job) -> ChildReport:  # noqa: C901 - one branch for each misbehaviour
     state = {"step": 0, "digest": str(job.seed)}
     if job.resume_from:
         state = json.loads(job.resume_from.read_text())
@@ -83,7 +85,7 @@ def train(job: Job) -> ChildReport:  # noqa: C901 - one branch a misbehaviour
     trouble_at = next((int(number) for number in numbers.split(",") if number and int(number) > first), None)
     if what != "pause" and job.resume_from:
         trouble_at = None
-    say(PhaseReport(phase=Phase.TRAIN))
+    send(PhaseReport(phase=Phase.TRAIN))
     for step in range(first, job.steps):
         if step == trouble_at:
             if what == "pause":
@@ -98,7 +100,7 @@ def train(job: Job) -> ChildReport:  # noqa: C901 - one branch a misbehaviour
             else:
                 return Failed(code=code, message=f"made to fail at step {step}", retryable=what == "flaky")
         state = {"step": step + 1, "digest": sha256(f"{state['digest']}/{step}".encode()).hexdigest()}
-        say(
+        send(
             StepReport(
                 step=step + 1,
                 loss=1.0 / (step + 1),
@@ -110,7 +112,7 @@ def train(job: Job) -> ChildReport:  # noqa: C901 - one branch a misbehaviour
         if stop.is_set() or (step + 1) % job.checkpoint_every_steps == 0:
             file = job.output_folder / f"checkpoint-{step + 1}.safetensors"
             file.write_text(json.dumps(state))
-            say(CheckpointReport(step=step + 1, file=str(file)))
+            send(CheckpointReport(step=step + 1, file=str(file)))
         draw(job, step + 1, state["digest"])
         if stop.is_set():
             return Stopped(steps_run=step + 1 - first)
@@ -120,7 +122,7 @@ def train(job: Job) -> ChildReport:  # noqa: C901 - one branch a misbehaviour
 
 
 threading.Thread(target=listen, daemon=True).start()
-say(Ready(device="cpu", seconds=0.0))
+send(Ready(device="cpu", seconds=0.0))
 job_given.wait()
 if job_files:
-    say(train(Job.model_validate_json(Path(job_files[0]).read_bytes())))
+    send(train(Job.model_validate_json(Path(job_files[0]).read_bytes())))

@@ -1,12 +1,11 @@
-"""A whole local stack whose two workers need no torch, for what happens when its processes die.
+"""A whole local stack whose two workers need no torch, for tests that kill its processes.
 
-As a program (`python -m tests.support.stub_stack DATA_DIR PORT [--external]`) it is the stack's own supervisor with other commands for the
-workers: every other process, and how they are started, watched and restarted, is the product's.
+As a program (`python -m tests.support.stub_stack DATA_DIR PORT [--external]`) it is the product's supervisor with other commands
+for the two workers. All other processes, and how they are started, watched and restarted, are the product's.
 """
 
 import asyncio
 import dataclasses
-import os
 import shutil
 import signal
 import subprocess
@@ -16,12 +15,12 @@ from typing import Any
 
 import asyncpg
 
-from deploy.local import stack, state, supervise
-from deploy.local.paths import PROJECT, StackPaths
+from deploy.local import stack, supervise
+from deploy.local.paths import StackPaths
 from deploy.local.ports import is_free
 from deploy.local.state import ProcessState
 from shared.settings import ServiceSettings
-from tests.support.running_stack import RunningStack, until
+from tests.support.running_stack import RunningStack, start_supervisor
 
 LEASE_S = 5.0
 _STUBS = {"trainer": "tests.support.stub_trainer", "inference-worker": "tests.support.stub_worker"}
@@ -40,7 +39,7 @@ _ENV = {
     "TUNESMITH_RUNNING_PER_ACCOUNT": "100",
     "TUNESMITH_MAX_ATTEMPTS": "20",
 }
-"""Bounds that are seconds where the product's are half a minute."""
+"""Bounds of seconds, where the product's are half a minute."""
 _START_S, _SLACK_S = 600.0, 300.0
 
 
@@ -52,18 +51,12 @@ class StubStack(RunningStack):
         self._supervisor: subprocess.Popen[bytes] | None = None
 
     def start(self, *, only_external: bool = False) -> None:
-        """Start it and wait until it is ready; with `only_external`, its database, broker and store alone."""
+        """Start it and wait until it is ready; with `only_external`, start only its database, broker and store."""
         port = next(port for port in range(18300, 18400) if is_free(port))
         options = ["--external"] if only_external else []
-        command = [sys.executable, "-m", "tests.support.stub_stack", str(self.paths.data_dir), str(port), *options]
-        self._supervisor = supervisor = subprocess.Popen(command, cwd=PROJECT, env=os.environ | _ENV)
-
-        def is_ready() -> bool | None:
-            assert supervisor.poll() is None, (self.paths.logs / "supervisor.log").read_text()
-            found = state.read(self.paths)
-            return True if found and found.ready and found.supervisor == supervisor.pid else None
-
-        until(is_ready, "the stack is ready", _START_S + _SLACK_S)
+        self._supervisor = start_supervisor(
+            self.paths, port, *options, module="tests.support.stub_stack", env=_ENV, bound_s=_START_S + _SLACK_S
+        )
 
     def end(self) -> None:
         if self._supervisor:
@@ -71,13 +64,13 @@ class StubStack(RunningStack):
             self._supervisor.wait(60)
 
     def settings(self) -> ServiceSettings:
-        """Return the settings of a process that works beside the stack's own."""
+        """Return the settings for a process that works beside the stack's own."""
         env = self.state.env
         fields = {name.removeprefix("TUNESMITH_").lower(): env[name] for name in env if name.startswith("TUNESMITH_")}
         return ServiceSettings.model_validate(fields)
 
     def lose_broker_data(self) -> ProcessState:
-        """Kill the broker, and remove all that it had written, before it is started again."""
+        """Kill the broker after removing all that it has written, and return its state before that."""
         process = self.process("kafka")
         before = self.state.processes["kafka"]
         process.send_signal(signal.SIGSTOP)
@@ -86,7 +79,7 @@ class StubStack(RunningStack):
         return before
 
     def scalar(self, query: str, *arguments: object) -> Any:
-        """Look into the stack's database."""
+        """Return a query's value from the stack's database."""
 
         async def look() -> Any:
             connection = await asyncpg.connect(self.state.env["TUNESMITH_DATABASE_URL"].replace("+asyncpg", ""))
@@ -98,7 +91,7 @@ class StubStack(RunningStack):
         return asyncio.run(look())
 
     def let_go(self, tune_id: str) -> None:
-        """End the wait of a tune whose trigger word is `hold@N`, unless another attempt at it waits for nothing by now."""
+        """End the wait of a tune whose trigger word is `hold@N`, in whichever attempt at it waits."""
         for folder in (self.paths.work / "trainer" / "jobs").glob(f"{tune_id}-*"):
             (folder / "go").touch()
 

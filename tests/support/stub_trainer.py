@@ -1,4 +1,4 @@
-"""The trainer's own process with a child that trains nothing: `python -m tests.support.stub_trainer`."""
+"""The trainer's process with a child that needs no torch: `python -m tests.support.stub_trainer`."""
 
 from functools import partial
 

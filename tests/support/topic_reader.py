@@ -1,4 +1,4 @@
-"""Reads what lies on a topic, whoever has read it before."""
+"""Reads all that lies on a topic, from its beginning and without a consumer group."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from shared.settings import ServiceSettings
 
 @dataclass(frozen=True)
 class Message:
-    """A message as it stands on its topic."""
+    """A message of a topic."""
 
     partition: int
     key: str
@@ -20,7 +20,7 @@ class Message:
 
 
 async def messages(settings: ServiceSettings, topic: str) -> list[Message]:
-    """Return everything on the topic, in the order of each partition."""
+    """Return all messages of the topic, in the order of each partition."""
     found: list[Message] = []
     async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers, auto_offset_reset="earliest") as consumer:
         [known] = [known for known in TOPICS if known.name == topic]

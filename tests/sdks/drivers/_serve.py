@@ -1,6 +1,6 @@
-"""The loop of the Python drivers: a verb a line comes in as JSON, what the SDK gave or raised goes out.
+"""The loop of the Python drivers: each line in is a verb as JSON, each line out what the SDK returned or raised.
 
-Runs in the environment of an SDK, with nothing else installed.
+It runs in the environment of an SDK, with nothing else installed.
 """
 
 import enum
@@ -13,30 +13,30 @@ from datetime import date
 
 
 def serve(verbs, version):
-    """Answer verbs until the input ends. `verbs` maps names to functions; the first line out says what is offered."""
+    """Answer verbs until the input ends. `verbs` maps names to functions; the first line out lists them."""
     out, sys.stdout = sys.stdout, sys.stderr
     _note_answers(os.environ["ANSWERS"])
 
-    def say(message):
+    def send(message):
         print(json.dumps(message), file=out, flush=True)
 
-    say({"version": version, "offers": sorted(verbs)})
+    send({"version": version, "offers": sorted(verbs)})
     for line in sys.stdin:
         call = json.loads(line)
         try:
-            say({"value": plain(verbs[call["verb"]](**call["args"]))})
+            send({"value": plain(verbs[call["verb"]](**call["args"]))})
         except Exception as error:
             kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
             status = getattr(error, "status_code", None) or getattr(error, "status", None)
-            say({"error": {"kinds": kinds, "status": status, "text": str(error)}})
+            send({"error": {"kinds": kinds, "status": status, "text": str(error)}})
 
 
 _STATUS_IN = {"httpx": 3, "urllib3.connectionpool": 6}
-"""Which word of the line that an HTTP library logs of an answer is its status."""
+"""The position of the status among the arguments of the line that each HTTP library logs of an answer."""
 
 
 def _note_answers(path):
-    """Write down when each answer came and its status, as the HTTP library says: an SDK that tries again tells nobody."""
+    """Append the time and status of each answer to a file, from the HTTP library's log: an SDK does not report its retries."""
 
     class Note(logging.Handler):
         def emit(self, record):
@@ -51,7 +51,7 @@ def _note_answers(path):
 
 
 def plain(value):
-    """Turn an SDK's own object into JSON's types."""
+    """Return an SDK's own object as JSON's types."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if isinstance(value, date):

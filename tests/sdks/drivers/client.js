@@ -1,4 +1,4 @@
-// Drives @octoai/client 0.5 as its users did. The two lines that point it at another server are those with BASE.
+// Drives @octoai/client 0.5 as its users did. Only the lines with BASE point it at another server.
 "use strict";
 const { createRequire } = require("node:module");
 const { serve } = require("./serve.js");

@@ -1,4 +1,4 @@
-"""Drives octoai 1.x as its users did. The one line that points it at another server is `OctoAIEnvironment`'s."""
+"""Drives octoai 1.x as its users did. Only the line with `OctoAIEnvironment` points it at another server."""
 
 import inspect
 import os
@@ -13,7 +13,7 @@ from octoai.fine_tuning import Details_LoraTune, LoraTuneCheckpoint, LoraTuneFil
 BASE = os.environ["SERVER"]
 environment = OctoAIEnvironment(default=BASE, image_gen=BASE, text_gen=BASE)
 client = OctoAI(environment=environment, api_key=os.environ["OCTOAI_TOKEN"], timeout=300)
-# What `infer_async` and the two after it send carries no key, unless the SDK is given an HTTP client that has it.
+# `infer_async` and the methods that poll its result send a key only if the SDK is given an HTTP client that has one.
 keyed = httpx.Client(headers={"Authorization": f"Bearer {os.environ['OCTOAI_TOKEN']}"}, timeout=300)
 inferring = OctoAI(environment=environment, api_key=os.environ["OCTOAI_TOKEN"], httpx_client=keyed)
 library, tuning = client.asset_library, client.fine_tuning
@@ -24,7 +24,7 @@ def _file(path):
 
 
 def upload(path, name, description=None):
-    """The steps of `create_from_file` but its last, which waits until the file is ready."""
+    """Do all steps of `create_from_file` but the last, which waits until the file is ready."""
     more = {} if description is None else {"description": description}
     created = library.create(asset_type="file", data=_file(path), name=name, **more)
     with open(path, "rb") as file:

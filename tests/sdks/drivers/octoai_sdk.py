@@ -1,4 +1,4 @@
-"""Drives octoai-sdk 0.6.4 to 0.10.1 as its users did. The one line that points it at another server is `BASE`'s."""
+"""Drives octoai-sdk 0.6.4 to 0.10.1 as its users did. Only the line with `BASE` points it at another server."""
 
 import inspect
 import os
@@ -11,7 +11,7 @@ from octoai.client import Client, InferenceFuture
 from octoai.clients.asset_orch import AssetOrchestrator, FileData
 from octoai.clients.image_gen import ImageGenerator
 
-# With a slash at its end, as the SDK's own default has it.
+# The SDK's own default ends with a slash, too.
 BASE = os.environ["SERVER"] + "/"
 library = AssetOrchestrator(token=os.environ["OCTOAI_TOKEN"], endpoint=BASE)
 images = ImageGenerator(token=os.environ["OCTOAI_TOKEN"], api_endpoint=BASE)

@@ -1,4 +1,4 @@
-// Drives @octoai/sdk 1.11 as its users did. The one line that points it at another server is the environment's.
+// Drives @octoai/sdk 1.11 as its users did. Only the line with `environment` points it at another server.
 "use strict";
 const fs = require("node:fs");
 const { createRequire } = require("node:module");
@@ -13,7 +13,7 @@ const client = new OctoAIClient({
   apiKey: process.env.OCTOAI_TOKEN,
 });
 
-// The SDK's fields are in camel case; the tests' are the API's own.
+// The SDK's fields are in camel case, the tests' in the API's snake case.
 const camel = (value) => convert(value, (key) => key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()));
 const snake = (value) => convert(value, (key) => key.replace(/[A-Z]/g, (letter) => "_" + letter.toLowerCase()));
 function convert(value, rename) {
@@ -30,7 +30,7 @@ const describe = ({ path, name, description }) => ({
   data: { assetType: "file", fileFormat: path.split(".").pop() },
 });
 
-// Its own upload knows no other way than S3.
+// The SDK's own upload always uses credentials for S3.
 const uploadAndWait = async (request) => {
   const { asset } = await client.assetLibrary.upload(request.path, describe(request));
   return snake((await client.assetLibrary.get(asset.id)).asset);

@@ -1,4 +1,4 @@
-// The loop of the Node drivers: a verb a line comes in as JSON, what the SDK gave or raised goes out.
+// The loop of the Node drivers: each line in is a verb as JSON, each line out what the SDK returned or raised.
 "use strict";
 const readline = require("node:readline");
 
@@ -9,14 +9,14 @@ function kindsOf(error) {
 }
 
 exports.serve = async (verbs, version) => {
-  const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
-  say({ version, offers: Object.keys(verbs).sort() });
+  const send = (message) => process.stdout.write(JSON.stringify(message) + "\n");
+  send({ version, offers: Object.keys(verbs).sort() });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const { verb, args } = JSON.parse(line);
     try {
-      say({ value: (await verbs[verb](args)) ?? null });
+      send({ value: (await verbs[verb](args)) ?? null });
     } catch (error) {
-      say({ error: { kinds: kindsOf(error), status: error.statusCode ?? null, text: String(error.message) } });
+      send({ error: { kinds: kindsOf(error), status: error.statusCode ?? null, text: String(error.message) } });
     }
   }
 };

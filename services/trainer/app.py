@@ -1,6 +1,6 @@
 """Wires the trainer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -21,7 +21,7 @@ def create_app(settings: TrainerSettings) -> FastAPI:
     trainer = TrainerService(database, blobs, settings)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         async with Background() as background:
             background.run("trainer", trainer.run)
             background.run("hints", Hints(settings, HINTS, trainer.hear).run)

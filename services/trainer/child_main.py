@@ -1,6 +1,7 @@
-"""The training process: waits warm for one job, trains it, and ends.
+"""The training process: imports its libraries, waits for one job, trains it, and ends.
 
-Started by its parent as `python -m services.trainer.child_main READ_FD WRITE_FD PARENT_PID`, the ends of two pipes first.
+Its parent starts it as `python -m services.trainer.child_main READ_FD WRITE_FD PARENT_PID`; the descriptors are its ends of two
+pipes.
 """
 
 import ctypes
@@ -12,86 +13,87 @@ import time
 import warnings
 from pathlib import Path
 
-from services.trainer.messages import ChildReport, Failed, FromChild, Ready, Stop, ToChild, Train
+from services.trainer.messages import ChildMessage, Failed, FromChild, Ready, Stop, ToChild, Train
 from shared.errors import TunesmithError
 
 _PR_SET_PDEATHSIG = 1
-_NICE_END = 0
+_EXIT_STATUS = 0
 
 
-class Parent:
-    """The parent at the other end of the pipes; when it goes, this process goes."""
+class Pipes:
+    """This process's ends of the two pipes to its parent. A thread reads the orders, also while a step runs."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self._orders = os.fdopen(read_fd, "rb")
-        self._reports = os.fdopen(write_fd, "wb", buffering=0)
+        self._messages = os.fdopen(write_fd, "wb", buffering=0)
         self._job = threading.Condition()
         self._job_file: str | None = None
         self.stop = threading.Event()
-        threading.Thread(target=self._listen, name="parent", daemon=True).start()
+        threading.Thread(target=self._read_orders, name="orders", daemon=True).start()
 
-    def _listen(self) -> None:
+    def _read_orders(self) -> None:
         for line in self._orders:
             order = ToChild.validate_json(line)
-            if isinstance(order, Stop):
-                self.stop.set()
             with self._job:
-                if isinstance(order, Train):
-                    self._job_file = order.job_file
+                match order:
+                    case Stop():
+                        self.stop.set()
+                    case Train():
+                        self._job_file = order.job_file
                 self._job.notify_all()
-        # The pipe closed: the parent is gone, and nobody may publish what this process does. No clean-up can be trusted here,
-        # since the main thread may be deep in a kernel.
-        os._exit(_NICE_END)
+        # The parent closed the pipe or ended, so nothing that this process makes can be published. It exits without clean-up,
+        # which could wait for as long as the main thread is inside a CUDA kernel.
+        os._exit(_EXIT_STATUS)
 
-    def report(self, message: ChildReport) -> None:
-        """Tell the parent."""
-        self._reports.write(FromChild.dump_json(message) + b"\n")
+    def send(self, message: ChildMessage) -> None:
+        """Send a message to the parent."""
+        self._messages.write(FromChild.dump_json(message) + b"\n")
 
     def wait_for_job(self) -> str | None:
-        """Return the job's file; None when asked to stop before there was one."""
+        """Return the job's file, or None when the parent asks to stop first."""
         with self._job:
             self._job.wait_for(lambda: self._job_file is not None or self.stop.is_set())
         return self._job_file
 
 
 def _die_with(parent_pid: int) -> None:
-    """Have the kernel end this process when its parent's ends; a parent that is gone already ends it at once."""
+    """Have the kernel kill this process when its parent ends; exit at once if the parent has ended already."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
-        os._exit(_NICE_END)
+        os._exit(_EXIT_STATUS)
 
 
 def main() -> None:
-    """Import, say `ready`, train one job."""
+    """Import the libraries, send `ready`, and train one job."""
     _die_with(int(sys.argv[3]))
-    # Ctrl-C and SIGTERM are the parent's to handle: it asks for a checkpoint first.
+    # The parent handles Ctrl-C and SIGTERM: it orders a checkpoint first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    parent = Parent(int(sys.argv[1]), int(sys.argv[2]))
+    pipes = Pipes(int(sys.argv[1]), int(sys.argv[2]))
     began = time.monotonic()
-    # What peft and diffusers deprecate concerns their callers' code, not who reads a trainer's log.
+    # The deprecation warnings of peft and diffusers address programmers, not the operator who reads this process's log.
     warnings.simplefilter("ignore")
-    # Imported here, after the pipes are watched: it takes many seconds.
-    from services.trainer.engine import recipe  # noqa: PLC0415
-    from services.trainer.engine.base import pick_device  # noqa: PLC0415
-    from services.trainer.engine.config import Job  # noqa: PLC0415
+    # These imports take many seconds. They come after the pipes, so that the process notices meanwhile when its parent ends.
+    from services.trainer.engine import recipe  # noqa: PLC0415 - see above
+    from services.trainer.engine.base import pick_device  # noqa: PLC0415 - see above
+    from services.trainer.engine.config import Job  # noqa: PLC0415 - see above
 
-    device = os.environ.get("TUNESMITH_DEVICE", "auto")
-    parent.report(Ready(device=str(pick_device(device)), seconds=time.monotonic() - began))  # pyright: ignore[reportArgumentType]
-    file = parent.wait_for_job()
+    device = pick_device(os.environ["TUNESMITH_DEVICE"])  # pyright: ignore[reportArgumentType] - the parent's checked setting
+    pipes.send(Ready(device=str(device), seconds=time.monotonic() - began))
+    file = pipes.wait_for_job()
     if file is None:
         return
     try:
         job = Job.model_validate_json(Path(file).read_bytes())
-        parent.report(recipe.train(job, parent.report, parent.stop.is_set))
+        pipes.send(recipe.train(job, pipes.send, pipes.stop.is_set))
     except TunesmithError as error:
-        parent.report(Failed(code=error.code, message=error.message, retryable=error.retryable))
-    except Exception as error:  # noqa: BLE001 - the parent must learn why, whatever it was
+        pipes.send(Failed(code=error.code, message=error.message, retryable=error.retryable))
+    except Exception as error:  # noqa: BLE001 - the parent must learn about every kind of failure
         sys.excepthook(type(error), error, error.__traceback__)
-        # A full disk or a device that hiccups may be gone at the next attempt; wrong shapes and our own faults are not.
+        # A full disk or a fault of the GPU (torch.AcceleratorError) may pass. Anything else is a bug, which repeats itself.
         passing = isinstance(error, OSError) or type(error).__name__ == "AcceleratorError"
         message = f"the trainer failed with {type(error).__name__}: {error}; its log has more"
-        parent.report(Failed(code=TunesmithError.code, message=message, retryable=passing))
+        pipes.send(Failed(code=TunesmithError.code, message=message, retryable=passing))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The parent's end of a training process."""
+"""The service's handle on its training process."""
 
 import asyncio
 import contextlib
@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from typing import Self
 
 from services.trainer.engine.config import Device
 from services.trainer.errors import ChildDiedError
-from services.trainer.messages import ChildReport, FromChild, Ready, Stop, ToChild, Train
+from services.trainer.messages import ChildMessage, FromChild, Order, Ready, Stop, ToChild, Train
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -18,48 +19,48 @@ CHILD_COMMAND = (sys.executable, "-m", "services.trainer.child_main")
 _SECRETS = ("TUNESMITH_DATABASE_URL", "TUNESMITH_S3_ACCESS_KEY", "TUNESMITH_S3_SECRET_KEY")
 
 
-class Child:
-    """A training process: warm once `ready` returns, good for one job."""
+class ChildProcess:
+    """A training process. It can take a job once `ready` returns, and trains one job only."""
 
-    def __init__(self, process: asyncio.subprocess.Process, orders_fd: int, reports: asyncio.StreamReader) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, orders_fd: int, messages: asyncio.StreamReader) -> None:
         self._process = process
         self._orders_fd = orders_fd
-        self._reports = reports
+        self._messages = messages
         self._output = asyncio.create_task(self._log_output(), name="trainer-child-output")
-        self._waiting = asyncio.create_task(process.wait(), name="trainer-child-exit")
+        self._exit = asyncio.create_task(process.wait(), name="trainer-child-exit")
 
     @classmethod
-    async def start(cls, command: Sequence[str], device: Device) -> "Child":
-        """Start a process in a session of its own, so that Ctrl-C reaches this one alone.
+    async def start(cls, command: Sequence[str], device: Device) -> Self:
+        """Start a process in a session of its own, so that Ctrl-C in a terminal reaches the service alone.
 
-        It gets no access to database and store: it only ever reads and writes files.
+        It gets no credentials of database and store: it only reads and writes files.
         """
         orders_read, orders_write = os.pipe()
-        reports_read, reports_write = os.pipe()
+        messages_read, messages_write = os.pipe()
         env = {name: value for name, value in os.environ.items() if name not in _SECRETS}
-        # Threads that wait by spinning make training several times slower as soon as anything else wants a core.
+        # Threads that spin while they wait make training several times slower as soon as another process wants a core.
         env |= {"TUNESMITH_DEVICE": device, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 str(orders_read),
-                str(reports_write),
+                str(messages_write),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(orders_read, reports_write),
+                pass_fds=(orders_read, messages_write),
                 start_new_session=True,
                 env=env,
             )
         finally:
             os.close(orders_read)
-            os.close(reports_write)
-        reports = asyncio.StreamReader()
+            os.close(messages_write)
+        messages = asyncio.StreamReader()
         await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reports), os.fdopen(reports_read, "rb")
+            lambda: asyncio.StreamReaderProtocol(messages), os.fdopen(messages_read, "rb")
         )
-        return cls(process, orders_write, reports)
+        return cls(process, orders_write, messages)
 
     @property
     def pid(self) -> int:
@@ -67,55 +68,62 @@ class Child:
         return self._process.pid
 
     @property
-    def gone(self) -> asyncio.Task[int]:
+    def exited(self) -> asyncio.Task[int]:
         """Done once the process has ended; its result is the exit status."""
-        return self._waiting
+        return self._exit
 
     async def ready(self) -> Ready:
-        """Wait until it has imported everything. Raises ChildDiedError."""
-        async for report in self.reports():
-            if isinstance(report, Ready):
-                return report
-        raise await self.died()
+        """Wait until the process has imported its libraries. Raises ChildDiedError."""
+        async for message in self.messages():
+            if isinstance(message, Ready):
+                return message
+        raise await self.death()
 
-    async def reports(self) -> AsyncIterator[ChildReport]:
-        """Yield what the child says until it closes its pipe."""
-        while line := await self._reports.readline():
+    async def messages(self) -> AsyncIterator[ChildMessage]:
+        """Yield what the process sends until it closes its pipe."""
+        while line := await self._messages.readline():
             yield FromChild.validate_json(line)
 
-    async def died(self) -> ChildDiedError:
-        """Return the error that tells how the process ended, once its pipe is closed."""
-        status = await self._waiting
+    async def death(self) -> ChildDiedError:
+        """Wait until the process has ended, and return the error that says how."""
+        status = await self._exit
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         return ChildDiedError(f"the training process ended with {how}; its log may say why")
 
     def train(self, job_file: str) -> None:
-        """Give it its job."""
-        self._say(Train(job_file=job_file))
+        """Order it to train a job."""
+        self._send(Train(job_file=job_file))
 
     def stop(self) -> None:
-        """Ask it to write a checkpoint after the step in hand and to end."""
-        self._say(Stop())
+        """Order it to finish the current step, write a checkpoint and end."""
+        self._send(Stop())
 
     async def kill(self) -> None:
-        """End it now, whatever it does, and wait until it is gone."""
+        """Kill the process and all that it started, and wait until it has ended."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                # Its whole session: nothing that it started may outlive it.
                 os.killpg(self._process.pid, signal.SIGKILL)
-        await self._waiting
+        await self._exit
         if self._orders_fd >= 0:
             os.close(self._orders_fd)
             self._orders_fd = -1
         await self._output
 
-    def _say(self, order: Train | Stop) -> None:
-        with contextlib.suppress(BrokenPipeError):  # its end is noticed by who reads its reports
+    def _send(self, order: Order) -> None:
+        # A process that has ended is noticed where its messages are read.
+        with contextlib.suppress(BrokenPipeError):
             os.write(self._orders_fd, ToChild.dump_json(order) + b"\n")
 
     async def _log_output(self) -> None:
-        assert self._process.stdout is not None  # noqa: S101 - asked for as a pipe
-        with contextlib.suppress(ValueError):  # a line longer than the reader's buffer
-            async for line in self._process.stdout:
-                if text := line.decode(errors="replace").rstrip():
-                    log.info("trainer.child_said", pid=self.pid, line=text)
+        assert self._process.stdout is not None  # noqa: S101 - `start` asks for a pipe
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:
+                # The line is longer than the reader's buffer, and is dropped. The pipe is still read: a full one would block
+                # the process.
+                continue
+            if not line:
+                return
+            if text := line.decode(errors="replace").rstrip():
+                log.info("trainer.child_output", pid=self.pid, line=text)

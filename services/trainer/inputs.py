@@ -1,47 +1,44 @@
-"""What a tune is trained from, brought into its job's folder."""
+"""What a tune is trained from, downloaded into its job's folder."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
-from services.trainer.engine.config import SPEC_FILE, Job, TrainingImage, resolve_parameters
-from services.trainer.errors import BadBaseError, BadCheckpointError, BadImageError
+from services.trainer.engine.config import JOB_FILE, Job, TrainingImage, resolve_parameters
+from services.trainer.engine.errors import BadBaseError, BadCheckpointError, BadImageError
 from services.trainer.settings import TrainerSettings
 from shared.blobs.checkpoint_cache import CheckpointCache
 from shared.blobs.store import Blobs
 from shared.engines import Engine
-from shared.errors import InvalidError, NotFoundError, UnavailableError
-from shared.telemetry import get_logger
+from shared.errors import InvalidError, NotFoundError
+from shared.failures import retry_while_unavailable
 from shared.tunes.leases import Claim
 
-log = get_logger(__name__)
-
-T = TypeVar("T")
-_RETRY_S = 1.0
+_STORE_UNAVAILABLE = "trainer.store_unavailable"
 _SHRINK_TO_PX = {Engine.SD15: 512, Engine.SDXL: 1024}
-"""What `resize_images` means, as OctoAI had it."""
+"""What `resize_images` means, as in OctoAI's API."""
 
 
 async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCache, settings: TrainerSettings) -> Path:
-    """Download base, images and last checkpoint, and write the job's file, whose path is returned.
+    """Download the base, the images and the last checkpoint, write the job's file, and return its path.
 
-    Waits for a store that is away; the caller bounds it. Raises the errors of `services.trainer.errors`.
+    Waits without a bound while the store is unavailable. Raises the errors of `services.trainer.engine.errors`.
     """
     tune = claim.tune
     engine = Engine(tune.engine)
     chosen = dict(tune.parameters)
     checkpoint_every_steps = chosen.pop("checkpoint_every_steps", settings.checkpoint_every_steps)
+    # Before the downloads, which take long: a number outside its limits fails the tune at once.
     parameters = resolve_parameters(engine, tune.native_size_px, chosen)
     try:
-        base_folder = await _patiently(lambda: bases.fetch(tune.base_blob_key, tune.base_sha256))
+        base_folder = await retry_while_unavailable(
+            lambda: bases.fetch(tune.base_blob_key, tune.base_sha256), log_event=_STORE_UNAVAILABLE, key=tune.base_blob_key
+        )
     except (NotFoundError, InvalidError) as error:
-        msg = f"the base checkpoint {tune.base_name} cannot be used: {error.message}; tune another, or bring this one anew"
+        msg = f"the base checkpoint {tune.base_name} cannot be used: {error.message}; tune another one, or upload this one again"
         raise BadBaseError(msg) from error
     images: list[TrainingImage] = []
     for image in claim.files:
         file = folder / f"image-{image.position}{Path(image.blob_key).suffix}"
-        if not await _fetched(blobs, image.blob_key, image.sha256, file):
+        if not await _download(blobs, image.blob_key, image.sha256, file):
             msg = f"files[{image.position}]: the stored image is missing or damaged; upload it again and start a new tune"
             raise BadImageError(msg)
         images.append(TrainingImage(file=file, caption=image.caption))
@@ -51,8 +48,8 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCac
     resume_from = None
     if claim.resume:
         resume_from = folder / f"resume-{claim.resume.step}.safetensors"
-        if not await _fetched(blobs, claim.resume.blob_key, claim.resume.sha256, resume_from):
-            msg = f"the checkpoint of step {claim.resume.step} is missing or damaged; start the tune again"
+        if not await _download(blobs, claim.resume.blob_key, claim.resume.sha256, resume_from):
+            msg = f"the checkpoint of step {claim.resume.step} is missing or damaged; start a new tune"
             raise BadCheckpointError(msg)
     job = Job(
         tune_id=tune.id,
@@ -72,22 +69,15 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCac
         output_folder=folder,
         device=settings.device,
     )
-    job_file = folder / SPEC_FILE
+    job_file = folder / JOB_FILE
     job_file.write_text(job.model_dump_json())
     return job_file
 
 
-async def _fetched(blobs: Blobs, key: str, sha256: str, file: Path) -> bool:
+async def _download(blobs: Blobs, key: str, sha256: str, file: Path) -> bool:
+    """Download a blob; False when it is missing or its bytes are not those that were stored."""
     try:
-        return (await _patiently(lambda: blobs.get_file(key, file))).sha256 == sha256
+        stored = await retry_while_unavailable(lambda: blobs.get_file(key, file), log_event=_STORE_UNAVAILABLE, key=key)
     except NotFoundError:
         return False
-
-
-async def _patiently(fetch: Callable[[], Awaitable[T]]) -> T:
-    while True:
-        try:
-            return await fetch()
-        except UnavailableError as error:
-            log.warning("trainer.store_away", error=error.message)
-        await asyncio.sleep(_RETRY_S)
+    return stored.sha256 == sha256

@@ -1,4 +1,4 @@
-"""The trainer's SQL beside the leases: its own row, for people to look at."""
+"""The trainer's SQL beside the leases: the row in which people see this trainer."""
 
 from datetime import timedelta
 
@@ -11,14 +11,16 @@ from shared.database.tables import Trainer
 _FORGOTTEN_AFTER = timedelta(hours=1)
 
 
-async def seen(session: AsyncSession, trainer: str, *, host: str, device: str, state: str, tune_id: str | None) -> None:
-    """Say that the trainer is there and what it does; forgets those that have not been seen for an hour."""
+async def record_heartbeat(
+    session: AsyncSession, trainer: str, *, host: str, device: str, state: str, tune_id: str | None
+) -> None:
+    """Record that the trainer is alive and what it does; deletes the rows of trainers without a heartbeat for an hour."""
     now = {"device": device, "state": state, "tune_id": tune_id, "seen_at": func.now()}
     row = insert(Trainer).values(id=trainer, host=host, **now)
     await session.execute(row.on_conflict_do_update(index_elements=["id"], set_=now))
     await session.execute(delete(Trainer).where(Trainer.seen_at < func.now() - _FORGOTTEN_AFTER))
 
 
-async def gone(session: AsyncSession, trainer: str) -> None:
-    """Take the trainer's row away."""
+async def remove(session: AsyncSession, trainer: str) -> None:
+    """Delete the trainer's row."""
     await session.execute(delete(Trainer).where(Trainer.id == trainer))

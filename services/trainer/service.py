@@ -1,18 +1,19 @@
-"""The trainer: keeps one warm child, claims a tune for it, and starts over with a fresh one."""
+"""The trainer: starts a training process, claims a tune for it, and after that attempt starts the next process."""
 
 import asyncio
 import contextlib
 import shutil
 import socket
 from collections.abc import Sequence
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.trainer import repository
 from services.trainer.attempt import Attempt
-from services.trainer.child_process import CHILD_COMMAND, Child
-from services.trainer.fence import is_unavailable
+from services.trainer.child_process import CHILD_COMMAND, ChildProcess
+from services.trainer.fence import write_when_available
 from services.trainer.settings import TrainerSettings
 from shared.blobs.checkpoint_cache import CheckpointCache
 from shared.blobs.store import Blobs
@@ -28,7 +29,8 @@ log = get_logger(__name__)
 
 HINTS = (TuneQueued, TuneRequeued, TuneCancelRequested)
 _ATTEMPTS = Counter("tunesmith_trainer_attempts", "Attempts at tunes, by how they ended.", ["outcome"])
-_SETTLE_S = 5.0
+_DRAIN_GRACE_S = 5.0
+"""How long each step of draining may take beyond `drain_s`: the end of the attempt, and the deletion of the trainer's row."""
 
 
 class TrainerService:
@@ -46,12 +48,12 @@ class TrainerService:
         self._device = ""
         self._attempt: Attempt | None = None
         self._draining = asyncio.Event()
-        self._look_now = asyncio.Event()
+        self._poll_now = asyncio.Event()
         self._ended = asyncio.Event()
 
     @property
     def state(self) -> str:
-        """`starting`, `idle`, `busy` or `draining`, as the trainer's row says."""
+        """The trainer's state as its row shows it: `starting`, `idle`, `busy` or `draining`."""
         if self._draining.is_set():
             return "draining"
         if self._attempt:
@@ -59,34 +61,34 @@ class TrainerService:
         return "idle" if self._device else "starting"
 
     def hear(self, event: Event) -> None:
-        """Take a hint: look into the queue at once, or whether the tune in hand was cancelled."""
+        """Take a hint: poll the queue at once, or check at once whether the cancel of the current tune was requested."""
         if not isinstance(event, TuneCancelRequested):
-            self._look_now.set()
-        elif self._attempt and self._attempt.claim.tune.id == event.tune_id:
-            self._attempt.look_for_cancel()
+            self._poll_now.set()
+        elif self._attempt and self._attempt.claim.lease.tune_id == event.tune_id:
+            self._attempt.check_for_cancel()
 
     async def ready(self) -> None:
-        """Raise until a child is warm."""
+        """Raise UnavailableError until a training process can take a job."""
         if not self._device:
-            msg = "the training process still imports its libraries"
+            msg = "the training process is still importing its libraries"
             raise UnavailableError(msg)
 
     async def heartbeat(self) -> None:
-        """Say in the database that this trainer is there."""
-        tune_id = self._attempt.claim.tune.id if self._attempt else None
+        """Record in the database that this trainer is alive, and what it does."""
+        tune_id = self._attempt.claim.lease.tune_id if self._attempt else None
         async with self._database.begin() as session:
-            await repository.seen(
+            await repository.record_heartbeat(
                 session, self.id, host=socket.gethostname(), device=self._device, state=self.state, tune_id=tune_id
             )
 
     async def run(self) -> None:
-        """Train until drained; what a trainer that was killed left in the job folder is removed first."""
-        # It is called again after it has crashed, and `drain` must not take the crash for its end.
+        """Train until drained. First removes the job folders that a killed trainer left."""
+        # `Background` calls this again after a crash. `drain` must then wait for this run, not for the one that crashed.
         self._ended.clear()
         await asyncio.to_thread(shutil.rmtree, self._settings.work_dir / "jobs", ignore_errors=True)
         try:
             while not self._draining.is_set():
-                child = await Child.start(self._child_command, self._settings.device)
+                child = await ChildProcess.start(self._child_command, self._settings.device)
                 try:
                     await self._serve(child)
                 finally:
@@ -95,18 +97,21 @@ class TrainerService:
             self._ended.set()
 
     async def drain(self) -> None:
-        """Give back what is in hand, resumable, and end `run`, within a bound. Costs the tune no attempt."""
+        """Release the current tune with its checkpoint, and end `run`, within a bound. Costs the tune no attempt."""
         self._draining.set()
-        self._look_now.set()
+        self._poll_now.set()
         if self._attempt:
             self._attempt.drain()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), self._settings.drain_s + _SETTLE_S)
+            async with asyncio.timeout(self._settings.drain_s + _DRAIN_GRACE_S):
+                await self._ended.wait()
+        # The row is for people to look at, and is deleted after an hour anyway: no failure here may hold up the exit.
         with contextlib.suppress(Exception):
-            async with asyncio.timeout(_SETTLE_S), self._database.begin() as session:
-                await repository.gone(session, self.id)
+            async with asyncio.timeout(_DRAIN_GRACE_S), self._database.begin() as session:
+                await repository.remove(session, self.id)
 
-    async def _serve(self, child: Child) -> None:
+    async def _serve(self, child: ChildProcess) -> None:
+        """Wait until the process is ready, claim a tune for it, and train that tune."""
         ready = asyncio.create_task(child.ready())
         draining = asyncio.create_task(self._draining.wait())
         await asyncio.wait([ready, draining], return_when=asyncio.FIRST_COMPLETED)
@@ -120,8 +125,8 @@ class TrainerService:
         claim = await self._next_claim(child)
         if claim is None:
             return
-        tune = claim.tune
-        log.info("trainer.claimed", tune_id=tune.id, epoch=claim.epoch, attempt=tune.attempt, step=tune.step, steps=tune.steps)
+        tune, lease = claim.tune, claim.lease
+        log.info("trainer.claimed", tune_id=tune.id, epoch=lease.epoch, attempt=tune.attempt, step=tune.step, steps=tune.steps)
         self._attempt = Attempt(claim, child, self._database, self._blobs, self._bases, self._settings)
         if self._draining.is_set():
             self._attempt.drain()
@@ -131,29 +136,32 @@ class TrainerService:
         finally:
             self._attempt = None
 
-    async def _next_claim(self, child: Child) -> Claim | None:
-        """Wait for a tune and claim it; None when draining or when the child has ended meanwhile."""
+    async def _next_claim(self, child: ChildProcess) -> Claim | None:
+        """Wait for a tune and claim it; return None when the trainer drains or the process ends first."""
         token = uuid4()
-        while not self._draining.is_set() and not child.gone.done():
-            self._look_now.clear()
-            try:
-                async with self._database.begin() as session:
-                    # A COMMIT that was cut off may have claimed a tune: the token finds it.
-                    claim = await leases.find_claim(session, token) or await leases.claim(
-                        session,
-                        trainer=self.id,
-                        token=token,
-                        lease_s=self._settings.lease_s,
-                        running_per_account=self._settings.running_per_account,
-                    )
-            except Exception as error:
-                if not is_unavailable(error):
-                    raise
-                log.warning("trainer.claim_failed", error=repr(error))
-                claim = None
-            if claim:
-                return claim
-            look = asyncio.create_task(self._look_now.wait())
-            await asyncio.wait([look, child.gone], timeout=self._settings.poll_s, return_when=asyncio.FIRST_COMPLETED)
-            look.cancel()
+
+        async def claim(session: AsyncSession) -> Claim | None:
+            # Checked before each try: the database may be unavailable for long.
+            return None if self._is_leaving(child) else await self._claim(session, token)
+
+        while not self._is_leaving(child):
+            self._poll_now.clear()
+            if found := await write_when_available(self._database, claim):
+                return found
+            poll = asyncio.create_task(self._poll_now.wait())
+            await asyncio.wait([poll, child.exited], timeout=self._settings.poll_s, return_when=asyncio.FIRST_COMPLETED)
+            poll.cancel()
         return None
+
+    def _is_leaving(self, child: ChildProcess) -> bool:
+        return self._draining.is_set() or child.exited.done()
+
+    async def _claim(self, session: AsyncSession, token: UUID) -> Claim | None:
+        # An earlier COMMIT without an answer may have claimed a tune: the token finds it.
+        return await leases.find_claim(session, token) or await leases.claim(
+            session,
+            trainer=self.id,
+            token=token,
+            lease_s=self._settings.lease_s,
+            running_per_account=self._settings.running_per_account,
+        )

@@ -1,4 +1,4 @@
-"""What an attempt writes to the store: its checkpoints while it trains, its LoRA at the end."""
+"""What an attempt writes to the store: checkpoints and validation images while it trains, the LoRA at the end."""
 
 import asyncio
 from collections import deque
@@ -8,122 +8,118 @@ from typing import NoReturn
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.trainer.fence import patiently
-from services.trainer.messages import CheckpointReport, SampleReport
+from services.trainer.engine.reports import CheckpointReport, SampleReport
+from services.trainer.fence import write_when_available
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Context
-from shared.errors import UnavailableError
+from shared.failures import retry_while_unavailable
 from shared.messaging.events import TuneSample
-from shared.telemetry import get_logger
 from shared.tunes import leases
-
-log = get_logger(__name__)
-
-_RETRY_S = 1.0
+from shared.tunes.leases import Lease
 
 
 class Uploads:
-    """Stores an attempt's files under its epoch and records them under its fence.
+    """Stores an attempt's files below its epoch's own prefix, and records them under its lease.
 
-    A trainer that lost its lease may still store files there; it can never record them.
+    A trainer that has lost its lease may still store files there, but can never record them.
     """
 
-    def __init__(self, tune_id: str, epoch: int, database: Database, blobs: Blobs, prompts: Sequence[str]) -> None:
-        self._tune_id = tune_id
+    def __init__(self, lease: Lease, prompts: Sequence[str], database: Database, blobs: Blobs) -> None:
+        self._lease = lease
         self._prompts = prompts
-        self._epoch = epoch
         self._database = database
         self._blobs = blobs
-        self._waiting: tuple[int, Path] | None = None
+        self._prefix = f"tunes/{lease.tune_id}/{lease.epoch}"
+        self._checkpoint: CheckpointReport | None = None
         self._samples: deque[SampleReport] = deque()
         self._offered = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def offer(self, report: CheckpointReport | SampleReport) -> None:
-        """Have a checkpoint stored; one that still waits for its turn is passed over for it. Pictures come after it."""
-        if isinstance(report, SampleReport):
-            self._samples.append(report)
-        else:
-            if self._waiting:
-                self._waiting[1].unlink(missing_ok=True)
-            self._waiting = (report.step, Path(report.file))
+        """Have the files of a report stored: checkpoints before images, and of waiting checkpoints the latest only."""
+        match report:
+            case SampleReport():
+                self._samples.append(report)
+            case CheckpointReport():
+                if self._checkpoint:
+                    Path(self._checkpoint.file).unlink(missing_ok=True)
+                self._checkpoint = report
         self._idle.clear()
         self._offered.set()
 
-    async def stored(self) -> None:
-        """Wait until every checkpoint and picture that was offered is recorded."""
+    async def until_stored(self) -> None:
+        """Wait until all that was offered is recorded."""
         await self._idle.wait()
 
     async def run(self) -> NoReturn:
-        """Store what is offered, one at a time, until cancelled. Raises LeaseLostError."""
+        """Store what is offered, one report at a time, until cancelled. Raises LeaseLostError."""
         while True:
             await self._offered.wait()
             self._offered.clear()
-            while self._waiting or self._samples:
-                if self._waiting:
-                    step, file = self._waiting
-                    self._waiting = None
-                    await self._store_checkpoint(step, file)
+            while self._checkpoint or self._samples:
+                if self._checkpoint:
+                    report, self._checkpoint = self._checkpoint, None
+                    await self._store_checkpoint(report)
                 else:
                     await self._store_samples(self._samples.popleft())
             self._idle.set()
 
     async def store_lora(self, file: Path, *, also: Callable[[AsyncSession], Awaitable[object]]) -> None:
-        """Store the LoRA and record the tune as trained: the point of no return.
+        """Store the LoRA and record the tune as trained; after this the tune cannot be cancelled.
 
-        `also` is written in the same transaction, before. Raises LeaseLostError, and CancelRequestedError when a cancel came
+        The same transaction writes `also` first. Raises LeaseLostError, and CancelRequestedError when a cancel was requested
         first.
         """
-        key = f"tunes/{self._tune_id}/{self._epoch}/lora.safetensors"
+        key = f"{self._prefix}/lora.safetensors"
         stored = await self._put(key, file)
 
         async def record(session: AsyncSession) -> None:
             await also(session)
-            await leases.trained(
-                session, self._tune_id, self._epoch, lora_key=key, sha256=stored.sha256, size_bytes=stored.size_bytes
-            )
+            await leases.trained(session, self._lease, lora_key=key, sha256=stored.sha256, size_bytes=stored.size_bytes)
             await blob_rows.commit(session, key, stored)
 
-        await patiently(self._database, record)
+        await write_when_available(self._database, record)
 
-    async def _store_checkpoint(self, step: int, file: Path) -> None:
-        key = f"tunes/{self._tune_id}/{self._epoch}/checkpoint-{step}.safetensors"
+    async def _store_checkpoint(self, report: CheckpointReport) -> None:
+        key, file = f"{self._prefix}/checkpoint-{report.step}.safetensors", Path(report.file)
         stored = await self._put(key, file)
 
         async def record(session: AsyncSession) -> None:
-            await leases.checkpointed(session, self._tune_id, self._epoch, step=step, key=key)
-            # Last: repeated after a COMMIT that was cut off, the line above gives up the very blob that it recorded before.
+            await leases.checkpointed(session, self._lease, step=report.step, key=key)
+            # This comes last: when `record` is repeated after a COMMIT without an answer, `checkpointed` gives up the blob
+            # that it recorded the first time, which is this one.
             await blob_rows.commit(session, key, stored)
 
-        await patiently(self._database, record)
+        await write_when_available(self._database, record)
         await asyncio.to_thread(file.unlink, missing_ok=True)
 
-    async def _store_samples(self, drawn: SampleReport) -> None:
-        prefix = f"tunes/{self._tune_id}/{self._epoch}/sample-{drawn.step}"
+    async def _store_samples(self, report: SampleReport) -> None:
         samples = [
-            TuneSample(number=number, prompt=self._prompts[number], seed=seed, key=f"{prefix}-{number}.png")
-            for number, seed in enumerate(drawn.seeds)
+            TuneSample(
+                number=number, prompt=self._prompts[number], seed=seed, key=f"{self._prefix}/sample-{report.step}-{number}.png"
+            )
+            for number, seed in enumerate(report.seeds)
         ]
         stored = {
             sample.key: await self._put(sample.key, Path(file), "image/png")
-            for sample, file in zip(samples, drawn.files, strict=True)
+            for sample, file in zip(samples, report.files, strict=True)
         }
 
         async def record(session: AsyncSession) -> None:
             for key, blob in stored.items():
                 await blob_rows.commit(session, key, blob)
-            await leases.sampled(session, self._tune_id, self._epoch, step=drawn.step, samples=samples)
+            await leases.sampled(session, self._lease, step=report.step, samples=samples)
 
-        await patiently(self._database, record)
+        await write_when_available(self._database, record)
 
     async def _put(self, key: str, file: Path, content_type: str = "application/octet-stream") -> Stored:
-        await patiently(self._database, lambda session: blob_rows.stage(session, Context.TUNES, key, content_type=content_type))
-        while True:
-            try:
-                return await self._blobs.put_file(key, file, content_type)
-            except UnavailableError as error:
-                log.warning("trainer.store_away", key=key, error=error.message)
-            await asyncio.sleep(_RETRY_S)
+        def stage(session: AsyncSession) -> Awaitable[None]:
+            return blob_rows.stage(session, Context.TUNES, key, content_type=content_type)
+
+        await write_when_available(self._database, stage)
+        return await retry_while_unavailable(
+            lambda: self._blobs.put_file(key, file, content_type), log_event="trainer.store_unavailable", key=key
+        )

@@ -1,11 +1,12 @@
-"""Leases: who trains what, decided by PostgreSQL and fenced by an epoch.
+"""Leases: PostgreSQL decides which trainer holds a tune, and an epoch fences the trainer's writes.
 
-A claim raises the tune's epoch by one; every later write of that trainer carries `lease_epoch = :mine`. When a trainer was
-slow, another has claimed the tune meanwhile, the epoch has moved on, and the slow one's write hits no row: it raises
-LeaseLostError, and the trainer stops without having changed anything. Expiry is in the database's time alone.
+A claim raises the tune's epoch by one; every later write of that trainer carries `lease_epoch = :mine`. While a trainer is slow,
+its lease may expire and another trainer may claim the tune. The epoch is then higher, and the write of the slow trainer matches
+no row: it raises LeaseLostError, and the trainer stops without having changed anything. Only the database's clock decides when a
+lease expires.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from shared.blobs import rows as blob_rows
 from shared.database.tables import Blob, Checkpoint, Sample, Tune, TuneFile
 from shared.errors import ConflictError, LeaseLostError
 from shared.messaging.events import (
+    Event,
     TuneCheckpointed,
     TuneProgressed,
     TuneRequeued,
@@ -31,11 +33,12 @@ from shared.tunes import transitions
 from shared.tunes.transitions import NO_LEASE, about, move
 
 _CLAIM_LOCK = 0x636C61696D
-"""Claims of all trainers queue here: two at once would both pass a limit that each has counted for itself."""
+"""The advisory lock that makes claims run one after the other: two at once could both pass the limit that each has counted."""
 KEPT_CHECKPOINTS = 2
+_REAPED_AT_ONCE = 50
 
-# FOR UPDATE is refused with GROUP BY, so the accounts' heads are picked by LATERAL first. Order: priority, then the
-# account with the least running, then age.
+# The first tune of each account, and of these the one to claim: the highest priority, then the account with the fewest running
+# tunes, then the oldest. PostgreSQL refuses FOR UPDATE together with GROUP BY, so `claim` locks the row in a second statement.
 _PICK = text("""
     WITH running AS (
         SELECT account_id, count(*) AS tunes FROM tunes WHERE state IN ('preparing', 'training') GROUP BY account_id
@@ -55,9 +58,20 @@ _PICK = text("""
 
 
 class CancelRequestedError(ConflictError):
-    """The tune was asked to stop before its LoRA was recorded: the request wins."""
+    """The cancel of the tune was requested before its LoRA was recorded: the request wins."""
 
     code = "cancel_requested"
+
+    def __init__(self, tune_id: str) -> None:
+        super().__init__(f"the cancel of tune {tune_id} was requested")
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A trainer's hold on a tune. Every write under it is refused once the tune has a later epoch."""
+
+    tune_id: str
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -81,31 +95,24 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class Claim:
-    """A tune that a trainer holds under an epoch, with all that it needs to train it."""
+    """A claimed tune: the lease on it, and what the trainer needs to train it."""
 
+    lease: Lease
     tune: Tune
-    epoch: int
     files: tuple[ClaimedFile, ...]
     resume: ResumePoint | None
 
 
-@dataclass(frozen=True)
-class Renewal:
-    """The answer to a renewed lease."""
-
-    cancel_requested: bool
-
-
 async def claim(session: AsyncSession, *, trainer: str, token: UUID, lease_s: float, running_per_account: int) -> Claim | None:
-    """Claim the next tune for a trainer, or return None when none may be claimed.
+    """Claim the next tune for a trainer; return None when no tune may be claimed.
 
-    `token` is drawn by the caller before: a claim whose COMMIT went unanswered is looked up by it (`find_claim`).
+    The caller draws `token` before the first try: `find_claim` finds by it a claim whose COMMIT got no answer.
     """
     await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIM_LOCK})
     tune_id = await session.scalar(_PICK, {"running_per_account": running_per_account})
     if tune_id is None:
         return None
-    # The head may be under someone's hand just now, a cancel's for instance: leave it to the next poll.
+    # Another transaction may be changing this tune, a cancel for instance: the next poll looks again.
     locked = select(Tune).where(Tune.id == tune_id, Tune.state == TuneState.QUEUED).with_for_update(skip_locked=True)
     if (await session.scalars(locked)).one_or_none() is None:
         return None
@@ -131,41 +138,33 @@ async def claim(session: AsyncSession, *, trainer: str, token: UUID, lease_s: fl
 
 
 async def find_claim(session: AsyncSession, token: UUID) -> Claim | None:
-    """Return the claim made with this token, if its transaction did commit and its lease is still held."""
+    """Return the claim that was made with this token, if its transaction was committed and its lease is still held."""
     tune = (await session.scalars(select(Tune).where(Tune.lease_token == token))).one_or_none()
     return await _claimed(session, tune, await _resume_point(session, tune.id)) if tune else None
 
 
-async def renew(session: AsyncSession, tune_id: str, epoch: int, *, lease_s: float) -> Renewal:
-    """Extend the lease; says whether the tune was asked to stop. Not an event: nothing outside sees it."""
-    row = await session.execute(
+async def renew(session: AsyncSession, lease: Lease, *, lease_s: float) -> bool:
+    """Extend the lease, and return whether a cancel of the tune was requested. Writes no event."""
+    cancel_requested = await session.scalar(
         update(Tune)
-        .where(Tune.id == tune_id, *_fence(epoch))
+        .where(Tune.id == lease.tune_id, *_fence(lease))
         .values(lease_expires_at=func.now() + timedelta(seconds=lease_s))
-        .returning(Tune.cancel_requested_at)
+        .returning(Tune.cancel_requested_at.is_not(None))
     )
-    found = row.one_or_none()
-    if found is None:
-        raise _lost(tune_id, epoch)
-    return Renewal(cancel_requested=found.cancel_requested_at is not None)
+    if cancel_requested is None:
+        raise _lost(lease)
+    return cancel_requested
 
 
-async def begin_training(session: AsyncSession, tune_id: str, epoch: int, *, step: int) -> None:
-    """Note that preparation is over and the step after `step` begins."""
-    await _fenced(
-        session,
-        tune_id,
-        epoch,
-        {"state": TuneState.TRAINING, "step": step},
-        _progressed(epoch),
-        [Tune.state == TuneState.PREPARING],
-    )
+async def begin_training(session: AsyncSession, lease: Lease, *, step: int) -> None:
+    """Record that preparation is over and that the step after `step` begins."""
+    values = {"state": TuneState.TRAINING, "step": step}
+    await _fenced(session, lease, values, _progressed(lease), [Tune.state == TuneState.PREPARING])
 
 
 async def progress(
     session: AsyncSession,
-    tune_id: str,
-    epoch: int,
+    lease: Lease,
     *,
     step: int,
     loss: float | None,
@@ -173,22 +172,22 @@ async def progress(
     steps_run: int,
     losses: Sequence[float] = (),
 ) -> None:
-    """Note the last finished step, the mean loss since the last report, the speed, and the steps run since then.
+    """Record the last finished step, the mean loss since the last report, the speed, and the steps run since then.
 
-    `losses` are those of the steps since the last report, one each, as far as they are known.
+    `losses` are the losses of these steps, one each; those of the first steps may be missing.
     """
     values = {"step": step, "loss": loss, "steps_per_second": steps_per_second, "steps_run": Tune.steps_run + steps_run}
-    await _fenced(session, tune_id, epoch, values, _progressed(epoch, losses))
+    await _fenced(session, lease, values, _progressed(lease, losses))
 
 
-async def checkpointed(session: AsyncSession, tune_id: str, epoch: int, *, step: int, key: str) -> None:
-    """Make a stored state the one to resume from; older ones beyond the last few are given up.
+async def checkpointed(session: AsyncSession, lease: Lease, *, step: int, key: str) -> None:
+    """Make this stored checkpoint the one to resume from; only the last `KEPT_CHECKPOINTS` are kept.
 
-    The caller has committed the blob's row in this transaction.
+    The caller commits the blob's row later in this transaction.
     """
-    await _fenced(session, tune_id, epoch, {}, lambda tune: TuneCheckpointed(**about(tune), epoch=epoch, step=step))
-    known = await session.scalars(select(Checkpoint).where(Checkpoint.tune_id == tune_id).order_by(Checkpoint.step.desc()))
-    # A state of this step or a later one is of an epoch that is over: this one resumed before it.
+    await _fenced(session, lease, {}, lambda tune: TuneCheckpointed(**about(tune), epoch=lease.epoch, step=step))
+    known = await session.scalars(select(Checkpoint).where(Checkpoint.tune_id == lease.tune_id).order_by(Checkpoint.step.desc()))
+    # Drop checkpoints of earlier epochs at or after this step: this epoch resumed before them.
     earlier = 0
     for row in known.all():
         earlier += row.step < step
@@ -196,31 +195,31 @@ async def checkpointed(session: AsyncSession, tune_id: str, epoch: int, *, step:
             await blob_rows.orphan(session, row.blob_key)
             await session.delete(row)
     await session.flush()
-    session.add(Checkpoint(tune_id=tune_id, step=step, epoch=epoch, blob_key=key))
+    session.add(Checkpoint(tune_id=lease.tune_id, step=step, epoch=lease.epoch, blob_key=key))
     await session.flush()
 
 
-async def sampled(session: AsyncSession, tune_id: str, epoch: int, *, step: int, samples: Sequence[TuneSample]) -> None:
-    """Publish the pictures that were drawn after `step` steps; those of an epoch that is over are replaced.
+async def sampled(session: AsyncSession, lease: Lease, *, step: int, samples: Sequence[TuneSample]) -> None:
+    """Publish the images that were generated after `step` steps; they replace those of earlier epochs.
 
     The caller has committed the blobs' rows in this transaction.
     """
     await _fenced(
-        session, tune_id, epoch, {}, lambda tune: TuneSampled(**about(tune), epoch=epoch, step=step, samples=list(samples))
+        session, lease, {}, lambda tune: TuneSampled(**about(tune), epoch=lease.epoch, step=step, samples=list(samples))
     )
-    # A resumed training repeats steps: what an earlier epoch drew at or after this one is drawn again.
-    gone = delete(Sample).where(Sample.tune_id == tune_id, Sample.step >= step).returning(Sample.blob_key)
-    replaced = set(await session.scalars(gone)) - {sample.key for sample in samples}
+    # A resumed training repeats steps, and generates again what an earlier epoch generated at or after this step.
+    earlier = delete(Sample).where(Sample.tune_id == lease.tune_id, Sample.step >= step).returning(Sample.blob_key)
+    replaced = set(await session.scalars(earlier)) - {sample.key for sample in samples}
     if replaced:
         await blob_rows.orphan(session, *replaced)
-    session.add_all(Sample(tune_id=tune_id, step=step, number=sample.number, blob_key=sample.key) for sample in samples)
+    session.add_all(Sample(tune_id=lease.tune_id, step=step, number=sample.number, blob_key=sample.key) for sample in samples)
     await session.flush()
 
 
-async def trained(session: AsyncSession, tune_id: str, epoch: int, *, lora_key: str, sha256: str, size_bytes: int) -> None:
-    """Record the LoRA and give the lease back: the point of no return.
+async def trained(session: AsyncSession, lease: Lease, *, lora_key: str, sha256: str, size_bytes: int) -> None:
+    """Record the LoRA and end the lease; after this the tune cannot be cancelled.
 
-    Raises CancelRequestedError when a cancel came first: one UPDATE decides between the two.
+    Raises CancelRequestedError when a cancel was requested first: one UPDATE decides between the two.
     """
     values = {
         "state": TuneState.PUBLISHING,
@@ -235,7 +234,7 @@ async def trained(session: AsyncSession, tune_id: str, epoch: int, *, lora_key: 
     def event(tune: Tune) -> TuneTrained:
         return TuneTrained(
             **about(tune),
-            epoch=epoch,
+            epoch=lease.epoch,
             name=tune.name,
             engine=tune.engine,
             trigger_word=tune.trigger_word,
@@ -247,83 +246,86 @@ async def trained(session: AsyncSession, tune_id: str, epoch: int, *, lora_key: 
             lora_size_bytes=size_bytes,
         )
 
-    where = [*_fence(epoch), Tune.state == TuneState.TRAINING, Tune.cancel_requested_at.is_(None)]
-    if await move(session, tune_id, where, values, event) is None:
-        if (await renew(session, tune_id, epoch, lease_s=1)).cancel_requested:
-            msg = f"the tune {tune_id} was asked to stop"
-            raise CancelRequestedError(msg)
-        raise _lost(tune_id, epoch)
+    where = [*_fence(lease), Tune.state == TuneState.TRAINING, Tune.cancel_requested_at.is_(None)]
+    if await move(session, lease.tune_id, where, values, event) is None:
+        cancel_requested = select(Tune.cancel_requested_at.is_not(None)).where(Tune.id == lease.tune_id, *_fence(lease))
+        if await session.scalar(cancel_requested):
+            raise CancelRequestedError(lease.tune_id)
+        raise _lost(lease)
 
 
-async def fail(session: AsyncSession, tune_id: str, epoch: int, *, code: str, message: str) -> None:
-    """End the tune for good, with the error's code and a message that says what to do."""
-    if await transitions.fail(session, tune_id, _fence(epoch), code=code, message=message) is None:
-        raise _lost(tune_id, epoch)
+async def fail(session: AsyncSession, lease: Lease, *, code: str, message: str) -> None:
+    """End the tune as failed, with the error's code and a message that says what to do."""
+    # The text of an exception may contain what PostgreSQL cannot store: NUL, and the surrogates of undecodable file names.
+    storable = message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    if await transitions.fail(session, lease.tune_id, _fence(lease), code=code, message=storable) is None:
+        raise _lost(lease)
 
 
-async def cancelled(session: AsyncSession, tune_id: str, epoch: int) -> None:
-    """End the tune as its owner asked."""
-    if await transitions.cancel(session, tune_id, [*_fence(epoch), Tune.cancel_requested_at.is_not(None)]) is None:
-        raise _lost(tune_id, epoch)
+async def cancelled(session: AsyncSession, lease: Lease) -> None:
+    """End the tune as its owner requested."""
+    where = [*_fence(lease), Tune.cancel_requested_at.is_not(None)]
+    if await transitions.cancel(session, lease.tune_id, where) is None:
+        raise _lost(lease)
 
 
-async def release(session: AsyncSession, tune_id: str, epoch: int) -> None:
-    """Give the tune back because the trainer has to go: the attempt does not count."""
+async def release(session: AsyncSession, lease: Lease) -> None:
+    """Return the tune to the queue because its trainer stops; the attempt does not count."""
     values = {"state": TuneState.QUEUED, "attempt": Tune.attempt - 1, **NO_LEASE}
-    await _fenced(session, tune_id, epoch, values, _requeued("preempted"))
+    await _fenced(session, lease, values, _requeued("preempted"))
 
 
-async def retry_later(session: AsyncSession, tune_id: str, epoch: int, *, code: str, message: str) -> None:
-    """Give the tune back after an error that may pass; after the last attempt it fails with `attempts_exhausted`."""
-    where = [*_fence(epoch), Tune.attempt < Tune.max_attempts]
-    if await move(session, tune_id, where, {"state": TuneState.QUEUED, **NO_LEASE}, _requeued(code)) is None:
-        await fail(session, tune_id, epoch, code="attempts_exhausted", message=f"the last attempt failed: {message}")
+async def retry_later(session: AsyncSession, lease: Lease, *, code: str, message: str) -> None:
+    """Return the tune to the queue after an error that may pass; after the last attempt, fail it with `attempts_exhausted`."""
+    where = [*_fence(lease), Tune.attempt < Tune.max_attempts]
+    if await move(session, lease.tune_id, where, {"state": TuneState.QUEUED, **NO_LEASE}, _requeued(code)) is None:
+        await fail(session, lease, code="attempts_exhausted", message=f"the last attempt failed: {message}")
 
 
-async def reap(session: AsyncSession, *, limit: int = 50) -> list[str]:
-    """Take the leases that have expired, and return their tunes: cancelled, requeued or failed."""
+async def reap(session: AsyncSession) -> list[str]:
+    """End the leases that have expired, and return the ids of their tunes: each is cancelled, requeued or failed."""
     expired = (
-        select(Tune.id, Tune.lease_epoch, Tune.cancel_requested_at, Tune.attempt, Tune.max_attempts, Tune.lease_holder)
+        select(Tune.id, Tune.lease_epoch, Tune.cancel_requested_at, Tune.lease_holder)
         .where(Tune.lease_expires_at < func.now())
         .order_by(Tune.lease_expires_at)
-        .limit(limit)
+        .limit(_REAPED_AT_ONCE)
         .with_for_update(skip_locked=True)
     )
     rows = (await session.execute(expired)).all()
     for row in rows:
+        lease = Lease(row.id, row.lease_epoch)
         if row.cancel_requested_at is not None:
-            await cancelled(session, row.id, row.lease_epoch)
+            await cancelled(session, lease)
         else:
-            message = f"trainer {row.lease_holder} went away without a word"
-            await retry_later(session, row.id, row.lease_epoch, code="lease_expired", message=message)
+            message = f"trainer {row.lease_holder} stopped renewing its lease"
+            await retry_later(session, lease, code="lease_expired", message=message)
     return [row.id for row in rows]
 
 
-def _fence(epoch: int) -> list[ColumnElement[bool]]:
-    return [Tune.lease_epoch == epoch, Tune.state.in_(LEASED)]
+def _fence(lease: Lease) -> list[ColumnElement[bool]]:
+    return [Tune.lease_epoch == lease.epoch, Tune.state.in_(LEASED)]
 
 
-def _lost(tune_id: str, epoch: int) -> LeaseLostError:
-    return LeaseLostError(f"the lease of epoch {epoch} on tune {tune_id} is gone")
+def _lost(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(f"the lease of epoch {lease.epoch} on tune {lease.tune_id} is lost")
 
 
 async def _fenced(
     session: AsyncSession,
-    tune_id: str,
-    epoch: int,
+    lease: Lease,
     values: dict[str, Any],
-    event: Any,
-    where: list[ColumnElement[bool]] | None = None,
+    event: Callable[[Tune], Event],
+    where: Sequence[ColumnElement[bool]] = (),
 ) -> None:
-    if await move(session, tune_id, [*_fence(epoch), *(where or [])], values, event) is None:
-        raise _lost(tune_id, epoch)
+    if await move(session, lease.tune_id, [*_fence(lease), *where], values, event) is None:
+        raise _lost(lease)
 
 
-def _progressed(epoch: int, losses: Sequence[float] = ()) -> Any:
-    def event(tune: Tune) -> TuneProgressed:
+def _progressed(lease: Lease, losses: Sequence[float] = ()) -> Callable[[Tune], Event]:
+    def event(tune: Tune) -> Event:
         return TuneProgressed(
             **about(tune),
-            epoch=epoch,
+            epoch=lease.epoch,
             step=tune.step,
             steps=tune.steps,
             loss=tune.loss,
@@ -334,7 +336,7 @@ def _progressed(epoch: int, losses: Sequence[float] = ()) -> Any:
     return event
 
 
-def _requeued(reason: str) -> Any:
+def _requeued(reason: str) -> Callable[[Tune], Event]:
     return lambda tune: TuneRequeued(**about(tune), reason=reason, attempt=tune.attempt)
 
 
@@ -357,4 +359,4 @@ async def _claimed(session: AsyncSession, tune: Tune, resume: ResumePoint | None
         .where(TuneFile.tune_id == tune.id, TuneFile.verdict == "ready")
         .order_by(TuneFile.position)
     )
-    return Claim(tune, tune.lease_epoch, tuple(ClaimedFile(*row) for row in files), resume)
+    return Claim(Lease(tune.id, tune.lease_epoch), tune, tuple(ClaimedFile(*row) for row in files), resume)

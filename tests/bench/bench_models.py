@@ -21,7 +21,8 @@ from services.inference.worker.residency import Residency
 from services.inference.worker.settings import WorkerSettings
 from services.trainer.engine import recipe
 from services.trainer.engine.config import Job, TrainingImage, resolve_parameters
-from services.trainer.messages import ChildReport, StepReport
+from services.trainer.engine.reports import Report as TrainingReport
+from services.trainer.engine.reports import StepReport
 from services.upload import public_assets
 from shared.accounts import accounts
 from shared.blobs.store import Blobs
@@ -114,9 +115,9 @@ async def test_a_training_step_of_the_recipe_against_a_bare_one(report: Report, 
         # From the report of the first step to that of the last, which leaves out loading, encoding and saving.
         at: dict[int, float] = {}
 
-        def hear(message: ChildReport) -> None:
-            if isinstance(message, StepReport):
-                at[message.step] = time.perf_counter()
+        def hear(said: TrainingReport) -> None:
+            if isinstance(said, StepReport):
+                at[said.step] = time.perf_counter()
 
         recipe.train(job(folder, steps=STEPS), hear, lambda: False)
         return STEPS - 1, at[STEPS] - at[1]

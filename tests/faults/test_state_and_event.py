@@ -71,7 +71,7 @@ async def published(world: World, tune_id: str) -> list[tuple[int, str, str]]:
 @pytest.mark.parametrize("place", ["before_commit", "after_commit", "after_produce", "after_delete"])
 async def test_events_match_the_state_wherever_the_writer_is_killed(world: World, place: str) -> None:
     held = await claimed(world)
-    command = [sys.executable, "-m", "tests.support.crash_point", place, held.tune.id, str(held.epoch)]
+    command = [sys.executable, "-m", "tests.support.crash_point", place, held.tune.id, str(held.lease.epoch)]
     died = await asyncio.to_thread(subprocess.run, command, cwd=PROJECT, env=os.environ, check=False)
     assert died.returncode == -signal.SIGKILL
 
@@ -93,11 +93,11 @@ async def test_the_events_of_one_tune_are_in_order_with_many_writers(world: Worl
     held = [await claimed(world) for _ in range(TUNES)]
     for one in held:
         async with world.database.begin() as session:
-            await leases.begin_training(session, one.tune.id, one.epoch, step=0)
+            await leases.begin_training(session, one.lease, step=0)
 
     async def write(one: Claim, step: int, delay_s: float) -> None:
         async with many.begin() as session:
-            await leases.progress(session, one.tune.id, one.epoch, step=step, loss=None, steps_per_second=None, steps_run=1)
+            await leases.progress(session, one.lease, step=step, loss=None, steps_per_second=None, steps_run=1)
             # Waits between the write and its commit, so that outbox ids become visible in another order than they were drawn in.
             await asyncio.sleep(delay_s)
 

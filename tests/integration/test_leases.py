@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, decided by the database, and fenced."""
+"""Leases: the database gives a tune to one trainer at a time, and fences the writes of all others."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ from shared.errors import LeaseLostError
 from shared.settings import ServiceSettings
 from shared.states import TuneState
 from shared.tunes import leases
-from shared.tunes.leases import CancelRequestedError, Claim
+from shared.tunes.leases import CancelRequestedError, Claim, Lease
 from tests.support.trainer_world import World, make_world
 
 
@@ -52,11 +52,11 @@ async def expire(world: World, tune_id: str) -> None:
 
 
 async def checkpoint(world: World, held: Claim, step: int) -> str:
-    key = f"tunes/{held.tune.id}/{held.epoch}/checkpoint-{step}.safetensors"
+    key = f"tunes/{held.tune.id}/{held.lease.epoch}/checkpoint-{step}.safetensors"
     async with world.database.begin() as session:
         await blob_rows.stage(session, Context.TUNES, key)
     async with world.database.begin() as session:
-        await leases.checkpointed(session, held.tune.id, held.epoch, step=step, key=key)
+        await leases.checkpointed(session, held.lease, step=step, key=key)
         await blob_rows.commit(session, key, Stored("ab" * 32, 1))
     return key
 
@@ -64,7 +64,8 @@ async def checkpoint(world: World, held: Claim, step: int) -> str:
 async def test_a_claim_raises_the_epoch_and_counts_an_attempt(world: World) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
-    assert (held.tune.id, held.epoch, held.tune.attempt, held.tune.state) == (tune_id, 1, 1, TuneState.PREPARING)
+    assert held.lease == Lease(tune_id, 1)
+    assert (held.tune.id, held.tune.attempt, held.tune.state) == (tune_id, 1, TuneState.PREPARING)
     assert [file.position for file in held.files] == [0, 1]
     assert held.resume is None
     assert await claim(world) is None
@@ -115,21 +116,22 @@ async def test_every_write_of_an_older_epoch_is_refused_and_changes_nothing(worl
     async with world.database.begin() as session:
         assert await leases.reap(session) == [tune_id]
     new = await claimed(world)
-    assert new.epoch == old.epoch + 1
+    assert new.lease == Lease(tune_id, old.lease.epoch + 1)
     before = await world.tune(tune_id)
-    key = f"tunes/{tune_id}/{old.epoch}/lora.safetensors"
+    key = f"tunes/{tune_id}/{old.lease.epoch}/lora.safetensors"
     async with world.database.begin() as session:
         await blob_rows.stage(session, Context.TUNES, key)
     writes = [
-        lambda s: leases.renew(s, tune_id, old.epoch, lease_s=30),
-        lambda s: leases.begin_training(s, tune_id, old.epoch, step=0),
-        lambda s: leases.progress(s, tune_id, old.epoch, step=1, loss=0.1, steps_per_second=1.0, steps_run=1),
-        lambda s: leases.checkpointed(s, tune_id, old.epoch, step=1, key=key),
-        lambda s: leases.trained(s, tune_id, old.epoch, lora_key=key, sha256="ab" * 32, size_bytes=1),
-        lambda s: leases.fail(s, tune_id, old.epoch, code="internal", message="no"),
-        lambda s: leases.retry_later(s, tune_id, old.epoch, code="internal", message="no"),
-        lambda s: leases.cancelled(s, tune_id, old.epoch),
-        lambda s: leases.release(s, tune_id, old.epoch),
+        lambda s: leases.renew(s, old.lease, lease_s=30),
+        lambda s: leases.begin_training(s, old.lease, step=0),
+        lambda s: leases.progress(s, old.lease, step=1, loss=0.1, steps_per_second=1.0, steps_run=1),
+        lambda s: leases.checkpointed(s, old.lease, step=1, key=key),
+        lambda s: leases.sampled(s, old.lease, step=1, samples=[]),
+        lambda s: leases.trained(s, old.lease, lora_key=key, sha256="ab" * 32, size_bytes=1),
+        lambda s: leases.fail(s, old.lease, code="internal", message="too late"),
+        lambda s: leases.retry_later(s, old.lease, code="internal", message="too late"),
+        lambda s: leases.cancelled(s, old.lease),
+        lambda s: leases.release(s, old.lease),
     ]
     for write in writes:
         with pytest.raises(LeaseLostError):
@@ -143,7 +145,7 @@ async def test_preemption_gives_the_attempt_back_and_a_crash_does_not(world: Wor
     tune_id = await world.queue_tune()
     held = await claimed(world)
     async with world.database.begin() as session:
-        await leases.release(session, tune_id, held.epoch)
+        await leases.release(session, held.lease)
     assert (await world.tune(tune_id)).attempt == 0
     await claimed(world)
     await expire(world, tune_id)
@@ -160,7 +162,7 @@ async def test_a_lease_that_has_not_expired_is_not_reaped(world: World) -> None:
         assert await leases.reap(session) == []
 
 
-async def test_the_last_attempt_ends_the_tune(world: World) -> None:
+async def test_a_lease_that_expires_in_the_last_attempt_fails_the_tune(world: World) -> None:
     tune_id = await world.queue_tune()
     for _ in range(3):
         await claimed(world)
@@ -169,14 +171,23 @@ async def test_the_last_attempt_ends_the_tune(world: World) -> None:
             await leases.reap(session)
     tune = await world.tune(tune_id)
     assert (tune.state, tune.error_code) == (TuneState.FAILED, "attempts_exhausted")
+    assert tune.status_details == "the last attempt failed: trainer trainer_a stopped renewing its lease"
 
 
-async def test_the_next_claim_resumes_from_the_last_checkpoint_and_older_ones_are_given_up(world: World) -> None:
+async def test_what_the_database_cannot_store_is_replaced_in_an_error_text(world: World) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+    async with world.database.begin() as session:
+        await leases.fail(session, held.lease, code="bad_image", message="NUL \0, undecodable \udcff, Grüße")
+    assert (await world.tune(tune_id)).status_details == "NUL \N{REPLACEMENT CHARACTER}, undecodable ?, Grüße"
+
+
+async def test_the_next_claim_resumes_from_the_last_checkpoint_and_only_the_last_two_are_kept(world: World) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     keys = [await checkpoint(world, held, step) for step in (2, 4, 6)]
     async with world.database.begin() as session:
-        await leases.release(session, tune_id, held.epoch)
+        await leases.release(session, held.lease)
     resumed = await claimed(world)
     assert resumed.resume is not None
     assert (resumed.resume.step, resumed.resume.blob_key, resumed.tune.step) == (6, keys[-1], 6)
@@ -185,53 +196,53 @@ async def test_the_next_claim_resumes_from_the_last_checkpoint_and_older_ones_ar
     assert [states[key] for key in keys] == ["orphaned", "committed", "committed"]
 
 
-async def test_a_checkpoint_said_twice_is_still_the_one_to_resume_from(world: World) -> None:
+async def test_a_checkpoint_recorded_twice_is_still_the_one_to_resume_from(world: World) -> None:
     await world.queue_tune()
     held = await claimed(world)
     key = await checkpoint(world, held, 4)
     async with world.database.begin() as session:
-        await leases.checkpointed(session, held.tune.id, held.epoch, step=4, key=key)
+        await leases.checkpointed(session, held.lease, step=4, key=key)
         await blob_rows.commit(session, key, Stored("ab" * 32, 1))
     async with world.database.begin() as session:
-        await leases.release(session, held.tune.id, held.epoch)
+        await leases.release(session, held.lease)
     resumed = await claimed(world)
     assert resumed.resume is not None
     assert resumed.resume.blob_key == key
 
 
 @pytest.mark.parametrize("round_", range(10))
-async def test_cancel_and_completion_race_to_one_end(world: World, round_: int) -> None:
+async def test_a_cancel_and_a_completion_at_once_have_one_winner(world: World, round_: int) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     key = f"tunes/{tune_id}/1/lora.safetensors"
     async with world.database.begin() as session:
-        await leases.begin_training(session, tune_id, held.epoch, step=0)
+        await leases.begin_training(session, held.lease, step=0)
         await blob_rows.stage(session, Context.TUNES, key)
 
     async def complete() -> bool:
         try:
             async with world.database.begin() as session:
-                await leases.trained(session, tune_id, held.epoch, lora_key=key, sha256="ab" * 32, size_bytes=1)
+                await leases.trained(session, held.lease, lora_key=key, sha256="ab" * 32, size_bytes=1)
         except CancelRequestedError:
             async with world.database.begin() as session:
-                await leases.cancelled(session, tune_id, held.epoch)
+                await leases.cancelled(session, held.lease)
             return False
         return True
 
     async def request_cancel() -> bool:
         async with world.database.begin() as session:
-            asked = await session.execute(
+            requested = await session.execute(
                 update(Tune)
                 .where(Tune.id == tune_id, Tune.state.in_([TuneState.PREPARING, TuneState.TRAINING]))
                 .values(cancel_requested_at=func.now())
                 .returning(Tune.id)
             )
-            return asked.one_or_none() is not None
+            return requested.one_or_none() is not None
 
     both = [complete(), request_cancel()] if round_ % 2 else [request_cancel(), complete()]
-    results = await asyncio.gather(*both)
+    winners = await asyncio.gather(*both)
     tune = await world.tune(tune_id)
-    assert sorted(results) == [False, True]
+    assert sorted(winners) == [False, True]
     assert tune.state in (TuneState.PUBLISHING, TuneState.CANCELLED)
     events = await world.event_types(tune_id)
     assert len([kind for kind in events if kind in {"tune.trained", "tune.cancelled"}]) == 1
@@ -241,11 +252,11 @@ async def test_events_have_no_gap_and_end_at_the_tunes_version(world: World) -> 
     tune_id = await world.queue_tune()
     held = await claimed(world)
     async with world.database.begin() as session:
-        await leases.begin_training(session, tune_id, held.epoch, step=0)
+        await leases.begin_training(session, held.lease, step=0)
 
     async def report(step: int) -> None:
         async with world.database.begin() as session:
-            await leases.progress(session, tune_id, held.epoch, step=step, loss=None, steps_per_second=None, steps_run=1)
+            await leases.progress(session, held.lease, step=step, loss=None, steps_per_second=None, steps_run=1)
 
     await asyncio.gather(*(report(step) for step in range(1, 9)))
     async with world.database.begin() as session:

@@ -14,11 +14,11 @@ from safetensors import safe_open
 from services.trainer.engine import recipe
 from services.trainer.engine.base import load_base
 from services.trainer.engine.config import Job, Phase, TrainingImage, resolve_parameters
+from services.trainer.engine.errors import BadBaseError, BadCheckpointError, BadImageError, NotFiniteError
 from services.trainer.engine.export import write_lora
 from services.trainer.engine.network import add_adapters
+from services.trainer.engine.reports import CheckpointReport, PhaseReport, Report, SampleReport, StepReport, Stopped, Trained
 from services.trainer.engine.text import Captions
-from services.trainer.errors import BadBaseError, BadCheckpointError, BadImageError, NotFiniteError
-from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, SampleReport, StepReport, Stopped, Trained
 from shared.engines import Engine
 from shared.formats.checkpoint import read_folder
 from shared.models import checkpoints, pipelines
@@ -53,7 +53,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def make_job(bases: dict[str, Path], folder: Path, name: str = "sd15", *, steps: int = STEPS, **chosen: object) -> Job:
     folder.mkdir(parents=True, exist_ok=True)
     images: list[TrainingImage] = []
-    # Square, upright and wide: three buckets.
+    # Square, tall and wide: three buckets.
     for number, size in enumerate([(40, 40), (32, 48), (64, 36)]):
         file = folder / f"{number}.png"
         pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
@@ -79,8 +79,8 @@ def make_job(bases: dict[str, Path], folder: Path, name: str = "sd15", *, steps:
     )
 
 
-def run(job: Job, *, stop_after: int | None = None) -> tuple[Trained | Stopped, list[ChildReport]]:
-    reports: list[ChildReport] = []
+def run(job: Job, *, stop_after: int | None = None) -> tuple[Trained | Stopped, list[Report]]:
+    reports: list[Report] = []
 
     def stop_requested() -> bool:
         return stop_after is not None and any(isinstance(r, StepReport) and r.step >= stop_after for r in reports)
@@ -132,12 +132,14 @@ def test_every_periodic_checkpoint_resumes_to_the_same_bytes(bases: dict[str, Pa
     ],
     ids=str,
 )
-def test_what_a_tune_may_choose_changes_its_lora(bases: dict[str, Path], tmp_path: Path, chosen: dict[str, object]) -> None:
+def test_each_parameter_that_a_tune_may_choose_changes_its_lora(
+    bases: dict[str, Path], tmp_path: Path, chosen: dict[str, object]
+) -> None:
     usual = trained(make_job(bases, tmp_path / "usual", steps=2))
     assert trained(make_job(bases, tmp_path / "chosen", steps=2, **chosen)) != usual
 
 
-def test_pictures_for_validation_show_the_training_and_do_not_disturb_it(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_validation_images_show_the_training_and_do_not_disturb_it(bases: dict[str, Path], tmp_path: Path) -> None:
     prompts = {"validation_prompts": ["a photo of sks1 thing", "a photo of a thing"], "sample_steps": 2, "learning_rate": 0.02}
     plain = trained(make_job(bases, tmp_path / "plain", learning_rate=0.02))
     job = make_job(bases, tmp_path / "sampled", **prompts)
@@ -146,26 +148,26 @@ def test_pictures_for_validation_show_the_training_and_do_not_disturb_it(bases: 
 
     assert isinstance(result, Trained)
     assert Path(result.file).read_bytes() == plain
-    drawn = {report.step: report for report in reports if isinstance(report, SampleReport)}
-    assert list(drawn) == [3, 6, STEPS]
-    assert drawn[3].seeds == drawn[6].seeds
-    pictures = {step: [Path(file).read_bytes() for file in report.files] for step, report in drawn.items()}
-    assert len({picture for both in pictures.values() for picture in both}) == 6
-    with Image.open(drawn[3].files[0]) as picture:
-        assert (picture.format, picture.size) == ("PNG", (NATIVE_SIZE_PX, NATIVE_SIZE_PX))
+    samples = {report.step: report for report in reports if isinstance(report, SampleReport)}
+    assert list(samples) == [3, 6, STEPS]
+    assert samples[3].seeds == samples[6].seeds
+    images = {step: [Path(file).read_bytes() for file in report.files] for step, report in samples.items()}
+    assert len({image for both in images.values() for image in both}) == 6
+    with Image.open(samples[3].files[0]) as image:
+        assert (image.format, image.size) == ("PNG", (NATIVE_SIZE_PX, NATIVE_SIZE_PX))
 
-    # A resumed run draws the very pictures again.
+    # A resumed run generates the same images.
     [third] = [report for report in reports if isinstance(report, CheckpointReport) and report.step == 3]
-    _, again = run(job.model_copy(update={"resume_from": Path(third.file)}))
-    repeated = {report.step: report for report in again if isinstance(report, SampleReport)}
+    _, resumed = run(job.model_copy(update={"resume_from": Path(third.file)}))
+    repeated = {report.step: report for report in resumed if isinstance(report, SampleReport)}
     assert {step: [Path(file).read_bytes() for file in report.files] for step, report in repeated.items()} == {
-        step: pictures[step] for step in (6, STEPS)
+        step: images[step] for step in (6, STEPS)
     }
 
 
-def test_a_stop_while_pictures_are_drawn_ends_the_run_at_once_with_its_state(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_a_stop_while_images_are_generated_ends_the_run_at_once_with_its_state(bases: dict[str, Path], tmp_path: Path) -> None:
     job = make_job(bases, tmp_path, validation_prompts=["sks1"], sample_steps=2)
-    reports: list[ChildReport] = []
+    reports: list[Report] = []
 
     def stop_requested() -> bool:
         return PhaseReport(phase=Phase.SAMPLE) in reports
@@ -177,7 +179,7 @@ def test_a_stop_while_pictures_are_drawn_ends_the_run_at_once_with_its_state(bas
     assert [report for report in reports if isinstance(report, SampleReport)] == []
 
 
-def test_pictures_are_drawn_a_bounded_number_of_times(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_validation_images_are_generated_a_bounded_number_of_times(bases: dict[str, Path], tmp_path: Path) -> None:
     job = make_job(bases, tmp_path, steps=1000, validation_prompts=["sks1"])
     rounds = [step for step in range(1, job.steps + 1) if job.samples_at(step)]
     assert len(rounds) <= job.sample_rounds
@@ -185,13 +187,15 @@ def test_pictures_are_drawn_a_bounded_number_of_times(bases: dict[str, Path], tm
     assert all(step % job.checkpoint_every_steps == 0 for step in rounds[:-1])
 
 
-def test_the_stored_copies_are_shrunk_where_the_tune_says_so_and_never_grow(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_the_downloaded_images_are_shrunk_where_the_job_says_so_and_never_enlarged(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
     job = make_job(bases, tmp_path, steps=1).model_copy(update={"shrink_to_px": 34})
     run(job)
     sizes = []
     for image in job.images:
-        with Image.open(image.file) as picture:
-            sizes.append(picture.size)
+        with Image.open(image.file) as shrunk:
+            sizes.append(shrunk.size)
     assert sizes == [(34, 34), (32, 48), (60, 34)]
 
 
@@ -209,13 +213,15 @@ def test_the_seed_decides_the_outcome(bases: dict[str, Path], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_loaded_lora_draws_what_was_trained(bases: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_a_loaded_lora_changes_what_is_generated_and_an_unloaded_one_does_not(
+    bases: dict[str, Path], tmp_path: Path, name: str
+) -> None:
     trained(make_job(bases, tmp_path, name, learning_rate=0.02))
     loaded = checkpoints.load(bases[name], device=torch.device("cpu"), dtype=torch.float32)
     pipeline = pipelines.build(loaded, DDIMScheduler.from_pretrained(bases[name], subfolder="scheduler"))
 
-    def draw() -> np.ndarray:
-        picture = pipeline(
+    def generate() -> np.ndarray:
+        result = pipeline(
             "a photo of sks1 thing",
             height=NATIVE_SIZE_PX,
             width=NATIVE_SIZE_PX,
@@ -223,22 +229,21 @@ def test_a_loaded_lora_draws_what_was_trained(bases: dict[str, Path], tmp_path: 
             generator=torch.Generator().manual_seed(0),
             output_type="np",
         )
-        return picture.images
+        return result.images
 
-    before = draw()
+    before = generate()
     pipeline.load_lora_weights(tmp_path, weight_name=recipe.LORA_FILE, adapter_name="tuned")
-    after = draw()
+    after = generate()
     assert not np.array_equal(before, after)
-    again = draw()
-    assert np.array_equal(after, again)
+    assert np.array_equal(after, generate())
     pipeline.set_adapters("tuned", 0.0)
-    assert np.array_equal(before, draw())
+    assert np.array_equal(before, generate())
     pipeline.unload_lora_weights()
-    assert np.array_equal(before, draw())
+    assert np.array_equal(before, generate())
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_file_loads_to_the_very_adapter_that_was_written(bases: dict[str, Path], tmp_path: Path, name: str) -> None:
+def test_a_file_loads_as_the_adapter_that_was_written(bases: dict[str, Path], tmp_path: Path, name: str) -> None:
     job = make_job(bases, tmp_path, name, text_encoder_learning_rate=1e-3)
     trained_base, fresh_base = (load_base(job, torch.device("cpu")) for _ in range(2))
     modules, weights = add_adapters(trained_base, job.parameters, 1, native_size_px=NATIVE_SIZE_PX)
@@ -247,7 +252,7 @@ def test_a_file_loads_to_the_very_adapter_that_was_written(bases: dict[str, Path
         weight.data.copy_(values.half().float())
     write_lora(tmp_path / "lora.safetensors", modules, {})
     fresh_base.pipeline.load_lora_weights(tmp_path, weight_name="lora.safetensors")
-    drawn = [
+    images = [
         base.pipeline(
             "sks1",
             height=NATIVE_SIZE_PX,
@@ -258,10 +263,10 @@ def test_a_file_loads_to_the_very_adapter_that_was_written(bases: dict[str, Path
         ).images
         for base in (trained_base, fresh_base)
     ]
-    assert np.array_equal(*drawn)
+    assert np.array_equal(*images)
 
 
-def test_the_file_says_what_it_fits_and_keeps_alpha(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_the_files_metadata_has_what_the_lora_fits_and_alpha(bases: dict[str, Path], tmp_path: Path) -> None:
     job = make_job(bases, tmp_path, steps=2, alpha=2.0, text_encoder_learning_rate=1e-3)
     trained(job)
     with safe_open(tmp_path / recipe.LORA_FILE, framework="pt") as file:
@@ -284,7 +289,7 @@ def test_the_file_says_what_it_fits_and_keeps_alpha(bases: dict[str, Path], tmp_
 def test_training_learns(bases: dict[str, Path], tmp_path: Path) -> None:
     job = make_job(bases, tmp_path, steps=60, learning_rate=0.02, class_images=0, batch_size=4, min_snr_gamma=None)
     base = load_base(job, torch.device("cpu"))
-    images = [recipe.encode_picture(base, job, image.file, image.caption) for image in job.images]
+    images = [recipe.encode_image(base, job, image.file, image.caption) for image in job.images]
     captions = Captions(base, {image.caption for image in images} | {""}, fixed=True)
 
     def loss() -> float:
@@ -320,12 +325,12 @@ def test_a_base_of_another_shape_is_refused_with_both_shapes(bases: dict[str, Pa
 
 def test_a_loss_that_is_not_finite_ends_the_run(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "min_snr_weights", lambda *_args: torch.full((1,), float("nan")))
-    with pytest.raises(NotFiniteError, match="lower learning_rate"):
+    with pytest.raises(NotFiniteError, match="learning_rate below"):
         run(make_job(bases, tmp_path))
 
 
 def test_a_damaged_checkpoint_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     damaged = tmp_path / "checkpoint-3.safetensors"
     damaged.write_bytes(b"not a checkpoint")
-    with pytest.raises(BadCheckpointError, match="start the tune again"):
+    with pytest.raises(BadCheckpointError, match="start a new tune"):
         run(make_job(bases, tmp_path).model_copy(update={"resume_from": damaged}))

@@ -1,4 +1,4 @@
-"""The real training process under its real parent, on a small random model."""
+"""The real training process under the real trainer, on a small random model."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ async def world(
     await world.database.close()
 
 
-def pictures() -> list[bytes]:
+def images() -> list[bytes]:
     encoded: list[bytes] = []
     for number in range(3):
         file = BytesIO()
@@ -62,11 +62,11 @@ def pictures() -> list[bytes]:
 
 
 @pytest.mark.timeout(600)
-async def test_a_tune_stopped_half_way_ends_with_the_weights_of_an_uninterrupted_one(world: World) -> None:
-    whole = await world.queue_tune(steps=STEPS, images=pictures(), parameters=dict(SMALL))
+async def test_a_tune_that_was_stopped_half_way_has_the_weights_of_an_uninterrupted_one(world: World) -> None:
+    whole = await world.queue_tune(steps=STEPS, images=images(), parameters=dict(SMALL))
     async with world.trainer(command=CHILD_COMMAND):
         await world.until(whole, TuneState.PUBLISHING, bound_s=240)
-    parts = await world.queue_tune(steps=STEPS, images=pictures(), parameters=dict(SMALL))
+    parts = await world.queue_tune(steps=STEPS, images=images(), parameters=dict(SMALL))
     async with world.trainer(command=CHILD_COMMAND):
         await world.until(parts, TuneState.TRAINING, where=lambda tune: tune.step > 0, bound_s=240)
     stopped = await world.tune(parts)
@@ -82,8 +82,8 @@ async def test_a_tune_stopped_half_way_ends_with_the_weights_of_an_uninterrupted
 
 
 @pytest.mark.timeout(300)
-async def test_a_stopped_process_gives_its_tune_back_and_exits_with_0(world: World, tmp_path: Path) -> None:
-    tune_id = await world.queue_tune(steps=5000, images=pictures(), parameters=dict(SMALL))
+async def test_a_terminated_trainer_releases_its_tune_and_exits_with_0(world: World, tmp_path: Path) -> None:
+    tune_id = await world.queue_tune(steps=5000, images=images(), parameters=dict(SMALL))
     env = os.environ | {"TUNESMITH_HTTP_PORT": "0", "TUNESMITH_DEVICE": "cpu"}
     with (tmp_path / "log").open("wb") as out:
         trainer = subprocess.Popen([sys.executable, "-m", "services.trainer"], env=env, stdout=out, stderr=out)

@@ -1,4 +1,4 @@
-"""A trainer's attempts, with a child that speaks the protocol but trains nothing."""
+"""A trainer's attempts, with a training process that speaks the protocol but trains nothing."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
-from shared.blobs.store import Blobs
+from shared.blobs.store import Blobs, Stored
 from shared.database.tables import Checkpoint, Sample, Trainer, Tune, TuneEvent
 from shared.failures import is_unmigrated
 from shared.messaging.events import TuneCancelRequested
@@ -51,35 +51,35 @@ async def test_a_queued_tune_is_trained_and_its_lora_stored(world: World) -> Non
     assert events[-1] == "tune.trained"
 
 
-async def test_pictures_for_validation_are_stored_and_told_before_the_tune_counts_as_trained(world: World) -> None:
+async def test_validation_images_are_stored_and_published_before_the_tune_is_trained(world: World) -> None:
     prompts = ["sks1 on a beach", "sks1 in snow"]
     tune_id = await world.queue_tune(steps=10, parameters={"validation_prompts": prompts})
     async with world.trainer():
         await world.until(tune_id, TuneState.PUBLISHING)
 
     async with world.database.begin() as session:
-        told = select(TuneEvent.data).where(TuneEvent.tune_id == tune_id, TuneEvent.type == "tune.sampled")
-        rounds = list(await session.scalars(told.order_by(TuneEvent.sequence)))
+        sampled = select(TuneEvent.data).where(TuneEvent.tune_id == tune_id, TuneEvent.type == "tune.sampled")
+        rounds = list(await session.scalars(sampled.order_by(TuneEvent.sequence)))
         kept = list(await session.scalars(select(Sample.blob_key).order_by(Sample.step, Sample.number)))
-    assert [drawn["step"] for drawn in rounds] == [4, 8, 10]
+    assert [data["step"] for data in rounds] == [4, 8, 10]
     assert [sample["prompt"] for sample in rounds[0]["samples"]] == prompts
-    assert kept == [sample["key"] for drawn in rounds for sample in drawn["samples"]]
+    assert kept == [sample["key"] for data in rounds for sample in data["samples"]]
     assert (await world.blobs.get_bytes(kept[0], max_bytes=1000)).startswith(b"sample-4-0 ")
     assert (await world.event_types(tune_id))[-1] == "tune.trained"
 
 
-async def test_the_loss_of_every_step_is_told_once(world: World) -> None:
+async def test_the_loss_of_every_step_is_published_once(world: World) -> None:
     tune_id = await world.queue_tune(steps=40, trigger_word="hold@20")
     async with world.trainer() as trainer:
         await world.until(tune_id, TuneState.TRAINING, where=lambda tune: tune.step == 20)
         attempt = trainer._attempt
         assert attempt is not None
-        (attempt._folder / "go").touch()
+        (attempt.folder / "go").touch()
         await world.until(tune_id, TuneState.PUBLISHING)
 
     async with world.database.begin() as session:
-        told = select(TuneEvent.data).where(TuneEvent.tune_id == tune_id, TuneEvent.type == "tune.progressed")
-        losses = [loss for data in await session.scalars(told.order_by(TuneEvent.sequence)) for loss in data["losses"]]
+        progressed = select(TuneEvent.data).where(TuneEvent.tune_id == tune_id, TuneEvent.type == "tune.progressed")
+        losses = [loss for data in await session.scalars(progressed.order_by(TuneEvent.sequence)) for loss in data["losses"]]
     assert losses == [1.0 / step for step in range(1, 41)]
 
 
@@ -92,7 +92,7 @@ async def test_two_runs_of_one_tune_give_one_lora(world: World) -> None:
 
 
 async def test_only_the_last_two_checkpoints_are_kept_while_it_trains(world: World) -> None:
-    tune_id = await world.queue_tune(steps=50, trigger_word="pause@22")
+    await world.queue_tune(steps=50, trigger_word="pause@22")
     async with world.trainer():
 
         async def kept() -> list[int] | None:
@@ -104,7 +104,7 @@ async def test_only_the_last_two_checkpoints_are_kept_while_it_trains(world: Wor
     assert len(steps) <= 2
 
 
-async def test_a_cancel_ends_the_child_and_the_tune(world: World) -> None:
+async def test_a_cancel_ends_the_process_and_the_tune(world: World) -> None:
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer(renew_every_s=600.0) as trainer:
         await world.until(tune_id, TuneState.TRAINING)
@@ -115,7 +115,7 @@ async def test_a_cancel_ends_the_child_and_the_tune(world: World) -> None:
     assert (await world.event_types(tune_id)).count("tune.cancelled") == 1
 
 
-async def test_a_cancel_whose_hint_was_lost_is_seen_at_the_next_renewal(world: World) -> None:
+async def test_a_cancel_without_a_hint_is_noticed_at_the_next_renewal(world: World) -> None:
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer():
         await world.until(tune_id, TuneState.TRAINING)
@@ -131,7 +131,7 @@ async def test_a_permanent_error_fails_the_tune_with_its_code_and_text(world: Wo
     assert "step 2" in tune.status_details
 
 
-async def test_a_passing_error_is_tried_again_from_the_last_checkpoint(world: World) -> None:
+async def test_after_a_passing_error_the_tune_resumes_from_the_last_checkpoint(world: World) -> None:
     tune_id = await world.queue_tune(steps=10, trigger_word="flaky@6:unavailable")
     plain = await world.queue_tune(steps=10)
     async with world.trainer():
@@ -142,21 +142,39 @@ async def test_a_passing_error_is_tried_again_from_the_last_checkpoint(world: Wo
     assert await world.lora(tune_id) == await world.lora(plain)
 
 
-async def test_an_error_that_stays_uses_up_the_attempts(world: World) -> None:
+async def test_an_error_text_with_a_nul_is_recorded_with_the_nul_replaced(world: World) -> None:
+    tune_id = await world.queue_tune(trigger_word="nul@2:internal")
+    async with world.trainer():
+        tune = await world.until(tune_id, TuneState.FAILED)
+    assert (tune.error_code, tune.attempt) == ("internal", 1)
+    assert tune.status_details == "made to fail at step 2: \N{REPLACEMENT CHARACTER}"
+
+
+async def test_a_passing_error_in_every_attempt_uses_up_the_attempts(world: World) -> None:
     tune_id = await world.queue_tune(trigger_word="flaky@1:unavailable")
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.FAILED)
     assert (tune.error_code, tune.attempt) == ("attempts_exhausted", 3)
 
 
-async def test_a_child_that_says_nothing_is_ended_and_the_tune_tried_again(world: World) -> None:
+async def test_a_process_that_reports_nothing_is_killed_and_the_tune_resumes_from_its_checkpoint(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file, silence_s = world.blobs.put_file, 1.0
+
+    async def put_slowly(key: str, file: Path, content_type: str) -> Stored:
+        # The process counts as hung before its checkpoint is stored.
+        await asyncio.sleep(1.5 * silence_s)
+        return await put_file(key, file, content_type)
+
+    monkeypatch.setattr(world.blobs, "put_file", put_slowly)
     tune_id = await world.queue_tune(steps=10, trigger_word="hang@5")
-    async with world.trainer(silence_train_s=0.5):
+    async with world.trainer(silence_train_s=silence_s):
         tune = await world.until(tune_id, TuneState.PUBLISHING)
-    assert tune.attempt == 2
+    assert (tune.attempt, tune.steps_run) == (2, 5 + 6)
 
 
-async def test_a_parameter_out_of_its_limits_is_named(world: World) -> None:
+async def test_a_parameter_outside_its_limits_is_named(world: World) -> None:
     tune_id = await world.queue_tune(parameters={"rank": 4096})
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.FAILED)
@@ -174,7 +192,7 @@ async def test_a_missing_image_is_named(world: World) -> None:
     assert "files[1]" in tune.status_details
 
 
-async def test_a_lost_lease_ends_the_child_and_writes_nothing(world: World) -> None:
+async def test_a_lost_lease_ends_the_process_and_writes_nothing(world: World) -> None:
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer() as trainer:
         await world.until(tune_id, TuneState.TRAINING)
@@ -197,7 +215,7 @@ async def test_the_base_is_downloaded_once(world: World) -> None:
         await world.until(second, TuneState.PUBLISHING)
 
 
-async def test_a_stopping_trainer_takes_its_row_away_and_leaves_no_child(world: World) -> None:
+async def test_a_stopping_trainer_deletes_its_row_and_leaves_no_process(world: World) -> None:
     others = {child.pid for child in psutil.Process().children()}
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer() as trainer:
@@ -211,7 +229,7 @@ async def test_a_stopping_trainer_takes_its_row_away_and_leaves_no_child(world: 
     assert {child.pid for child in psutil.Process().children()} <= others
 
 
-async def test_a_trainer_that_started_before_the_tables_gives_back_its_tune_when_it_stops(world: World) -> None:
+async def test_a_trainer_that_started_before_the_migrations_releases_its_tune_when_it_stops(world: World) -> None:
     trainer = TrainerService(world.database, world.blobs, world.settings, child_command=STUB_CHILD)
     async with world.database.begin() as session:
         await session.execute(text("ALTER TABLE tunes RENAME TO not_yet"))

@@ -14,6 +14,7 @@ from shared.blobs.store import Blobs
 from shared.database.tables import Context
 from shared.messaging.events import TuneSample
 from shared.tunes import leases
+from shared.tunes.leases import Lease
 from tests.support.scheduler_world import World, make_world
 from tests.support.trainer_world import claim_next
 
@@ -130,12 +131,12 @@ async def test_a_sample_has_a_link_until_a_later_epoch_replaces_it(world: World,
             await blob_rows.stage(session, Context.TUNES, key)
             await blob_rows.commit(session, key, stored)
             drawn = TuneSample(number=0, prompt="sks1", seed=1, key=key)
-            await leases.sampled(session, tune_id, epoch, step=step, samples=[drawn])
+            await leases.sampled(session, Lease(tune_id, epoch), step=step, samples=[drawn])
 
     await claim_next(world.database)
     await sample(1, 5)
     async with world.database.begin() as session:
-        await leases.release(session, tune_id, 1)
+        await leases.release(session, Lease(tune_id, 1))
     await claim_next(world.database)
     await sample(2, 5)
 

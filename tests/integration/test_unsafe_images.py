@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from deploy.local.paths import PROJECT
-from services.trainer.engine.config import SPEC_FILE, Job
+from services.trainer.engine.config import JOB_FILE, Job
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
 from services.upload import public_assets
@@ -90,7 +90,7 @@ async def test_a_tune_continues_without_an_unsafe_image_only_on_request(platform
         strict, lenient = await tune("strict", continues=False), await tune("lenient", continues=True)
 
         folder = await eventually(lambda: held_at(lenient), 120)
-        job = Job.model_validate_json((folder / SPEC_FILE).read_text())
+        job = Job.model_validate_json((folder / JOB_FILE).read_text())
         (job.output_folder / "go").touch()
         failed, trained = await ended(strict), await ended(lenient)
         refused = (await client.get(f"/v1/assets/{bad}")).json()["asset"]

@@ -17,6 +17,7 @@ from services.scheduler.webhooks.service import Webhooks
 from shared.blobs.store import Blobs
 from shared.database.tables import WebhookDelivery
 from shared.tunes import leases
+from shared.tunes.leases import Lease
 from tests.support.scheduler_world import World, make_world
 from tests.support.trainer_world import claim_next, eventually
 
@@ -78,7 +79,7 @@ async def cancelled(world: World, receiver: Receiver, **top: Any) -> str:
     await claim_next(world.database)
     await world.client.post(f"/v1/tune/{tune_id}/cancel")
     async with world.database.begin() as session:
-        await leases.cancelled(session, tune_id, 1)
+        await leases.cancelled(session, Lease(tune_id, 1))
     return tune_id
 
 
@@ -206,7 +207,7 @@ async def test_progress_is_limited_in_rate_and_newer_progress_replaces_what_is_p
 
     async def progress(step: int) -> None:
         async with world.database.begin() as session:
-            await leases.progress(session, tune_id, 1, step=step, loss=0.5, steps_per_second=1.0, steps_run=1)
+            await leases.progress(session, Lease(tune_id, 1), step=step, loss=0.5, steps_per_second=1.0, steps_run=1)
 
     async def age() -> None:
         async with world.database.begin() as session:
@@ -230,7 +231,7 @@ async def test_two_senders_make_each_call_once_and_those_of_a_tune_in_order(worl
         await world.create(f"dog-{number}", top={"webhook": receiver.url})
         held = await claim_next(world.database)
         async with world.database.begin() as session:
-            await leases.fail(session, held.tune.id, 1, code="bad_image", message="not an image")
+            await leases.fail(session, held.lease, code="bad_image", message="not an image")
     senders = [asyncio.create_task(Webhooks(world.database, world.notifications, world.settings).run()) for _ in range(2)]
 
     async def all_delivered() -> bool | None:

@@ -17,6 +17,7 @@ from shared.database.tables import Context
 from shared.messaging.relay import Relay
 from shared.settings import ServiceSettings
 from shared.tunes import leases
+from shared.tunes.leases import Lease
 
 
 def die(*_: Any) -> None:
@@ -32,7 +33,7 @@ async def main(place: str, tune_id: str, epoch: int) -> None:
     settings = ServiceSettings()  # pyright: ignore[reportCallIssue]
     database = Database.from_settings(settings, application_name="doomed")
     async with database.begin() as session:
-        await leases.begin_training(session, tune_id, epoch, step=0)
+        await leases.begin_training(session, Lease(tune_id, epoch), step=0)
         if place == "before_commit":
             die()
     if place == "after_commit":

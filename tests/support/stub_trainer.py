@@ -1,4 +1,4 @@
-"""The trainer's process with a child that needs no torch: `python -m tests.support.stub_trainer`."""
+"""The trainer with the stub child as its training process: `python -m tests.support.stub_trainer`."""
 
 from functools import partial
 
@@ -10,5 +10,5 @@ from tests.support.trainer_world import STUB_CHILD
 
 if __name__ == "__main__":
     app.TrainerService = partial(TrainerService, child_command=STUB_CHILD)
-    settings = TrainerSettings()
+    settings = TrainerSettings()  # pyright: ignore[reportCallIssue] - the environment fills the required fields
     web.run("trainer", lambda: app.create_app(settings), settings)

@@ -1,10 +1,10 @@
-"""A database with tunes that wait for a trainer, and a trainer without torch."""
+"""A database with tunes in the queue, and a trainer without torch."""
 
 import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass
 class World:
-    """Everything around trainers: the store, the database, and tunes to train."""
+    """What a trainer needs around it: the store, the database, and tunes to train."""
 
     database: Database
     blobs: Blobs
@@ -70,13 +70,12 @@ class World:
         parameters: dict[str, object] | None = None,
         seed: int = 1,
     ) -> str:
-        """Write a tune that waits for a trainer, as the scheduler does, and return its id."""
+        """Put a tune into the queue, as the scheduler does, and return its id."""
         tune_id, (base_key, base) = new_id("tune"), self.base
-        pictures = images or [b"one", b"two"]
         keys: list[str] = []
-        for number, picture in enumerate(pictures):
+        for number, image in enumerate(images or [b"one", b"two"]):
             keys.append(f"assets/{tune_id}/{number}.png")
-            await self.put(keys[-1], picture)
+            await self.put(keys[-1], image)
         info = self.base_info
         async with self.database.begin() as session:
             session.add(
@@ -120,13 +119,13 @@ class World:
             return (await session.scalars(select(Tune).where(Tune.id == tune_id))).one()
 
     async def event_types(self, tune_id: str) -> list[str]:
-        """Return what happened to a tune, in order."""
+        """Return the types of a tune's events, in order."""
         async with self.database.begin() as session:
             events = select(TuneEvent.type).where(TuneEvent.tune_id == tune_id).order_by(TuneEvent.sequence)
             return list(await session.scalars(events))
 
     async def lora(self, tune_id: str) -> bytes:
-        """Return the LoRA that a trained tune points to, checked against its row."""
+        """Return the LoRA of a trained tune, checked against the tune's row."""
         tune = await self.tune(tune_id)
         assert tune.lora_key is not None
         data = await self.blobs.get_bytes(tune.lora_key, max_bytes=1 << 24)
@@ -152,7 +151,7 @@ class World:
         return await eventually(reached, bound_s)
 
     @asynccontextmanager
-    async def trainer(self, *, command: tuple[str, ...] = STUB_CHILD, **settings: object) -> AsyncIterator[TrainerService]:
+    async def trainer(self, *, command: tuple[str, ...] = STUB_CHILD, **settings: object) -> AsyncGenerator[TrainerService]:
         """Run a trainer beside the test; it is drained at the end."""
         async with run_trainer(self.database, self.blobs, self.settings.model_copy(update=settings), command) as service:
             yield service
@@ -161,7 +160,7 @@ class World:
 @asynccontextmanager
 async def run_trainer(
     database: Database, blobs: Blobs, settings: TrainerSettings, command: tuple[str, ...]
-) -> AsyncIterator[TrainerService]:
+) -> AsyncGenerator[TrainerService]:
     """Run a trainer; it is drained at the end."""
     service = TrainerService(database, blobs, settings, child_command=command)
     running = asyncio.create_task(service.run())
@@ -183,7 +182,7 @@ async def eventually(found: Callable[[], Awaitable[T | None]], bound_s: float = 
 
 
 async def claim_next(database: Database) -> leases.Claim:
-    """Claim the tune that is next, as a trainer does."""
+    """Claim the next tune, as a trainer does."""
     async with database.begin() as session:
         held = await leases.claim(session, trainer="trainer_a", token=uuid4(), lease_s=60, running_per_account=100)
     assert held is not None
@@ -195,7 +194,7 @@ async def make_world(database_url: str, blobs: Blobs, settings: TrainerSettings,
     database = Database(database_url)
     world = World(database, blobs, settings, folder)
     async with database.begin() as session:
-        world.account_id = await accounts.create_account(session, "somebody")
+        world.account_id = await accounts.create_account(session, "account")
     stub = folder / "stub-base"
     stub.mkdir()
     (stub / "empty.json").write_text(json.dumps({}))

@@ -1,1 +1,1 @@
-"""The LoRA trainer itself; knows neither database, store nor broker."""
+"""The LoRA training itself, in the training process; it knows neither database, store nor broker."""

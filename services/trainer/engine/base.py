@@ -1,15 +1,17 @@
-"""The base model of a tune, in memory."""
+"""The base model of a tune, in memory, and images as it generates them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from safetensors import SafetensorError
 
 from services.trainer.engine.config import Device, Job
-from services.trainer.errors import BadBaseError
+from services.trainer.engine.errors import BadBaseError
 from shared.engines import Engine
 from shared.errors import InvalidError
 from shared.models import checkpoints, pipelines
@@ -17,13 +19,13 @@ from shared.models import checkpoints, pipelines
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base: frozen, on its device, in fp32 on a CPU and bf16 on a GPU (the VAE always in fp32)."""
+    """A loaded base. Its weights are frozen: fp32 on a CPU, bf16 on a GPU, and the VAE always fp32."""
 
     engine: Engine
     pipeline: Any
     device: torch.device
     dtype: torch.dtype
-    noise: DDPMScheduler
+    noise_schedule: DDPMScheduler
     """The forward process, with the base's own noise schedule and prediction type."""
 
     @property
@@ -36,12 +38,12 @@ class Base:
 
     @property
     def divisor_px(self) -> int:
-        """Sides of training images are multiples of this: the VAE's factor times the UNet's, and the pipelines ask for 8."""
+        """The sides of training images are multiples of this: of the VAE's factor times the UNet's, and of the pipelines' 8."""
         return math.lcm(8, self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1))
 
 
 def pick_device(wanted: Device) -> torch.device:
-    """Return the device that a setting means; `auto` is the GPU where there is one."""
+    """Return the device that the setting names; `auto` is the GPU where there is one."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted)
@@ -50,24 +52,56 @@ def pick_device(wanted: Device) -> torch.device:
 def load_base(job: Job, device: torch.device) -> Base:
     """Load the job's base from its diffusers folder, offline.
 
-    Raises BadBaseError when it is damaged, or not of the engine and shape that the tune recorded.
+    Raises BadBaseError when the base is damaged, or is not of the engine and shape that the tune recorded.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     try:
         loaded = checkpoints.load(job.base_folder, device=device, dtype=dtype)
     except (InvalidError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        msg = f"the base checkpoint cannot be loaded: {error}; tune another checkpoint or bring this one anew"
+        msg = f"the base checkpoint cannot be loaded: {error}; tune another checkpoint, or upload this one again"
         raise BadBaseError(msg) from error
     if (loaded.info.engine, loaded.info.shape_class) != (job.engine, job.shape_class):
         msg = (
-            f"the base checkpoint is {loaded.info.engine} of shape {loaded.info.shape_class}, the tune was made for {job.engine} "
-            f"of shape {job.shape_class}; start a new tune"
+            f"the base checkpoint is {loaded.info.engine} of shape {loaded.info.shape_class}, but the tune was made for "
+            f"{job.engine} of shape {job.shape_class}; start a new tune"
         )
         raise BadBaseError(msg)
-    noise = DDPMScheduler.from_pretrained(loaded.scheduler_folder, local_files_only=True)
-    pipeline = pipelines.build(loaded, noise)
+    noise_schedule = DDPMScheduler.from_pretrained(loaded.scheduler_folder, local_files_only=True)
+    pipeline = pipelines.build(loaded, noise_schedule)
     if dtype is not torch.float32:
-        # The SDXL VAE overflows in half precision, and encoding happens once an image.
+        # The VAE of SDXL overflows in half precision. Training encodes each image only once, so fp32 costs little.
         pipeline.vae.to(torch.float32)
     pipeline.unet.to(memory_format=torch.channels_last)
-    return Base(engine=job.engine, pipeline=pipeline, device=device, dtype=dtype, noise=noise)
+    return Base(engine=job.engine, pipeline=pipeline, device=device, dtype=dtype, noise_schedule=noise_schedule)
+
+
+def generate_latents(
+    base: Base, prompts: list[str], noise: torch.Tensor, *, steps: int, guidance_scale: float, on_step: Callable[[], None]
+) -> torch.Tensor:
+    """Return the latents of one image for each prompt, made from its noise [n, channels, height, width].
+
+    The pipeline is left as it was. `on_step` is called after each sampler step, and may raise to stop.
+    """
+
+    def after_step(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step()
+        return tensors
+
+    pipeline, factor = base.pipeline, base.pipeline.vae_scale_factor
+    scheduler, was_training = pipeline.scheduler, pipeline.unet.training
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(base.noise_schedule.config)
+    pipeline.unet.eval()
+    try:
+        return pipeline(
+            prompts,
+            height=noise.shape[2] * factor,
+            width=noise.shape[3] * factor,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            latents=noise.to(base.device, base.dtype),
+            output_type="latent",
+            callback_on_step_end=after_step,
+        ).images
+    finally:
+        pipeline.scheduler = scheduler
+        pipeline.unet.train(was_training)

@@ -1,4 +1,4 @@
-"""What a child is asked to train: the job's files and the recipe's numbers. No torch here: the parent writes it."""
+"""A job: the files and the recipe's numbers that the training process gets. Imports no torch, since the service writes it."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.trainer.errors import InvalidParameterError
+from services.trainer.engine.errors import InvalidParameterError
 from shared.engines import Engine
 from shared.tunes.options import (
     CLASS_BATCH_SIZE,
@@ -22,11 +22,11 @@ from shared.tunes.options import (
 )
 
 Device = Literal["auto", "cpu", "cuda"]
-SPEC_FILE = "job.json"
+JOB_FILE = "job.json"
 
 
 class Phase(StrEnum):
-    """What an attempt is busy with; each phase has a bound of its own for how long it may report nothing."""
+    """What an attempt is busy with. A setting for each phase limits how long it may report nothing."""
 
     DOWNLOAD = "download"
     LOAD = "load"
@@ -39,28 +39,29 @@ class Phase(StrEnum):
 
 
 class Parameters(BaseModel):
-    """The recipe's numbers. What a tune leaves out comes from `default_parameters`."""
+    """The recipe's numbers. `default_parameters` has those that a tune leaves out and that depend on its base."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rank: Rank = Field(description="Rank of the adapter's matrices (LoRA: Hu et al. 2021, section 4.1).")
     alpha: Alpha | None = Field(
-        default=None, description="The adapter is scaled by alpha / rank; None is rank, which every reader gets right."
+        default=None,
+        description="The adapter is scaled by alpha / rank; None means rank, as readers of LoRA files assume.",
     )
     learning_rate: LearningRate = Field(description="Peak learning rate of the UNet's adapter.")
     text_encoder_learning_rate: TextEncoderLearningRate = Field(
-        default=0.0, description="Peak learning rate of the text encoders' adapters; 0 trains none."
+        default=0.0, description="Peak learning rate of the text encoders' adapters; 0 leaves the text encoders untrained."
     )
-    optimizer: Optimizer = Field(default=Optimizer.ADAMW, description="How gradients move the adapter.")
+    optimizer: Optimizer = Field(default=Optimizer.ADAMW, description="How gradients change the adapter.")
     batch_size: BatchSize = Field(description="Training images in a step.")
-    resolution: Resolution = Field(description="Side in pixels of a square with as many pixels as a training image has.")
+    resolution: Resolution = Field(description="Side in pixels of a square with as many pixels as a training image gets.")
     validation_prompts: ValidationPrompts = Field(
-        default_factory=list, description="What a picture is drawn for at each checkpoint."
+        default_factory=list, description="Prompts for which images are generated at checkpoints."
     )
-    sample_steps: int = Field(default=20, ge=1, le=200, description="Sampler steps for such a picture.")
-    sample_guidance_scale: float = Field(default=5.0, ge=0, le=30, description="Guidance scale for such a picture.")
+    sample_steps: int = Field(default=20, ge=1, le=200, description="Sampler steps for such an image.")
+    sample_guidance_scale: float = Field(default=5.0, ge=0, le=30, description="Guidance scale for such an image.")
     lr_schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
-        default="cosine", description="Course of the learning rate, one of diffusers.optimization's."
+        default="cosine", description="Course of the learning rate over the steps, by its name in diffusers.optimization."
     )
     warmup_steps: int = Field(default=10, ge=0, le=10_000, description="Steps in which the learning rate rises from 0.")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="Decoupled weight decay (Loshchilov & Hutter 2019).")
@@ -69,35 +70,34 @@ class Parameters(BaseModel):
         default=0.05,
         ge=0,
         le=1,
-        description="Part of the images that are shown without caption, for guidance (Ho & Salimans 2022).",
+        description="Part of the captions that are replaced by an empty one, for guidance (Ho & Salimans 2022).",
     )
     min_snr_gamma: float | None = Field(
         default=5.0,
         gt=0,
-        description="Cap of the signal-to-noise ratio in the loss weight (Hang et al. 2023); None weights evenly.",
+        description="Cap of the signal-to-noise ratio in the loss weights (Hang et al. 2023); None weights timesteps equally.",
     )
     class_images: int = Field(
         default=24,
         ge=0,
         le=1000,
-        description="Pictures of the class that the base draws itself, which keep the class what it was "
-        "(DreamBooth: Ruiz et al. 2023, 4.3); 0 for none.",
+        description="Images of the class that the base generates before training. Training on them too keeps what the base "
+        "knows of the class (DreamBooth: Ruiz et al. 2023, section 4.3); 0 for none.",
     )
     class_batch_size: int = Field(
-        default=CLASS_BATCH_SIZE, ge=1, le=64, description="Class pictures in a step, beside the images."
+        default=CLASS_BATCH_SIZE, ge=1, le=64, description="Class images in a step, besides the training images."
     )
-    class_weight: float = Field(
-        default=1.0, ge=0, le=10, description="Weight of the class pictures' loss (lambda in DreamBooth)."
-    )
-    class_sampler_steps: int = Field(default=15, ge=1, le=200, description="Sampler steps for a class picture.")
-    class_guidance_scale: float = Field(default=5.0, ge=0, le=30, description="Guidance scale for a class picture.")
+    class_weight: float = Field(default=1.0, ge=0, le=10, description="Weight of the class images' loss (lambda in DreamBooth).")
+    class_sampler_steps: int = Field(default=15, ge=1, le=200, description="Sampler steps for a class image.")
+    class_guidance_scale: float = Field(default=5.0, ge=0, le=30, description="Guidance scale for a class image.")
 
 
 def resolve_parameters(engine: Engine, native_size_px: int, chosen: dict[str, Any]) -> Parameters:
-    """Complete what the tune chose by the defaults. Raises InvalidParameterError, which names field, value and limit.
+    """Return what the tune chose, completed by the defaults. Raises InvalidParameterError, which names field, value and limit.
 
-    Text encoders that are to be trained, without a rate of their own, get half of the UNet's: they overfit sooner.
+    Text encoders that are trained without a learning rate of their own get half of the UNet's, since they overfit sooner.
     """
+    # None means "not chosen", except where it is a choice of its own.
     given = {name: value for name, value in chosen.items() if value is not None or name == "min_snr_gamma"}
     complete: dict[str, Any] = default_parameters(engine, native_size_px) | given
     if complete.pop("train_text_encoder", None):
@@ -107,12 +107,12 @@ def resolve_parameters(engine: Engine, native_size_px: int, chosen: dict[str, An
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        msg = f"parameters.{field}: {first['msg']}, not {first['input']!r}; start the tune again with another value"
+        msg = f"parameters.{field}: {first['msg']}, not {first['input']!r}; start a new tune with another value"
         raise InvalidParameterError(msg) from error
 
 
 class TrainingImage(BaseModel):
-    """One image and the words it is trained with."""
+    """An image and its caption."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -121,7 +121,7 @@ class TrainingImage(BaseModel):
 
 
 class Job(BaseModel):
-    """One attempt at a tune: all that the child needs; every path lies in the job's folder or the base's cache."""
+    """All that the training process needs for one attempt. Every path is in the job's folder or in the cache of bases."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -137,19 +137,19 @@ class Job(BaseModel):
     images: list[TrainingImage] = Field(min_length=1)
     parameters: Parameters
     shrink_to_px: int | None = None
-    """The shorter edge that the folder's images are scaled down to, in place, before anything looks at them."""
+    """The shorter edge to which the images in the job's folder are scaled down first, in place."""
     resume_from: Path | None = None
     checkpoint_every_steps: int = Field(ge=1)
     sample_rounds: int = Field(default=10, ge=1)
-    """At how many of the checkpoints, at most, pictures are drawn for the validation prompts; the last step is always one."""
+    """How often, at most, images are generated for the validation prompts; the last step is always one of the times."""
     output_folder: Path
     device: Device = "auto"
 
     def samples_at(self, step: int) -> bool:
-        """Say whether pictures for the validation prompts are drawn after this step: a function of the step alone."""
+        """Return whether images for the validation prompts are generated after this step; this depends on the step alone."""
         if not self.parameters.validation_prompts:
             return False
         checkpoints = (self.steps - 1) // self.checkpoint_every_steps
-        # The last round is the last step's.
+        # One round belongs to the last step; the others are spread evenly over the checkpoints.
         every = self.checkpoint_every_steps * max(1, -(-checkpoints // max(1, self.sample_rounds - 1)))
         return step == self.steps or (self.sample_rounds > 1 and step % every == 0)

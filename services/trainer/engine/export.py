@@ -1,4 +1,4 @@
-"""LoRA files: diffusers' safetensors layout, with what a reader must know in the header."""
+"""LoRA files: diffusers' safetensors layout, with what a reader must know in the metadata."""
 
 import json
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ from shared.formats.safetensors import with_ordered_metadata
 def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str], *, dtype: torch.dtype = torch.float16) -> None:
     """Write the adapters of these modules as one file that diffusers' `load_lora_weights` reads.
 
-    `modules` maps `unet`, `text_encoder` and `text_encoder_2` to modules with a peft adapter named `default`; `header` is
-    added to the file's metadata. The file appears whole or not at all, and equal adapters give equal bytes.
+    `modules` maps `unet`, `text_encoder` and `text_encoder_2` to modules with a peft adapter named `default`; the file's
+    metadata gets `header`. The file appears whole or not at all, and equal adapters give equal bytes.
     """
     tensors: dict[str, torch.Tensor] = {}
     adapters: dict[str, Any] = {}
     for part, module in modules.items():
-        # peft's own names, which diffusers reads as they are. Its older names exist for attention alone, and of a file that
-        # mixes both it silently loads only one kind.
+        # diffusers reads peft's own names. Its older names exist for attention only, and from a file with both kinds of names
+        # it silently loads one kind.
         weights = get_peft_model_state_dict(module)
-        # transformers 5.6 flattened CLIPTextModel; every other reader knows its keys with `text_model.`.
+        # transformers 5.6 removed the level `text_model` from CLIPTextModel; every reader of LoRA files still expects it.
         inner = "" if part == "unet" or hasattr(module, "text_model") else "text_model."
         for name, tensor in weights.items():
             tensors[f"{part}.{inner}{name}"] = tensor.detach().to("cpu", dtype).contiguous()
@@ -33,7 +33,7 @@ def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str]
     metadata = {
         **header,
         "format": "pt",
-        # The only place that keeps alpha: a reader that finds none takes alpha for rank.
+        # Only this keeps alpha: without it a reader assumes that alpha is the rank.
         "lora_adapter_metadata": json.dumps(adapters, indent=2, sort_keys=True, default=str),
     }
     partial = path.with_name(f"{path.name}.partial")

@@ -1,4 +1,4 @@
-"""Training images as pixels: bucketed by aspect ratio at the base's native size, so that none is squeezed or padded."""
+"""Training images as pixels: each is fitted to a bucket near its own aspect ratio, so that none is distorted or padded."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ import torch
 from diffusers.training_utils import find_nearest_bucket, generate_aspect_ratio_buckets
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from services.trainer.errors import BadImageError
+from services.trainer.engine.errors import BadImageError
 
 _JPEG_QUALITY = 95
 
 
 def shrink(file: Path, shorter_edge_px: int) -> None:
-    """Scale a stored picture down to this shorter edge, in place; a smaller one stays as it is. Raises BadImageError."""
+    """Scale an image file down to this shorter edge, in place; a smaller image stays as it is. Raises BadImageError."""
     try:
         with Image.open(file) as opened:
             size, kind = opened.size, opened.format
@@ -26,19 +26,20 @@ def shrink(file: Path, shorter_edge_px: int) -> None:
         raise _unreadable(file, error) from error
 
 
-def load_picture(file: Path, native_size_px: int, divisor_px: int) -> torch.Tensor:
-    """Return the picture as float [3, height, width] in -1..1, scaled to cover its bucket and cropped at the centre.
+def load_image(file: Path, resolution_px: int, divisor_px: int) -> torch.Tensor:
+    """Return the image as float [3, height, width] in -1..1, scaled to cover its bucket and cropped to its centre.
 
-    The bucket is the nearest in aspect ratio of those with about native_size_px squared pixels. Raises BadImageError.
+    Buckets have sides that `divisor_px` divides, and about `resolution_px` squared pixels; the image gets the one that is
+    nearest in aspect ratio. Raises BadImageError.
     """
-    buckets = generate_aspect_ratio_buckets(native_size_px, divisor_px)
+    buckets = generate_aspect_ratio_buckets(resolution_px, divisor_px)
     try:
         with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            image = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from error
-    height, width = buckets[find_nearest_bucket(picture.height, picture.width, buckets)]
-    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    height, width = buckets[find_nearest_bucket(image.height, image.width, buckets)]
+    fitted = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.asarray(fitted).copy()).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
 
 

@@ -1,4 +1,4 @@
-"""What a step sees, as a pure function of (seed, step): a resumed run meets the same data and the same noise."""
+"""The data and the noise of a step, as functions of seed and step alone: a resumed run gets the same as an uninterrupted one."""
 
 from hashlib import blake2b
 
@@ -6,19 +6,19 @@ import torch
 
 
 def generator(seed: int, purpose: str, number: int) -> torch.Generator:
-    """Return a generator on the CPU for one purpose and one number, a step or an index.
+    """Return a generator for one purpose and one number, which is a step or an index.
 
-    The CPU's generator takes 32 bits of a seed, so the three are hashed into these; on a GPU the noise is drawn here too,
-    and so is the same on every device.
+    It is on the CPU, also for training on a GPU, so that the noise is the same on every device. The CPU's generator takes 32
+    bits of a seed, so the three arguments are hashed into these.
     """
     digest = blake2b(f"{seed}/{purpose}/{number}".encode(), digest_size=4).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-def drawn(seed: int, purpose: str, step: int, *, size: int, count: int) -> list[int]:
-    """Return which `count` of `size` items step `step` sees: each pass over the items is a new permutation.
+def batch_indices(seed: int, purpose: str, step: int, *, size: int, count: int) -> list[int]:
+    """Return which `count` of `size` items are the batch of a step: each pass over the items is a new permutation.
 
-    Batches run on from one pass into the next, so that every item is seen equally often, give or take one.
+    A batch may continue from one pass into the next, so that each item is seen equally often, give or take one.
     """
     passes: dict[int, list[int]] = {}
     indices: list[int] = []

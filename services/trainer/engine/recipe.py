@@ -1,4 +1,4 @@
-"""The training recipe: a LoRA on Stable Diffusion 1.5 or SDXL, from images and captions, top to bottom."""
+"""The training recipe, from top to bottom: a LoRA on Stable Diffusion 1.5 or SDXL, from a few images and their captions."""
 
 import contextlib
 import math
@@ -14,24 +14,24 @@ from diffusers.training_utils import cast_training_params
 from services.trainer.engine import optimizers
 from services.trainer.engine.base import Base, load_base, pick_device
 from services.trainer.engine.config import Job, Parameters, Phase
+from services.trainer.engine.errors import NotFiniteError, OutOfMemoryError
 from services.trainer.engine.export import write_lora
-from services.trainer.engine.images import load_picture, shrink
-from services.trainer.engine.loss import min_snr_weights, target
+from services.trainer.engine.images import load_image, shrink
+from services.trainer.engine.loss import min_snr_weights, prediction_target
 from services.trainer.engine.network import add_adapters, needs_gradient_checkpointing
-from services.trainer.engine.order import drawn, generator
-from services.trainer.engine.prior import class_prompt, draw_class_latents
-from services.trainer.engine.samples import draw_samples
+from services.trainer.engine.order import batch_indices, generator
+from services.trainer.engine.prior import class_prompt, generate_class_latents
+from services.trainer.engine.reports import CheckpointReport, PhaseReport, Report, Result, StepReport, Stopped, Trained
+from services.trainer.engine.samples import generate_samples
 from services.trainer.engine.state import load_state, read_class_latents, save_state
 from services.trainer.engine.text import Captions, added_conditions
-from services.trainer.errors import NotFiniteError, OutOfMemoryError
-from services.trainer.messages import CheckpointReport, ChildReport, PhaseReport, StepReport, Stopped, Trained
 
 LORA_FILE = "lora.safetensors"
 _REPORT_EVERY_S = 0.25
 
 
 class Example(NamedTuple):
-    """A picture in the VAE's latent space, as the mean and deviation [4, height, width] of what the VAE gives for it."""
+    """An image in the VAE's latent space, as the mean and deviation [channels, height, width] of its distribution there."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
@@ -39,56 +39,60 @@ class Example(NamedTuple):
 
 
 class StopRequestedError(Exception):
-    """The parent asked to stop before there was anything to save."""
+    """The service asked the training to stop before there was anything to save."""
 
 
-def train(job: Job, report: Callable[[ChildReport], None], stop_requested: Callable[[], bool]) -> Trained | Stopped:
-    """Train the job's LoRA and write it to its folder; with `stop_requested`, stop after a checkpoint instead.
+def train(job: Job, report: Callable[[Report], None], stop_requested: Callable[[], bool]) -> Result:
+    """Train the job's LoRA and write it to its folder; when `stop_requested`, write a checkpoint and stop instead.
 
-    On a CPU (fp32) the outcome is bit-equal however often it was stopped and resumed. Raises the errors of
-    `services.trainer.errors`.
+    On a CPU (fp32) the LoRA has the same bytes however often the training was stopped and resumed. Raises the errors of
+    `services.trainer.engine.errors`.
     """
     try:
         return _train(job, report, stop_requested)
     except StopRequestedError:
         return Stopped(steps_run=0)
     except (MemoryError, RuntimeError) as error:
-        # torch raises a class of its own on a GPU, and a bare RuntimeError on a CPU.
+        # torch has an error class for a full GPU; on a CPU it raises a bare RuntimeError.
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
             raise
         p = job.parameters
         msg = (
-            f"the trainer's memory does not suffice for batch_size {p.batch_size} and class_batch_size {p.class_batch_size} at "
+            f"the device has too little memory for batch_size {p.batch_size} and class_batch_size {p.class_batch_size} at "
             f"{p.resolution} px and rank {p.rank}; lower them, or run the trainer on a larger device"
         )
         raise OutOfMemoryError(msg) from error
 
 
-def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Callable[[], bool]) -> Trained | Stopped:
+def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[[], bool]) -> Result:
     p = job.parameters
 
     def alive(phase: Phase) -> None:
+        """Report that training is alive, and stop at once if that was asked for: there is nothing to save at these places."""
         report(PhaseReport(phase=phase))
         if stop_requested():
             raise StopRequestedError
 
+    # The base: frozen. On a CPU a resumed run equals an uninterrupted one in every bit; a GPU may use its faster kernels.
     alive(Phase.LOAD)
     device = pick_device(job.device)
-    # On a CPU a resumed run equals an uninterrupted one bit by bit; a GPU is allowed its faster kernels.
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     base = load_base(job, device)
 
+    # The training images, encoded once: the VAE is not trained. The captions too, unless the text encoders are trained.
     alive(Phase.CACHE)
     if job.shrink_to_px:
         for image in job.images:
             shrink(image.file, job.shrink_to_px)
-    examples = [encode_picture(base, job, image.file, image.caption) for image in job.images]
+    examples = [encode_image(base, job, image.file, image.caption) for image in job.images]
     prompts = [class_prompt(example.caption, job.trigger_word) for example in examples]
-    fixed_text = p.text_encoder_learning_rate == 0
-    captions = Captions(base, {image.caption for image in job.images} | set(prompts) | {""}, fixed=fixed_text)
+    text_is_fixed = p.text_encoder_learning_rate == 0
+    captions = Captions(base, {image.caption for image in job.images} | set(prompts) | {""}, fixed=text_is_fixed)
 
+    # The class images: what the base generates without the trigger word, in the sizes of the training images. Trained on
+    # beside these, they keep the class from becoming the subject. A checkpoint brings its own, which saves their time.
     alive(Phase.PRIOR)
     class_latents: list[torch.Tensor] = []
     if p.class_images and job.resume_from:
@@ -96,18 +100,22 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
     elif p.class_images:
         pairs = list(zip(prompts, (tuple(example.mean.shape[1:]) for example in examples), strict=True))
         wanted = [pairs[number % len(pairs)] for number in range(p.class_images)]
-        class_latents = draw_class_latents(base, wanted, p, job.seed, lambda: alive(Phase.PRIOR))
+        class_latents = generate_class_latents(base, wanted, p, job.seed, lambda: alive(Phase.PRIOR))
     class_examples = [
         Example(latents, torch.zeros_like(latents), prompts[number % len(prompts)])
         for number, latents in enumerate(class_latents)
     ]
 
+    # The trainable part: fp32 adapters, also in a bf16 base, where small updates would be rounded away.
     alive(Phase.TRAIN)
     modules, weights = add_adapters(base, p, job.seed, native_size_px=job.native_size_px)
     cast_training_params(list(modules.values()), torch.float32)
     if needs_gradient_checkpointing(base, job):
         base.pipeline.unet.enable_gradient_checkpointing()
     base.pipeline.unet.train()
+
+    # The optimizer, and the learning rate as a function of the step alone: of diffusers' scheduler only the formula is used,
+    # so that there is no scheduler state to resume.
     groups = [
         {"params": [w for name, w in weights.items() if name.startswith("unet.")], "lr": p.learning_rate},
         {"params": [w for name, w in weights.items() if not name.startswith("unet.")], "lr": p.text_encoder_learning_rate},
@@ -115,68 +123,56 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
     optimizer = optimizers.make([group for group in groups if group["params"]], p)
     peaks = [group["lr"] for group in optimizer.param_groups]
     warmup_steps = min(p.warmup_steps, job.steps // 10)
-    # Only the schedule's formula is used, since it makes the rate a function of the step and leaves no state to resume.
     schedule = get_scheduler(p.lr_schedule, optimizer, num_warmup_steps=warmup_steps, num_training_steps=job.steps)
     factor_at = schedule.lr_lambdas[0]
     first = load_state(job.resume_from, weights, optimizer) if job.resume_from else 0
 
-    def save(step: int) -> None:
-        file = job.output_folder / f"checkpoint-{step}.safetensors"
-        save_state(file, step, weights, optimizer, class_latents)
-        report(CheckpointReport(step=step, file=str(file)))
-
-    def sample(step: int) -> None:
-        # A tune that is asked to stop does not finish its pictures: the state after this step is safe already.
-        with contextlib.suppress(StopRequestedError):
-            report(draw_samples(base, job, step, lambda: alive(Phase.SAMPLE)))
-        report(PhaseReport(phase=Phase.TRAIN))
-
-    unread: list[torch.Tensor] = []
-    reported_at = time.monotonic()
+    meter = LossMeter(first)
     for step in range(first, job.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor_at(step)
-        batch = [examples[i] for i in drawn(job.seed, "image", step, size=len(examples), count=p.batch_size)]
+
+        # The loss is the mean over the training images, plus the weighted mean over the class images. Batch and noise depend
+        # on seed and step alone.
+        batch = [examples[i] for i in batch_indices(job.seed, "image", step, size=len(examples), count=p.batch_size)]
         shares = [1.0 / p.batch_size] * p.batch_size
         if class_examples:
-            chosen = drawn(job.seed, "class", step, size=len(class_examples), count=p.class_batch_size)
-            batch += [class_examples[i] for i in chosen]
+            indices = batch_indices(job.seed, "class", step, size=len(class_examples), count=p.class_batch_size)
+            batch += [class_examples[i] for i in indices]
             shares += [p.class_weight / p.class_batch_size] * p.class_batch_size
         loss = batch_loss(base, batch, shares, captions, p, generator(job.seed, "step", step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(weights.values()), p.max_gradient_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        meter.add(loss)
 
-        unread.append(loss.detach())
+        # The last step needs no checkpoint: the LoRA follows.
         done = step + 1
-        stopping = stop_requested() and done < job.steps
-        saving = stopping or (done % job.checkpoint_every_steps == 0 and done < job.steps)
-        now = time.monotonic()
-        if saving or done == job.steps or done == first + 1 or now - reported_at >= _REPORT_EVERY_S:
-            # Reading a loss makes a GPU wait for it, so they are read together, and not at every step.
-            losses = torch.stack(unread).tolist()
-            mean = sum(losses) / len(losses)
-            if not math.isfinite(mean):
-                msg = (
-                    f"the loss became {mean} by step {done}; start the tune again with a lower learning_rate than "
-                    f"{p.learning_rate:g}"
-                )
+        is_last = done == job.steps
+        stopping = stop_requested() and not is_last
+        saving = stopping or (done % job.checkpoint_every_steps == 0 and not is_last)
+        if saving or is_last or done == first + 1 or meter.is_due():
+            read = meter.read(done)
+            if not math.isfinite(read.loss):
+                msg = f"the loss is {read.loss} by step {done}; start a new tune with a learning_rate below {p.learning_rate:g}"
                 raise NotFiniteError(msg)
-            speed = len(losses) / (now - reported_at) if now > reported_at else None
-            report(StepReport(step=done, loss=mean, steps_per_second=speed, steps_run=done - first, losses=losses))
-            unread.clear()
-            reported_at = now
+            report(read)
         if saving:
-            save(done)
-        if not stopping and job.samples_at(done):
-            sample(done)
+            file = job.output_folder / f"checkpoint-{done}.safetensors"
+            save_state(file, done, weights, optimizer, class_latents)
+            report(CheckpointReport(step=done, file=str(file)))
+        if job.samples_at(done) and not stopping:
+            # A stop ends this early and leaves the images out: the checkpoint of this step is already written.
+            with contextlib.suppress(StopRequestedError):
+                report(generate_samples(base, job, done, lambda: alive(Phase.SAMPLE)))
+            report(PhaseReport(phase=Phase.TRAIN))
             stopping = saving and stop_requested()
         if stopping:
             return Stopped(steps_run=done - first)
-        if saving or done == job.steps:
-            # Neither saving nor drawing is training.
-            reported_at = time.monotonic()
+        if saving:
+            # Checkpoints and samples take time that is no training time.
+            meter.restart_clock()
 
     report(PhaseReport(phase=Phase.SAVE))
     file = job.output_folder / LORA_FILE
@@ -197,44 +193,82 @@ def _train(job: Job, report: Callable[[ChildReport], None], stop_requested: Call
 
 
 @torch.no_grad()
-def encode_picture(base: Base, job: Job, file: Path, caption: str) -> Example:
-    """Read, bucket and encode a training image. Raises BadImageError."""
-    pixels = load_picture(file, job.parameters.resolution, base.divisor_px).to(base.device)
+def encode_image(base: Base, job: Job, file: Path, caption: str) -> Example:
+    """Read a training image, fit it to its bucket, and encode it. Raises BadImageError."""
+    pixels = load_image(file, job.parameters.resolution, base.divisor_px).to(base.device)
     vae = base.pipeline.vae
     latents = vae.encode(pixels[None]).latent_dist
     shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-    # Contiguous, as a checkpoint gives them back: the layout decides in which order sums are taken, and so the last bits.
+    # Contiguous, as tensors from a checkpoint are: the memory layout decides the order of sums, and so their last bits.
     return Example(((latents.mean[0] - shift) * scale).contiguous(), (latents.std[0] * scale).contiguous(), caption)
 
 
 def batch_loss(
-    base: Base, batch: list[Example], shares: list[float], captions: Captions, p: Parameters, noise: torch.Generator
+    base: Base, batch: list[Example], shares: list[float], captions: Captions, p: Parameters, rng: torch.Generator
 ) -> torch.Tensor:
-    """Return the summed loss of the examples, each by its share; one forward pass for each size of picture among them."""
-    total = torch.zeros((), device=base.device)
+    """Return the sum of the examples' losses, each multiplied by its share. Examples of one size share a forward pass."""
+    schedule, device = base.noise_schedule, base.device
+    total = torch.zeros((), device=device)
     for size in sorted({tuple(example.mean.shape) for example in batch}):
         members = [(example, share) for example, share in zip(batch, shares, strict=True) if tuple(example.mean.shape) == size]
         shape = (len(members), *size)
 
-        def normal(shape: tuple[int, ...] = shape) -> torch.Tensor:
-            return torch.randn(shape, generator=noise).to(base.device)
-
+        # Latents: a draw from what the VAE gives for each image.
         mean = torch.stack([example.mean for example, _ in members])
-        latents = mean + torch.stack([example.deviation for example, _ in members]) * normal()
-        added_noise = normal()
-        timesteps = torch.randint(0, base.noise.config["num_train_timesteps"], shape[:1], generator=noise).to(base.device)
-        unsaid = torch.rand(shape[:1], generator=noise) < p.caption_dropout
-        said = captions(["" if dropped else example.caption for (example, _), dropped in zip(members, unsaid, strict=True)])
+        deviation = torch.stack([example.deviation for example, _ in members])
+        latents = mean + deviation * torch.randn(shape, generator=rng).to(device)
+
+        # The forward process: each image gets noise up to a timestep of its own.
+        noise = torch.randn(shape, generator=rng).to(device)
+        timesteps = torch.randint(0, schedule.config["num_train_timesteps"], shape[:1], generator=rng).to(device)
+        noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
+
+        # The captions; some are dropped, which trains the unconditional side of classifier-free guidance as well.
+        dropped = torch.rand(shape[:1], generator=rng) < p.caption_dropout
+        text = captions(["" if drop else example.caption for (example, _), drop in zip(members, dropped, strict=True)])
         height_px, width_px = (side * base.pipeline.vae_scale_factor for side in size[1:])
-        with torch.autocast(base.device.type, torch.bfloat16, enabled=base.device.type == "cuda"):
+
+        # The prediction, and its squared error, weighted by timestep and share.
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             predicted = base.pipeline.unet(
-                base.noise.add_noise(latents, added_noise, timesteps).contiguous(memory_format=torch.channels_last),
-                timesteps,
-                said.hidden,
-                added_cond_kwargs=added_conditions(base, said, height_px, width_px),
+                noisy, timesteps, text.hidden, added_cond_kwargs=added_conditions(base, text, height_px, width_px)
             ).sample
-        wanted = target(base.noise, latents, added_noise, timesteps)
-        errors = (predicted.float() - wanted).square().mean(dim=(1, 2, 3))
-        weights = min_snr_weights(base.noise, timesteps, p.min_snr_gamma)
-        total = total + (errors * weights * torch.tensor([share for _, share in members], device=base.device)).sum()
+        errors = (predicted.float() - prediction_target(schedule, latents, noise, timesteps)).square().mean(dim=(1, 2, 3))
+        weights = min_snr_weights(schedule, timesteps, p.min_snr_gamma)
+        total = total + (errors * weights * torch.tensor([share for _, share in members], device=device)).sum()
     return total
+
+
+class LossMeter:
+    """The losses of the steps since the last report, and the speed of these steps.
+
+    Reading a loss makes the CPU wait until the GPU has finished its step. So the losses stay on the device, and are read
+    together a few times a second.
+    """
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._losses: list[torch.Tensor] = []
+        self._since = time.monotonic()
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Take the loss of a step."""
+        self._losses.append(loss.detach())
+
+    def is_due(self) -> bool:
+        """Return whether the last report is long enough ago."""
+        return time.monotonic() - self._since >= _REPORT_EVERY_S
+
+    def read(self, done: int) -> StepReport:
+        """Return the report of the steps up to `done`, and begin the next one."""
+        losses: list[float] = torch.stack(self._losses).tolist()
+        mean = sum(losses) / len(losses)
+        took_s = time.monotonic() - self._since
+        speed = len(losses) / took_s if took_s > 0 else None
+        self._losses.clear()
+        self.restart_clock()
+        return StepReport(step=done, loss=mean, steps_per_second=speed, steps_run=done - self._first, losses=losses)
+
+    def restart_clock(self) -> None:
+        """Measure the speed from now on."""
+        self._since = time.monotonic()

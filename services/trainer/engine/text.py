@@ -1,4 +1,4 @@
-"""Captions as the UNet reads them, by the same code that generation uses."""
+"""Captions as the UNet reads them, encoded by the same code that generation uses."""
 
 from typing import NamedTuple
 
@@ -9,16 +9,16 @@ from shared.engines import Engine
 
 
 class Conditioning(NamedTuple):
-    """Encoded captions: `hidden` [n, tokens, width] for cross-attention, `pooled` [n, width] for SDXL alone."""
+    """Encoded captions: `hidden` [n, tokens, width] for cross-attention, and `pooled` [n, width] for SDXL only."""
 
     hidden: torch.Tensor
     pooled: torch.Tensor | None
 
 
 def encode(base: Base, captions: list[str]) -> Conditioning:
-    """Encode captions; with gradients where the text encoders have trainable adapters.
+    """Return the conditioning of these captions; it has gradients if the text encoders have trainable adapters.
 
-    An empty caption is what generation takes as its unconditional side: zeros where the base was made so (SDXL).
+    An empty caption gives what generation uses as its unconditional side: zeros where the base's configuration says so (SDXL).
     """
     encoded = base.pipeline.encode_prompt(
         captions, device=base.device, num_images_per_prompt=1, do_classifier_free_guidance=False
@@ -27,26 +27,26 @@ def encode(base: Base, captions: list[str]) -> Conditioning:
         return Conditioning(encoded[0], None)
     hidden, pooled = encoded[0], encoded[2]
     if base.pipeline.config.force_zeros_for_empty_prompt:
-        said = torch.tensor([bool(caption) for caption in captions], device=hidden.device, dtype=hidden.dtype)
-        hidden, pooled = hidden * said[:, None, None], pooled * said[:, None]
+        keep = torch.tensor([bool(caption) for caption in captions], device=hidden.device, dtype=hidden.dtype)
+        hidden, pooled = hidden * keep[:, None, None], pooled * keep[:, None]
     return Conditioning(hidden, pooled)
 
 
 class Captions:
-    """Encodes captions once and for all while no text encoder is trained, else anew at each step."""
+    """Encodes captions: all of them once if they are `fixed`, since no text encoder is trained; else at each call."""
 
     def __init__(self, base: Base, captions: set[str], *, fixed: bool) -> None:
         self._base = base
-        self._kept: dict[str, Conditioning] = {}
+        self._encoded: dict[str, Conditioning] = {}
         if fixed:
             with torch.no_grad():
-                self._kept = {caption: encode(base, [caption]) for caption in sorted(captions)}
+                self._encoded = {caption: encode(base, [caption]) for caption in sorted(captions)}
 
     def __call__(self, captions: list[str]) -> Conditioning:
         """Return the conditioning of these captions, in this order."""
-        if not self._kept:
+        if not self._encoded:
             return encode(self._base, captions)
-        found = [self._kept[caption] for caption in captions]
+        found = [self._encoded[caption] for caption in captions]
         pooled = [one.pooled for one in found if one.pooled is not None]
         return Conditioning(torch.cat([one.hidden for one in found]), torch.cat(pooled) if pooled else None)
 
@@ -54,8 +54,8 @@ class Captions:
 def added_conditions(base: Base, conditioning: Conditioning, height_px: int, width_px: int) -> dict[str, torch.Tensor] | None:
     """Return SDXL's added conditions (Podell et al. 2023, section 2.2), None for SD 1.5.
 
-    Original and target size are the bucket's and the crop is (0, 0), as generation asks by default: what the tune learns is
-    then not tied to the sizes that the images happened to have.
+    Original and target size are the bucket's, and the crop is (0, 0), as generation sets them by default. The tune then learns
+    nothing that depends on the sizes of the uploaded images.
     """
     if conditioning.pooled is None:
         return None

@@ -12,11 +12,11 @@ from safetensors.torch import save
 from shared.formats.safetensors import with_ordered_metadata
 
 
-def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str], *, dtype: torch.dtype = torch.float16) -> None:
+def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str]) -> None:
     """Write the adapters of these modules as one file that diffusers' `load_lora_weights` reads.
 
     `modules` maps `unet`, `text_encoder` and `text_encoder_2` to modules with a peft adapter named `default`; the file's
-    metadata gets `header`. The file appears whole or not at all, and equal adapters give equal bytes.
+    metadata gets `header`. The weights are fp16. The file appears whole or not at all, and equal adapters give equal bytes.
     """
     tensors: dict[str, torch.Tensor] = {}
     adapters: dict[str, Any] = {}
@@ -27,7 +27,7 @@ def write_lora(path: Path, modules: Mapping[str, Any], header: Mapping[str, str]
         # transformers 5.6 removed the level `text_model` from CLIPTextModel; every reader of LoRA files still expects it.
         inner = "" if part == "unet" or hasattr(module, "text_model") else "text_model."
         for name, tensor in weights.items():
-            tensors[f"{part}.{inner}{name}"] = tensor.detach().to("cpu", dtype).contiguous()
+            tensors[f"{part}.{inner}{name}"] = tensor.detach().to("cpu", torch.float16).contiguous()
         config = module.peft_config["default"].to_dict()
         adapters |= {f"{part}.{key}": sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     metadata = {

@@ -68,12 +68,13 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
     p = job.parameters
 
     def alive(phase: Phase) -> None:
-        """Report that training is alive, and stop at once if that was asked for: there is nothing to save at these places."""
+        """Report that training is alive in this phase, or stop at once if asked to: where this is called, nothing needs saving."""
         report(PhaseReport(phase=phase))
         if stop_requested():
             raise StopRequestedError
 
-    # The base: frozen. On a CPU a resumed run equals an uninterrupted one in every bit; a GPU may use its faster kernels.
+    # Load the base, which stays frozen. On a CPU a resumed run must equal an uninterrupted one in every bit; a GPU may use its
+    # faster kernels, which do not repeat their sums in the same order.
     alive(Phase.LOAD)
     device = pick_device(job.device)
     torch.use_deterministic_algorithms(device.type == "cpu")
@@ -81,7 +82,7 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
     torch.backends.cudnn.allow_tf32 = True
     base = load_base(job, device)
 
-    # The training images, encoded once: the VAE is not trained. The captions too, unless the text encoders are trained.
+    # Encode the training images once, since the VAE is not trained, and the captions once unless the text encoders are trained.
     alive(Phase.CACHE)
     if job.shrink_to_px:
         for image in job.images:
@@ -91,8 +92,8 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
     text_is_fixed = p.text_encoder_learning_rate == 0
     captions = Captions(base, {image.caption for image in job.images} | set(prompts) | {""}, fixed=text_is_fixed)
 
-    # The class images: what the base generates without the trigger word, in the sizes of the training images. Trained on
-    # beside these, they keep the class from becoming the subject. A checkpoint brings its own, which saves their time.
+    # Generate class images: images in the sizes of the training images, for their captions without the trigger word. Training
+    # on both keeps the base from forgetting the class. A resumed run reads them from its checkpoint.
     alive(Phase.PRIOR)
     class_latents: list[torch.Tensor] = []
     if p.class_images and job.resume_from:
@@ -106,7 +107,7 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
         for number, latents in enumerate(class_latents)
     ]
 
-    # The trainable part: fp32 adapters, also in a bf16 base, where small updates would be rounded away.
+    # Add the trainable part. The adapters are fp32 also in a bf16 base: bf16 would round small updates away.
     alive(Phase.TRAIN)
     modules, weights = add_adapters(base, p, job.seed, native_size_px=job.native_size_px)
     cast_training_params(list(modules.values()), torch.float32)
@@ -114,8 +115,8 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
         base.pipeline.unet.enable_gradient_checkpointing()
     base.pipeline.unet.train()
 
-    # The optimizer, and the learning rate as a function of the step alone: of diffusers' scheduler only the formula is used,
-    # so that there is no scheduler state to resume.
+    # Make the optimizer. The learning rate is a function of the step alone: diffusers' scheduler is only asked for its formula,
+    # so it has no state that a resumed run would need.
     groups = [
         {"params": [w for name, w in weights.items() if name.startswith("unet.")], "lr": p.learning_rate},
         {"params": [w for name, w in weights.items() if not name.startswith("unet.")], "lr": p.text_encoder_learning_rate},
@@ -127,13 +128,13 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
     factor_at = schedule.lr_lambdas[0]
     first = load_state(job.resume_from, weights, optimizer) if job.resume_from else 0
 
+    # Train. Each step's batch and noise depend on seed and step alone, so a resumed run repeats what an uninterrupted one does.
     meter = LossMeter(first)
     for step in range(first, job.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor_at(step)
 
-        # The loss is the mean over the training images, plus the weighted mean over the class images. Batch and noise depend
-        # on seed and step alone.
+        # The loss is the mean over the training images, plus the weighted mean over the class images.
         batch = [examples[i] for i in batch_indices(job.seed, "image", step, size=len(examples), count=p.batch_size)]
         shares = [1.0 / p.batch_size] * p.batch_size
         if class_examples:
@@ -147,11 +148,12 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
         optimizer.zero_grad(set_to_none=True)
         meter.add(loss)
 
-        # The last step needs no checkpoint: the LoRA follows.
+        # The last step neither stops nor saves, because the LoRA follows at once.
         done = step + 1
         is_last = done == job.steps
         stopping = stop_requested() and not is_last
         saving = stopping or (done % job.checkpoint_every_steps == 0 and not is_last)
+        # The first step is reported at once: it shows that training works.
         if saving or is_last or done == first + 1 or meter.is_due():
             read = meter.read(done)
             if not math.isfinite(read.loss):
@@ -163,7 +165,7 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
             save_state(file, done, weights, optimizer, class_latents)
             report(CheckpointReport(step=done, file=str(file)))
         if job.samples_at(done) and not stopping:
-            # A stop ends this early and leaves the images out: the checkpoint of this step is already written.
+            # A stop leaves these images out. The checkpoint of this step is already written.
             with contextlib.suppress(StopRequestedError):
                 report(generate_samples(base, job, done, lambda: alive(Phase.SAMPLE)))
             report(PhaseReport(phase=Phase.TRAIN))
@@ -171,9 +173,10 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
         if stopping:
             return Stopped(steps_run=done - first)
         if saving:
-            # Checkpoints and samples take time that is no training time.
+            # The speed does not count the time that checkpoints and samples take.
             meter.restart_clock()
 
+    # Write the LoRA, with what a reader needs to know about it.
     report(PhaseReport(phase=Phase.SAVE))
     file = job.output_folder / LORA_FILE
     alpha = p.alpha or p.rank
@@ -213,22 +216,22 @@ def batch_loss(
         members = [(example, share) for example, share in zip(batch, shares, strict=True) if tuple(example.mean.shape) == size]
         shape = (len(members), *size)
 
-        # Latents: a draw from what the VAE gives for each image.
+        # Draw latents from the distribution that the VAE gives for each image.
         mean = torch.stack([example.mean for example, _ in members])
         deviation = torch.stack([example.deviation for example, _ in members])
         latents = mean + deviation * torch.randn(shape, generator=rng).to(device)
 
-        # The forward process: each image gets noise up to a timestep of its own.
+        # Run the forward process: add noise up to a timestep that is drawn for each image.
         noise = torch.randn(shape, generator=rng).to(device)
         timesteps = torch.randint(0, schedule.config["num_train_timesteps"], shape[:1], generator=rng).to(device)
         noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
 
-        # The captions; some are dropped, which trains the unconditional side of classifier-free guidance as well.
+        # Drop some captions, so that the unconditional side of classifier-free guidance is trained as well.
         dropped = torch.rand(shape[:1], generator=rng) < p.caption_dropout
         text = captions(["" if drop else example.caption for (example, _), drop in zip(members, dropped, strict=True)])
         height_px, width_px = (side * base.pipeline.vae_scale_factor for side in size[1:])
 
-        # The prediction, and its squared error, weighted by timestep and share.
+        # Predict, and weight the squared error by timestep and share.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             predicted = base.pipeline.unet(
                 noisy, timesteps, text.hidden, added_cond_kwargs=added_conditions(base, text, height_px, width_px)
@@ -242,8 +245,8 @@ def batch_loss(
 class LossMeter:
     """The losses of the steps since the last report, and the speed of these steps.
 
-    Reading a loss makes the CPU wait until the GPU has finished its step. So the losses stay on the device, and are read
-    together a few times a second.
+    Reading a loss makes the CPU wait until the GPU has finished its step. The losses therefore stay on the device, and are
+    read together a few times a second.
     """
 
     def __init__(self, first: int) -> None:
@@ -256,7 +259,7 @@ class LossMeter:
         self._losses.append(loss.detach())
 
     def is_due(self) -> bool:
-        """Return whether the last report is long enough ago."""
+        """Return whether the next report should be made."""
         return time.monotonic() - self._since >= _REPORT_EVERY_S
 
     def read(self, done: int) -> StepReport:

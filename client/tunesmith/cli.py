@@ -94,11 +94,18 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line. An error of the server is printed as one line on standard error."""
-    from tunesmith.client import TunesmithApiError  # noqa: PLC0415 - httpx is slow to import
+    """Run the command line. An error of the server, or a server that is unavailable, is one line on standard error."""
+    import httpx  # noqa: PLC0415 - slow to import
+
+    from tunesmith.client import TunesmithApiError  # noqa: PLC0415 - imports httpx
 
     try:
         app()
     except TunesmithApiError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except httpx.TransportError as error:
+        typer.echo(
+            f"error: {error.request.url} cannot be reached ({error}): check the address, and that its server runs", err=True
+        )
         sys.exit(1)

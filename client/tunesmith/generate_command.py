@@ -16,13 +16,13 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the images show.")],
     lora: Annotated[list[str] | None, typer.Option(help="LoRA to apply, as NAME=WEIGHT. Repeatable.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="Checkpoint: NAME, or octoai:NAME for a public one. Default: the server's for the engine.")
+        str | None, typer.Option(help="Checkpoint: NAME, or octoai:NAME for a public one. Default: the engine's default.")
     ] = None,
     engine: Annotated[str, typer.Option(help="sd (Stable Diffusion 1.5) or sdxl.")] = "sd",
     negative_prompt: Annotated[str | None, typer.Option(help="What the images do not show.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed and options give the same images. Default: random.")] = None,
     num_images: Annotated[int, typer.Option(help="How many images to draw.")] = 1,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels. Default: the checkpoint's own size.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels. Default: 512x512 (sdxl: 1024x1024).")] = None,
     steps: Annotated[int, typer.Option(help="Number of sampling steps.")] = 30,
     cfg_scale: Annotated[float, typer.Option(help="Guidance scale: higher values follow the prompt more closely.")] = 5.0,
     sampler: Annotated[str, typer.Option(help="Sampler: DDIM, K_EULER, DPM_PLUS_PLUS_2M_KARRAS, ...")] = "DDIM",

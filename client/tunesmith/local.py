@@ -18,7 +18,9 @@ def connect(data_dir: Path | None = None) -> Client:
 
         paths = StackPaths((data_dir or default_data_dir()).resolve())
         if running := state.read(paths):
-            return Client(running.url, (paths.secrets / "api_key").read_text())
+            if not paths.api_key.exists():
+                fail(f"the stack at {running.url} has no API key yet: wait until its first start is done")
+            return Client(running.url, paths.api_key.read_text())
     try:
         return Client()
     except TunesmithApiError as error:

@@ -40,7 +40,7 @@ def create_tune(
     train_text_encoder: Annotated[bool | None, typer.Option(help="Also train the text encoders.")] = None,
     text_encoder_learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the text encoders.")] = None,
     validation_prompt: Annotated[
-        list[str] | None, typer.Option(help="Prompt to draw at each checkpoint. Up to four times.")
+        list[str] | None, typer.Option(help="Prompt to draw at each checkpoint. Repeatable, four at most.")
     ] = None,
     checkpoint_every_steps: Annotated[int | None, typer.Option(help="Number of steps between checkpoints.")] = None,
     resize_images: Annotated[

@@ -24,7 +24,6 @@ from shared.messaging import topics
 from shared.settings import ServiceSettings
 
 LOCAL_ACCOUNT = "local"
-API_KEY_FILE = "api_key"
 _connect = cast("Any", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType] - asyncpg annotates no parameters
 
 
@@ -54,7 +53,7 @@ async def _ensure_database(url: str) -> None:
 
 async def _ensure_key(database: Database, paths: StackPaths) -> None:
     """Create the local account's key. A kept key that this database does not know is replaced, as after a restore."""
-    kept = paths.secrets / API_KEY_FILE
+    kept = paths.api_key
     if kept.exists():
         try:
             await Authenticator(database).authenticate(kept.read_text())

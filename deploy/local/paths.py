@@ -50,6 +50,11 @@ class StackPaths:
         return self.data_dir / "secrets"
 
     @property
+    def api_key(self) -> Path:
+        """The key of the local account, which the first start creates."""
+        return self.secrets / "api_key"
+
+    @property
     def logs(self) -> Path:
         """One log for each process."""
         return self.data_dir / "logs"

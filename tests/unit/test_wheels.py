@@ -218,6 +218,14 @@ def test_without_a_server_it_says_what_to_set(tunesmith: Python) -> None:
     assert told.stderr.startswith("error: TUNESMITH_URL and OCTOAI_TOKEN are not set")
 
 
+def test_a_server_that_does_not_answer_is_one_line_with_its_address(tunesmith: Python) -> None:
+    told = tunesmith("asset", "list", TUNESMITH_URL="http://127.0.0.1:9", OCTOAI_TOKEN="a-key")
+
+    assert (told.returncode, told.stdout) == (1, "")
+    assert told.stderr.startswith("error: http://127.0.0.1:9/v1/assets?offset=0 cannot be reached")
+    assert told.stderr.count("\n") == 1
+
+
 def test_it_lists_and_draws_on_a_server(tunesmith: Python, server: str, tmp_path: Path) -> None:
     env = {"TUNESMITH_URL": server, "OCTOAI_TOKEN": "a-key"}
     listed, drawn = tunesmith("asset", "list", **env), tunesmith("generate", "a star", "--out", str(tmp_path), **env)
@@ -238,5 +246,5 @@ def test_the_octoai_command_is_a_wheel_of_its_own_without_the_sdks_import_name(t
 
     assert info.startswith("tunesmith_octoai_cli-")
     assert dict(entry_points["console_scripts"]) == {"octoai": "tunesmith_octoai_cli.cli:main"}
-    assert {need.name for need in needs} == {"pyyaml", "tunesmith", "typer"}
+    assert {need.name for need in needs} == {"httpx", "pyyaml", "tunesmith", "typer"}
     assert all(need.specifier.contains(PROJECT["version"]) for need in needs if need.name == "tunesmith")

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -114,11 +115,13 @@ def list_(
 
 
 def main() -> None:
-    """Run the command. An error of the server is printed as one line on standard error."""
+    """Run the command. An error of the server, or a server that is unavailable, is one line on standard error."""
     try:
         app()
     except TunesmithApiError as error:
         _fail(str(error))
+    except httpx.TransportError as error:
+        _fail(f"{error.request.url} cannot be reached ({error}): check the address, and that its server runs")
 
 
 def _one(*keys: str | None) -> str:

@@ -86,7 +86,9 @@ def env(data_dir: DataDir = None) -> None:
     running = state.read(paths)
     if running is None:
         fail(f"no stack is running on {paths.data_dir}: start it with `tunesmith up`")
-    print(f"export TUNESMITH_URL={running.url} OCTOAI_TOKEN={(paths.secrets / 'api_key').read_text()}")
+    if not paths.api_key.exists():
+        fail(f"the stack at {running.url} has no API key yet: wait until its first start is done")
+    print(f"export TUNESMITH_URL={running.url} OCTOAI_TOKEN={paths.api_key.read_text()}")
 
 
 def _wait_for_lock(paths: StackPaths, timeout_s: float) -> bool:

@@ -202,6 +202,37 @@ def test_the_training_engine_knows_neither_its_service_nor_database_store_and_br
     assert offenders == set()
 
 
+def test_deploy_imports_shared_migrations_and_the_public_assets_of_upload_only() -> None:
+    offenders = {
+        f"{name} imports {module}"
+        for name, imports in _below("deploy/")
+        for module in imports
+        if _starts(module, "services", "tunesmith", "tunesmith_octoai_cli") and module not in {"services", "services.upload"}
+        if not _starts(module, "services.upload.public_assets")
+    }
+
+    assert offenders == set()
+
+
+def test_the_client_imports_the_local_stack_inside_functions_only_and_no_other_part() -> None:
+    offenders = {
+        f"{name} imports {module}"
+        for name, imports in _below("client/")
+        for module in imports
+        if _starts(module, "shared", "services", "migrations", "deploy") and module != "deploy"
+        if not _starts(module, "deploy.local")
+    }
+    offenders |= {
+        f"{name} imports deploy at the top"
+        for path in SOURCES
+        if (name := _relative(path)).startswith("client/")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ImportFrom) and _starts(node.module or "", "deploy")
+    }
+
+    assert offenders == set()
+
+
 def test_only_the_gpu_side_imports_model_libraries() -> None:
     offenders = {
         f"{name} imports {module}"

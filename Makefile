@@ -8,7 +8,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs
 # Tests run in this many processes.
 WORKERS ?= 2
 
-.PHONY: help install lock lock-sdks up down demo test test-fast test-minio sdk-environments test-sdks faults bench asyncapi docs \
+.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-minio sdk-environments test-sdks faults bench asyncapi docs \
 	format lint check
 
 help: ## this list
@@ -35,6 +35,9 @@ demo: install ## start the stack, tune the sample subject and show it without an
 
 test: install sdk-environments ## all tests but the long forms and MinIO's (WORKERS=2 processes; prints the 20 slowest)
 	@$(PYTEST) tests -n $(WORKERS) --durations=20
+
+coverage: install ## the lines that the unit and integration tests run, in percent
+	@$(PYTEST) tests/unit tests/integration -n $(WORKERS) -q --cov=services --cov=shared --cov=tunesmith --cov-report=term:skip-covered
 
 test-fast: install ## the tests that need no backend
 	@$(PYTEST) tests/unit

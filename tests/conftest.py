@@ -40,8 +40,8 @@ _HAS_FAILED = pytest.StashKey[bool]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the folder that the processes of this run share; a worker of pytest-xdist is told where it is."""
-    if told := getattr(config, "workerinput", None):
-        config.stash[_RUN] = SharedRun(Path(told["shared_run"]))
+    if given := getattr(config, "workerinput", None):
+        config.stash[_RUN] = SharedRun(Path(given["shared_run"]))
         return
     config.stash[_RUN] = SharedRun(Path(tempfile.mkdtemp(prefix="tunesmith-tests-")))
     # SIGTERM ends the run as Ctrl-C does, so that a cancelled CI job leaves no processes behind.
@@ -176,14 +176,14 @@ async def blobs(make_settings: Callable[..., ServiceSettings]) -> AsyncIterator[
 
 @pytest.fixture(scope="session")
 def stack(shared_run: SharedRun) -> StackPaths:
-    """The folder of a running stack, started and ended by the commands that a person types; all tests of a run share it."""
+    """The folder of a running stack, started and ended by the commands that users type; all tests of a run share it."""
     if given := os.environ.get("TUNESMITH_TEST_STACK"):
         return StackPaths(Path(given))
 
     def start() -> str:
         folder = shared_run.stack_folder("whole")
         port = next(port for port in range(18200, 18300) if is_free(port))
-        # What is uploaded by address can come from its own store: a link to an asset is an address like any other host's.
+        # Tests upload by address from the stack itself: a link to an asset in its store is an address like any other.
         imports = {"TUNESMITH_IMPORT_HOSTS": f"http://127.0.0.1:{port}", "TUNESMITH_IMPORT_PRIVATE_NETWORKS": "127.0.0.0/8"}
         up = [COMMAND, "up", "--detach", "--data-dir", folder, "--port", str(port)]
         with shared_run.locked("start"):

@@ -24,7 +24,7 @@ from shared.errors import NotFoundError, TooLargeError, UnavailableError
 from tests.support.minio_server import BUILD_S, S3Store, minio_server
 
 # The first test that needs MinIO waits for its build.
-pytestmark = pytest.mark.timeout(BUILD_S)
+_MINIO = pytest.param("minio", marks=[pytest.mark.minio, pytest.mark.timeout(BUILD_S)])
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def seaweedfs(backends: dict[str, str]) -> S3Store:
     return S3Store(*(backends[f"TUNESMITH_S3_{name}"] for name in ("ENDPOINT", "ACCESS_KEY", "SECRET_KEY")))
 
 
-@pytest.fixture(params=["seaweedfs", pytest.param("minio", marks=pytest.mark.minio)])
+@pytest.fixture(params=["seaweedfs", _MINIO])
 async def blobs(request: pytest.FixtureRequest) -> AsyncIterator[Blobs]:
     """Each store in turn, with an empty bucket."""
     store: S3Store = request.getfixturevalue(request.param)

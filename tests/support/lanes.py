@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
+
+from deploy.local.paths import PROJECT
 
 LANES = {
     "tests/sdks/": "whole stack",
@@ -16,7 +19,7 @@ LANES = {
     "tests/faults/test_restore.py": "stub stack",
     "tests/faults/test_accounts_are_sealed.py": "consumer groups",
     "tests/integration/test_openapi.py": "consumer groups",
-    "tests/integration/test_unsafe_pictures.py": "consumer groups",
+    "tests/integration/test_unsafe_images.py": "consumer groups",
     "tests/integration/test_upload_service.py": "consumer groups",
 }
 """Files and folders whose tests run one after the other, by what they share: a stack whose processes they stop and kill, or the
@@ -25,10 +28,18 @@ _LATER = ("tests/faults/", "tests/integration/", "tests/contract/", "tests/unit/
 """The order of the other files: the shortest come last, so that all workers end at about the same time."""
 
 
+def _check_table() -> None:
+    """Raise for a file that was renamed: its tests would run beside those that they disturb."""
+    if missing := [start for start in LANES if not (PROJECT / start).exists()]:
+        msg = f"tests/support/lanes.py names files that do not exist: {', '.join(missing)}"
+        raise pytest.UsageError(msg)
+
+
 class Lanes(LoadScopeScheduling):
     """Deals out lanes in the order of the collection, whatever the number of their tests."""
 
     def __init__(self, config: Any, log: Any) -> None:
+        _check_table()
         super().__init__(config, log)
         config.option.loadscopereorder = False
 

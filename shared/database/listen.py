@@ -1,6 +1,7 @@
 """PostgreSQL's notifications: what a transaction says with NOTIFY when it commits."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import asyncpg
@@ -12,6 +13,8 @@ log = get_logger(__name__)
 
 _CONNECT_S = 5.0
 _RECONNECT_S = 1.0
+_PING_EVERY_S = 10.0
+_PING_S = 5.0
 
 
 class Listener:
@@ -48,9 +51,15 @@ class Listener:
         lost = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _: lost.set())
-            await connection.add_listener(self._channel, lambda _connection, _process, _channel, payload: self._heard(payload))
+            async with asyncio.timeout(_CONNECT_S):
+                await connection.add_listener(self._channel, lambda _connection, _process, _channel, payload: self._heard(payload))
             self.listening.set()
             self._heard(None)
-            await lost.wait()
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), _PING_EVERY_S)
+                    return
+                # A listener sends nothing, so without this it would never notice a server that is gone without a word.
+                await connection.execute("SELECT 1", timeout=_PING_S)
         finally:
             connection.terminate()

@@ -1,12 +1,27 @@
-"""The database: one engine a process, one transaction a request or message, committed at the edge."""
+"""The database: one engine a process, one transaction a request or message, committed at the edge.
+
+Every wait has a bound, since a server that accepts a connection and says nothing is as common as one that is down.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from sqlalchemy import text
+import asyncpg
+from sqlalchemy import event, text
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import await_only
 
 from shared.settings import ServiceSettings
+
+_CONNECT_S = 5.0
+_COMMAND_S = 30.0
+_PING_S = 3.0
+_USED = "tunesmith_used"
 
 
 class Database:
@@ -21,14 +36,14 @@ class Database:
             url,
             pool_size=pool_size,
             max_overflow=0,
-            # A connection that died with the server is found before a transaction is lost on it.
-            pool_pre_ping=True,
             connect_args={
-                "timeout": 5,
-                "command_timeout": 30,
+                "timeout": _CONNECT_S,
+                "command_timeout": _COMMAND_S,
                 "server_settings": {"application_name": application_name, "idle_in_transaction_session_timeout": "30000"},
             },
         )
+        event.listen(self.engine.sync_engine, "checkout", _ping)
+        event.listen(self.engine.sync_engine, "handle_error", _leave_silent_connection)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @classmethod
@@ -54,3 +69,28 @@ class Database:
     async def close(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+    """Replace a pooled connection that died, or fell silent, before a transaction is lost on it.
+
+    SQLAlchemy's own `pool_pre_ping` takes three round trips and waits as long as a statement may, for each connection in turn.
+    """
+    if _USED not in record.info:
+        record.info[_USED] = True
+        return
+    driver: asyncpg.Connection[Any] = connection.driver_connection  # pyright: ignore[reportAttributeAccessIssue] - asyncpg's dialect has it
+    try:
+        await_only(driver.execute("SELECT 1", timeout=_PING_S))
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        # A polite end would wait for an answer, too.
+        driver.terminate()
+        # The pool replaces this one and all that are as old: what silenced one connection has silenced the others.
+        raise InvalidatePoolError from error
+
+
+def _leave_silent_connection(context: ExceptionContext) -> None:
+    """Give up a connection whose statement got no answer in time: a ROLLBACK on it would wait as long again, twice."""
+    if isinstance(context.original_exception, TimeoutError):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False

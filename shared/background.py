@@ -37,12 +37,13 @@ class Background:
         """Call `task` at once and then again `period_s` seconds after each end; an error is logged and skipped."""
 
         async def loop() -> None:
-            while True:
+            while not is_cancelled():
                 try:
                     await task()
                 except Exception as error:  # noqa: BLE001 - a periodic task must outlive any of its errors
                     log.warning("background.failed", task=name, error=repr(error))
-                await asyncio.sleep(period_s)
+                if not is_cancelled():
+                    await asyncio.sleep(period_s)
 
         self.run(name, loop)
 
@@ -51,9 +52,22 @@ class Background:
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks.values(), timeout=self._stop_timeout_s)
+            ended, late = await asyncio.wait(self._tasks.values(), timeout=self._stop_timeout_s)
+            for task in ended:
+                if not task.cancelled() and (failure := task.exception()):
+                    log.warning("background.failed", task=task.get_name(), error=repr(failure))
             for task in late:
                 log.warning("background.stuck", task=task.get_name(), after_s=self._stop_timeout_s)
+
+
+def is_cancelled() -> bool:
+    """Say whether the current task was asked to end, whatever a library has made of that request.
+
+    An error says nothing of it: a library that awaits tasks which it has cancelled leaks their CancelledError, and another turns
+    ours into an error of its own.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
@@ -64,9 +78,7 @@ async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
         except (Exception, asyncio.CancelledError) as error:
-            # A library that awaits its own cancelled tasks lets their end out as ours; only who was asked to end does.
-            me = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and me is not None and me.cancelling():
+            if is_cancelled():
                 raise
             backoff_s = _FIRST_BACKOFF_S if clock() - began > _STEADY_S else min(backoff_s * 2, _MAX_BACKOFF_S)
             if is_unmigrated(error):

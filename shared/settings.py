@@ -56,6 +56,9 @@ class ServiceSettings(ProcessSettings):
     reconcile_every_s: float = Field(
         default=5.0, gt=0, description="How often rows that have waited too long for an event are looked for, in seconds."
     )
+    consumer_silence_s: float = Field(
+        default=90.0, gt=0, description="Seconds without a poll of Kafka after which `/health` of a service that consumes fails."
+    )
     safety_checker: str = Field(
         default="", description="Class that checks images, as `package.module:Class`; empty: images are not checked."
     )

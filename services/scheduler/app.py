@@ -79,4 +79,6 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         webhooks_api.router(database, service),
         admin.router(database),
     ]
-    return web.create_app("scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping})
+    return web.create_app(
+        "scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping}, live={"consumers": heard.alive}
+    )

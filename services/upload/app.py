@@ -79,5 +79,8 @@ def create_app(settings: UploadSettings) -> FastAPI:
         await blobs.close()
         await database.close()
 
+    live = {"consumers": group.alive}
     ready = {"database": database.ping, "store": blobs.ping}
-    return web.create_app("upload", lifespan=lifespan, routers=[api.router(database, library, blobs, importer)], ready=ready)
+    return web.create_app(
+        "upload", lifespan=lifespan, routers=[api.router(database, library, blobs, importer)], ready=ready, live=live
+    )

@@ -52,7 +52,9 @@ class Listener:
         try:
             connection.add_termination_listener(lambda _: lost.set())
             async with asyncio.timeout(_CONNECT_S):
-                await connection.add_listener(self._channel, lambda _connection, _process, _channel, payload: self._heard(payload))
+                await connection.add_listener(
+                    self._channel, lambda _connection, _process, _channel, payload: self._heard(payload)
+                )
             self.listening.set()
             self._heard(None)
             while True:

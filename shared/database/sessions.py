@@ -3,9 +3,12 @@
 Every wait has a bound, since a server that accepts a connection and says nothing is as common as one that is down.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import WeakSet
 
 import asyncpg
 from sqlalchemy import event, text
@@ -21,6 +24,7 @@ from shared.settings import ServiceSettings
 _CONNECT_S = 5.0
 _COMMAND_S = 30.0
 _PING_S = 3.0
+_CLOSE_S = 2.0
 _USED = "tunesmith_used"
 
 
@@ -42,6 +46,8 @@ class Database:
                 "server_settings": {"application_name": application_name, "idle_in_transaction_session_timeout": "30000"},
             },
         )
+        self._opened: WeakSet[asyncpg.Connection[Any]] = WeakSet()
+        event.listen(self.engine.sync_engine, "connect", lambda connection, _record: self._opened.add(_driver(connection)))
         event.listen(self.engine.sync_engine, "checkout", _ping)
         event.listen(self.engine.sync_engine, "handle_error", _leave_silent_connection)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -67,8 +73,12 @@ class Database:
             await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.engine.dispose()
+        """Close every connection; a server that does not answer is not waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self.engine.dispose()
+        for connection in self._opened:
+            connection.terminate()
 
 
 def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
@@ -79,7 +89,7 @@ def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Pool
     if _USED not in record.info:
         record.info[_USED] = True
         return
-    driver: asyncpg.Connection[Any] = connection.driver_connection  # pyright: ignore[reportAttributeAccessIssue] - asyncpg's dialect has it
+    driver = _driver(connection)
     try:
         await_only(driver.execute("SELECT 1", timeout=_PING_S))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -87,6 +97,10 @@ def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Pool
         driver.terminate()
         # The pool replaces this one and all that are as old: what silenced one connection has silenced the others.
         raise InvalidatePoolError from error
+
+
+def _driver(connection: DBAPIConnection) -> "asyncpg.Connection[Any]":
+    return connection.driver_connection  # pyright: ignore[reportAttributeAccessIssue] - of SQLAlchemy's adapter for asyncpg
 
 
 def _leave_silent_connection(context: ExceptionContext) -> None:

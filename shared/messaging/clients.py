@@ -1,10 +1,21 @@
-"""How Kafka's clients are started and stopped, so that none keeps a connection or holds the process up."""
+"""How Kafka's clients are started, asked and ended, so that none keeps a connection, a membership or the process."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+import os
+import signal
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import AIOKafkaClient
+
+from shared.errors import UnavailableError
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
 _START_GRACE_S = 2.0
+_ABORT_S = 2.0
 
 
 async def start_whole(starting: Coroutine[Any, Any, object]) -> None:
@@ -32,3 +43,70 @@ async def end_within(timeout_s: float, ending: Awaitable[object]) -> None:
     finally:
         task.cancel()
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+async def check_topics(consumer: AIOKafkaConsumer, topics: Iterable[str], timeout_s: float) -> None:
+    """Raise UnavailableError unless the broker answers on the consumer's own connections and has the topics.
+
+    A consumer whose broker is unavailable raises nothing: it only waits. Topics that are missing are those of a broker that
+    lost its data.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            has_answered = await _client(consumer).force_metadata_update()
+    except TimeoutError as error:
+        msg = f"Kafka has not answered within {timeout_s:.0f} s"
+        raise UnavailableError(msg) from error
+    if not has_answered:
+        raise UnavailableError("Kafka does not answer")
+    if missing := sorted(topic for topic in topics if not consumer.partitions_for_topic(topic)):
+        msg = f"Kafka has lost the topics {', '.join(missing)}"
+        raise UnavailableError(msg)
+
+
+async def end_consumer(consumer: AIOKafkaConsumer, timeout_s: float) -> bool:
+    """Leave the group and end the consumer to its last task and connection; return whether it has ended.
+
+    What has not ended by itself after `timeout_s` seconds is cancelled. A heartbeat that outlived its consumer would keep the
+    partitions of a member that handles nothing.
+    """
+    await end_within(timeout_s, consumer.stop())
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001 - aiokafka has no way to end without an answer
+    tasks = [
+        getattr(coordinator, "_coordination_task", None),
+        getattr(coordinator, "_heartbeat_task", None),
+        getattr(coordinator, "_commit_refresh_task", None),
+        getattr(fetcher, "_fetch_task", None),
+        *getattr(fetcher, "_pending_tasks", ()),
+    ]
+    return await abort_client(_client(consumer), *(task for task in tasks if task is not None))
+
+
+async def abort_client(client: AIOKafkaClient, *tasks: asyncio.Task[object]) -> bool:
+    """Cancel the tasks and the client's own, reset its connections, and return whether all tasks have ended."""
+    running = [task for task in (*tasks, client._sync_task) if task is not None and not task.done()]  # noqa: SLF001 - as above
+    for task in running:
+        task.cancel()
+    for connection in client._conns.values():  # noqa: SLF001 - as above
+        writer = connection._writer  # noqa: SLF001 - as above
+        # A polite close waits until what is buffered has been sent.
+        if writer is not None:
+            writer.transport.abort()
+        connection.close()
+    if not running:
+        return True
+    _, late = await asyncio.wait(running, timeout=_ABORT_S)
+    return not late
+
+
+def end_process(reason: str) -> None:
+    """Have this process stopped, as by its supervisor, which starts it again.
+
+    For a client or a handler that cannot be ended: a second one beside it would be worse than a restart.
+    """
+    log.critical("process.ends", reason=reason)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _client(consumer: AIOKafkaConsumer) -> AIOKafkaClient:
+    return consumer._client  # noqa: SLF001 - aiokafka has no public way to its connections

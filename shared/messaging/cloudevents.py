@@ -25,9 +25,9 @@ def headers(event: Event, event_id: UUID, *, source: str) -> dict[str, str]:
     }
 
 
-def decode_headers(raw: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    """Return a message's headers as text."""
-    return {name: value.decode(errors="replace") for name, value in raw}
+def decode_headers(raw: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
+    """Return a message's headers as text; one without a value is empty."""
+    return {name: (value or b"").decode(errors="replace") for name, value in raw}
 
 
 def event_id(found: Mapping[str, str]) -> UUID:

@@ -1,42 +1,38 @@
 """Consumes events: one transaction an event (inbox, handler, outbox), committed before Kafka's offset is.
 
-FastStream's own acknowledgement is switched off. `ack()` there commits whatever was consumed of every partition, so the
-next message's ack would also pass a failed one; here each record commits its own partition's offset, by number. Decoding is
-ours as well, since a message that FastStream cannot decode never reaches a handler.
-
 What can go wrong with a record, and what happens:
 
-- something that it needs is away (database, store): it is tried again in place, and after `_PATIENCE_S` the consumer leaves
-  its group and comes back later; the offset stays where it was.
-- the handler asks for another try (a retryable error): it goes to `<topic>.retry` with a time before which it rests.
-- it is malformed, or its handler fails for good: it goes to `<topic>.dlq` with the reason.
+- Something that it needs is unavailable (database, store): it is retried in place until that is back, and its offset stays where
+  it was. The other partitions go on.
+- The handler asks for another attempt (a retryable error): it goes to `<topic>.retry` with a time before which it rests.
+- It is malformed, or its handler fails for good: it goes to `<topic>.dlq` with the reason.
 
-Both of the last two are rows of the outbox, committed before the offset: the record is never lost, and blocks nobody.
+Both of the last two are rows of the outbox, committed before the offset: the record is never lost, and blocks no other.
 """
 
 import asyncio
-import contextlib
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaError
-from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from prometheus_client import Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.background import is_cancelled
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.errors import TunesmithError, UnavailableError
-from shared.failures import is_unavailable
-from shared.messaging import cloudevents, inbox, outbox
-from shared.messaging.clients import end_within, start_whole
+from shared.failures import is_unavailable, is_unmigrated
+from shared.messaging import cloudevents, dead_letters, inbox, outbox
 from shared.messaging.cloudevents import MalformedError
+from shared.messaging.dead_letters import Copy
 from shared.messaging.events import Event
+from shared.messaging.member import Member, Record
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, ensure_topics
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
@@ -48,27 +44,45 @@ Handler = Callable[[AsyncSession, Any], Awaitable[None]]
 Gate = Callable[[], Awaitable[None]]
 
 ATTEMPTS = 6
+_ATTEMPT = re.compile(r"[1-9][0-9]?", re.ASCII)
 _FIRST_RETRY_S = 1.0
-_PATIENCE_S = 20.0
-_MAX_BACKOFF_S = 5.0
-_STOP_TIMEOUT_S = 5.0
-_WATCH_EVERY_S = 2.0
-_MAX_POLL_INTERVAL_MS = 600_000
-"""An image worker holds a record while it is busy; this is far above what a batch of images takes."""
+_FIRST_PAUSE_S = 0.2
+_MAX_PAUSE_S = 5.0
+_TRANSACTION_S = 10.0
+_MAX_TRANSACTION_S = 60.0
+"""A silent database is left after the first bound; each further attempt may take twice as long, which a slow one needs."""
+_TRANSACTIONS = 4
+"""At the same time: less than half of the connections that a process has."""
+_AGE = Gauge("tunesmith_consumer_last_poll_age_seconds", "Seconds since the consumer group was last polled", ["group"])
 
 
 class Consumers:
-    """The handlers of one consumer group. Events without a handler are passed over."""
+    """The handlers of one consumer group. Events without a handler are passed over.
 
-    def __init__(self, *, context: Context, group: str, database: Database, settings: ServiceSettings) -> None:
+    `transaction_s` is how long the first attempt at an event may take, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        group: str,
+        database: Database,
+        settings: ServiceSettings,
+        transaction_s: float = _TRANSACTION_S,
+    ) -> None:
         self.group = group
         self._context = context
         self._database = database
         self._settings = settings
+        self._transaction_s = transaction_s
         self._handlers: dict[str, tuple[Handler, Gate | None]] = {}
         self._topics: set[str] = set()
-        self._broken = asyncio.Event()
+        self._slots = asyncio.Semaphore(_TRANSACTIONS)
+        self._began: dict[object, float] = {}
         self._last_poll = time.monotonic()
+        self._backoff_s, self._has_logged = _FIRST_PAUSE_S, False
+        _AGE.labels(group).set_function(self.last_poll_age_s)
 
     def on(self, kind: type[F], *, gate: Gate | None = None) -> Callable[[Callable[[AsyncSession, F], Awaitable[None]]], None]:
         """Return a decorator that makes a function the handler of an event.
@@ -84,147 +98,138 @@ class Consumers:
         return register
 
     async def run(self) -> None:
-        """Consume until cancelled; a broker that is away is waited for, and its topics are made when it comes back."""
-        backoff_s, said = 0.5, False
+        """Consume until cancelled; wait for a broker that is unavailable, and make its topics when it is back."""
+        topics = {topic + suffix for topic in self._topics for suffix in ("", RETRY_SUFFIX)}
         while True:
-            broker = self._broker()
-            self._broken.clear()
+            # Every wait below has a bound: a broker that is unavailable is no reason to restart this process.
+            self._last_poll = time.monotonic()
             try:
                 await ensure_topics(self._settings)
-                await start_whole(broker.start())
-                backoff_s, said = 0.5, False
-                await self._watch()
+                await Member(self._settings, self.group, topics, self._bring_to_its_end, self._polled).run()
             except (KafkaError, OSError, UnavailableError) as error:
-                if not said:
+                # One line an outage, not one an attempt.
+                if not self._has_logged:
                     log.warning("consumer.waiting", group=self.group, error=str(error))
-                said = True
-            finally:
-                await end_within(_STOP_TIMEOUT_S, broker.stop())
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+                self._has_logged = True
+            await asyncio.sleep(self._backoff_s)
+            self._backoff_s = min(self._backoff_s * 2, _MAX_PAUSE_S)
 
     def last_poll_age_s(self) -> float:
-        """Return how long ago the consumer last proved that it can reach its broker or was handed a record."""
+        """Return how long ago the group was last polled, or the broker found to be unavailable, in seconds."""
         return time.monotonic() - self._last_poll
 
-    def _broker(self) -> KafkaBroker:
-        broker = KafkaBroker(
-            self._settings.kafka_bootstrap_servers, client_id=self.group, graceful_timeout=_STOP_TIMEOUT_S, logger=None
-        )
-        for topic in sorted(self._topics):
-            subscriber = broker.subscriber(
-                topic,
-                topic + RETRY_SUFFIX,
-                group_id=self.group,
-                ack_policy=AckPolicy.MANUAL,
-                auto_offset_reset="earliest",
-                max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
-                decoder=_undecoded,
-            )
-            subscriber(self._consume)
-        return broker
+    async def alive(self) -> None:
+        """Raise UnavailableError when neither polls nor attempts at an event end: only a restart would help then.
 
-    async def _watch(self) -> None:
-        """Return when the connection should be made anew: a record could not be handled, or the broker lost its topics.
-
-        Raises UnavailableError when the broker went away. Where it lost its data, this process's place in its log means
-        nothing.
+        An event that waits at its gate, or between two attempts, is no such case.
         """
-        while not self._broken.is_set() and not await ensure_topics(self._settings):
-            self._last_poll = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._broken.wait(), _WATCH_EVERY_S)
+        limit_s = self._settings.consumer_silence_s
+        if (age_s := self.last_poll_age_s()) > limit_s:
+            msg = f"the consumer group {self.group} was last polled {age_s:.0f} s ago; the limit is {limit_s:.0f} s"
+            raise UnavailableError(msg)
+        if (age_s := time.monotonic() - min(self._began.values(), default=time.monotonic())) > limit_s + _MAX_TRANSACTION_S:
+            msg = f"an attempt at an event of the consumer group {self.group} has hung for {age_s:.0f} s"
+            raise UnavailableError(msg)
 
-    async def _consume(self, _body: bytes, message: KafkaMessage) -> None:
-        """Handle one record and commit its offset; never returns for a record that must not be passed."""
-        record = message.raw_message
-        assert isinstance(record, ConsumerRecord)  # noqa: S101 - batches are not asked for
-        began = time.monotonic()
-        backoff_s = 0.2
+    def _polled(self) -> None:
+        self._last_poll = time.monotonic()
+        self._backoff_s, self._has_logged = _FIRST_PAUSE_S, False
+
+    async def _bring_to_its_end(self, record: Record) -> None:
+        """Return when the record is handled, will be retried later, or is a dead letter."""
+        pause_s, bound_s, is_first = _FIRST_PAUSE_S, self._transaction_s, True
         while True:
-            self._last_poll = time.monotonic()
             try:
-                await self._settle(record)
-                break
-            except (OperationalError, InterfaceError, DBAPIError, OSError, UnavailableError, TimeoutError) as error:
-                log.warning("consumer.dependency_away", group=self.group, topic=record.topic, error=repr(error))
-                if time.monotonic() - began > _PATIENCE_S:
-                    self._broken.set()
-                    # Returning would let the next record's offset pass this one's. Stopping the broker cancels us.
-                    await asyncio.Event().wait()
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
-        consumer = message.consumer
-        assert isinstance(consumer, AIOKafkaConsumer)  # noqa: S101 - FastStream's types are wider than what it hands over
-        try:
-            await consumer.commit({TopicPartition(record.topic, record.partition): record.offset + 1})
-        except KafkaError as error:
-            # The partition is another member's by now; it will see the record again, and the inbox knows it.
-            log.info("consumer.commit_refused", group=self.group, topic=record.topic, error=repr(error))
+                await self._settle(record, bound_s)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled():
+                    raise
+                if is_first:
+                    log.warning("consumer.dependency_unavailable", group=self.group, topic=record.topic, error=repr(error))
+                is_first = False
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s, bound_s = min(pause_s * 2, _MAX_PAUSE_S), min(bound_s * 2, _MAX_TRANSACTION_S)
 
-    async def _settle(self, record: ConsumerRecord[bytes, bytes]) -> None:
-        """Bring the record to one of its ends: handled, retried later, or a dead letter."""
+    async def _settle(self, record: Record, bound_s: float) -> None:
+        """Make one attempt to bring the record to its end. Raises where another attempt may do so."""
         headers = cloudevents.decode_headers(record.headers)
-        if headers.get("ts_group", self.group) != self.group:
+        # What stands on a retry topic is for the group that asked for it; anywhere else the header means nothing.
+        if record.topic.endswith(RETRY_SUFFIX) and headers.get("ts_group", self.group) != self.group:
             return
         kind = headers.get("ce_type", "")
         if kind not in self._handlers and kind in cloudevents.EVENTS:
             return
         try:
-            await self._handle(record, headers, kind)
+            await self._handle(record, headers, kind, bound_s)
         except MalformedError as error:
-            await self._put_aside(record, headers, "malformed", str(error))
+            await self._put_aside(record, "malformed", str(error), bound_s)
         except UnavailableError:
             raise
         except TunesmithError as error:
             if error.retryable:
-                await self._try_later(record, headers, error)
+                await self._try_later(record, headers, error, bound_s)
             else:
-                await self._put_aside(record, headers, error.code, error.message)
+                await self._put_aside(record, error.code, error.message, bound_s)
         except Exception as error:
-            if is_unavailable(error):
+            if is_unavailable(error) or is_unmigrated(error):
                 raise
             log.exception("consumer.failed", group=self.group, type=kind)
-            await self._put_aside(record, headers, type(error).__name__, str(error))
+            await self._put_aside(record, type(error).__name__, str(error), bound_s)
 
-    async def _handle(self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], kind: str) -> None:
+    async def _handle(self, record: Record, headers: dict[str, str], kind: str, bound_s: float) -> None:
         event_id = cloudevents.event_id(headers)
         event = cloudevents.parse(headers, record.value)
         handler, gate = self._handlers[kind]
         if gate:
             await gate()
-        async with self._database.begin() as session:
+        async with self._transaction(bound_s) as session:
             if await inbox.is_new(session, self._context, event_id, self.group, record.topic, record.partition):
                 await handler(session, event)
 
-    async def _try_later(self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], error: TunesmithError) -> None:
-        attempt = int(headers.get("ts_attempt", "1"))
-        if attempt >= ATTEMPTS:
-            await self._put_aside(record, headers, error.code, f"after {attempt} attempts: {error.message}")
+    async def _try_later(self, record: Record, headers: dict[str, str], error: TunesmithError, bound_s: float) -> None:
+        written, kept = headers.get("ts_attempt", "1"), dead_letters.copy(record)
+        if not _ATTEMPT.fullmatch(written):
+            reason = f"the header ts_attempt is {written!r}, which is no number from 1 to 99; its handler said: {error.message}"
+            await self._put_aside(record, "malformed", reason, bound_s)
+            return
+        attempt = int(written)
+        if attempt >= ATTEMPTS or not kept.is_whole:
+            await self._put_aside(record, error.code, f"after {attempt} attempts: {error.message}", bound_s)
             return
         rest = timedelta(seconds=_FIRST_RETRY_S * 2 ** (attempt - 1))
-        headers |= {"ts_attempt": str(attempt + 1), "ts_group": self.group}
-        await self._enqueue(record, headers, RETRY_SUFFIX, not_before=datetime.now(UTC) + rest)
+        kept = kept.with_headers(ts_attempt=str(attempt + 1), ts_group=self.group)
+        await self._enqueue(record, kept, RETRY_SUFFIX, bound_s, not_before=datetime.now(UTC) + rest)
 
-    async def _put_aside(self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], code: str, reason: str) -> None:
-        log.error("consumer.dead_letter", group=self.group, topic=record.topic, offset=record.offset, code=code, reason=reason)
-        headers |= {
-            "ts_group": self.group,
-            "ts_code": code,
-            "ts_reason": reason[:1000],
-            "ts_source": f"{record.topic}/{record.partition}/{record.offset}",
-        }
-        await self._enqueue(record, headers, DEAD_LETTER_SUFFIX)
+    async def _put_aside(self, record: Record, code: str, reason: str, bound_s: float) -> None:
+        source = f"{record.topic}/{record.partition}/{record.offset}"
+        reason = dead_letters.fit(reason)
+        log.error("consumer.dead_letter", group=self.group, source=source, code=code, reason=reason)
+        letter = dead_letters.copy(record).with_headers(ts_group=self.group, ts_code=code, ts_reason=reason, ts_source=source)
+        try:
+            await self._enqueue(record, letter, DEAD_LETTER_SUFFIX, bound_s)
+        except Exception as error:
+            if is_unavailable(error) or is_unmigrated(error):
+                raise
+            log.exception("consumer.dead_letter_refused", group=self.group, source=source)
+            await self._enqueue(record, letter.bare(), DEAD_LETTER_SUFFIX, bound_s)
 
     async def _enqueue(
-        self, record: ConsumerRecord[bytes, bytes], headers: dict[str, str], suffix: str, *, not_before: datetime | None = None
+        self, record: Record, kept: Copy, suffix: str, bound_s: float, *, not_before: datetime | None = None
     ) -> None:
         topic = record.topic.removesuffix(RETRY_SUFFIX) + suffix
-        key = (record.key or b"").decode(errors="replace")
         # A row of its own each time: the event's id stays in ce_id, where the inbox looks for it.
-        async with self._database.begin() as session:
-            await outbox.enqueue(session, self._context, uuid4(), topic, key, headers, record.value or b"", not_before=not_before)
+        async with self._transaction(bound_s) as session:
+            await outbox.enqueue(session, self._context, uuid4(), topic, kept.key, kept.headers, kept.body, not_before=not_before)
 
-
-async def _undecoded(message: KafkaMessage) -> bytes:
-    return message.body
+    @asynccontextmanager
+    async def _transaction(self, bound_s: float) -> AsyncIterator[AsyncSession]:
+        async with self._slots:
+            attempt = object()
+            self._began[attempt] = time.monotonic()
+            try:
+                async with asyncio.timeout(bound_s), self._database.begin() as session:
+                    yield session
+            finally:
+                del self._began[attempt]

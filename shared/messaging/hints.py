@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from shared.errors import UnavailableError
 from shared.messaging import cloudevents
-from shared.messaging.clients import end_within, start_whole
+from shared.messaging.clients import check_topics, end_consumer, end_process, start_whole
 from shared.messaging.events import Event
 from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
@@ -23,6 +23,7 @@ log = get_logger(__name__)
 _RECONNECT_S = 2.0
 _STOP_TIMEOUT_S = 2.0
 _WATCH_EVERY_S = 2.0
+_ANSWER_S = 5.0
 
 
 class Hints:
@@ -64,16 +65,15 @@ class Hints:
             await asyncio.wait_for(start_whole(consumer.start()), _STOP_TIMEOUT_S * 5)
             reading = asyncio.create_task(self._read(consumer))
             self.listening.set()
-            # A consumer whose broker went away only waits, without a word: so the broker is asked. Topics that are
-            # missing are those of one that lost its data, in whose new log this consumer has no place yet.
-            while not reading.done() and not await ensure_topics(self._settings):
+            while not reading.done():
                 await asyncio.wait([reading], timeout=_WATCH_EVERY_S)
-            if reading.done():
-                reading.result()
+                await check_topics(consumer, topics, _ANSWER_S)
+            reading.result()
         finally:
             if reading:
                 reading.cancel()
-            await end_within(_STOP_TIMEOUT_S, consumer.stop())
+            if not await end_consumer(consumer, _STOP_TIMEOUT_S):
+                end_process("the consumer of hints cannot be ended")
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         async for record in consumer:

@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, or_, select, text
 from shared.database.listen import Listener
 from shared.database.sessions import Database
 from shared.database.tables import OUTBOXES, Context
-from shared.messaging.clients import end_within, start_whole
+from shared.messaging.clients import abort_client, end_within, start_whole
 from shared.messaging.outbox import channel
 from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
@@ -123,6 +123,7 @@ class Relay:
         if producer is None:
             return
         await end_within(_STOP_TIMEOUT_S, _abort(producer))
+        await abort_client(producer.client)
 
 
 async def _abort(producer: AIOKafkaProducer) -> None:

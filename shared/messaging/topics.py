@@ -7,11 +7,12 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from shared.errors import UnavailableError
-from shared.messaging.clients import start_whole
+from shared.messaging.clients import abort_client, end_within, start_whole
 from shared.settings import ServiceSettings
 
 _DAY_MS = 24 * 3600 * 1000
 _TIMEOUT_S = 10.0
+_CLOSE_S = 2.0
 _TOPIC_ALREADY_EXISTS = 36
 RETRY_SUFFIX = ".retry"
 DEAD_LETTER_SUFFIX = ".dlq"
@@ -42,7 +43,7 @@ _ALL = {
 async def ensure_topics(settings: ServiceSettings) -> list[str]:
     """Make the topics that are missing and return their names.
 
-    Raises UnavailableError when the broker does not answer.
+    Call it once a connection, as it opens one of its own. Raises UnavailableError when the broker does not answer.
     """
     bootstrap_servers = settings.kafka_bootstrap_servers
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(_TIMEOUT_S * 1000))
@@ -64,7 +65,8 @@ async def ensure_topics(settings: ServiceSettings) -> list[str]:
         msg = f"Kafka at {bootstrap_servers} does not answer: {error!r}"
         raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
     finally:
-        await admin.close()
+        await end_within(_CLOSE_S, admin.close())
+        await abort_client(admin._client)  # noqa: SLF001 - aiokafka has no public way to its connections
     for name, code, *text in getattr(answer, "topic_errors", ()):
         # Another process may have made it between the listing and our request.
         if code not in {0, _TOPIC_ALREADY_EXISTS}:

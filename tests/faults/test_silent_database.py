@@ -118,6 +118,16 @@ async def test_a_connection_that_is_accepted_in_silence_is_given_up(database: Da
     assert is_unavailable(silent.value)
 
 
+async def test_the_end_of_a_process_does_not_wait_for_a_silent_database(database: Database, proxy: FaultProxy) -> None:
+    await _fill(database)
+    proxy.stall()
+
+    began = time.monotonic()
+    await database.close()
+
+    assert time.monotonic() - began < sessions._CLOSE_S + 3
+
+
 async def test_a_slow_database_is_used(database: Database, proxy: FaultProxy) -> None:
     proxy.slow(0.2)
 
@@ -126,7 +136,11 @@ async def test_a_slow_database_is_used(database: Database, proxy: FaultProxy) ->
 
 
 async def test_a_listener_leaves_a_silent_connection(
-    direct: Database, proxy: FaultProxy, database_url: str, make_settings: Callable[..., ServiceSettings], monkeypatch: pytest.MonkeyPatch
+    direct: Database,
+    proxy: FaultProxy,
+    database_url: str,
+    make_settings: Callable[..., ServiceSettings],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(listen, "_PING_EVERY_S", 0.5)
     monkeypatch.setattr(listen, "_PING_S", 1.0)

@@ -20,11 +20,11 @@ def create_app(settings: WorkerSettings) -> FastAPI:
     """Build the worker's application: its probes, and its work in the background."""
     database, blobs = Database.from_settings(settings, application_name="inference-worker"), Blobs.from_settings(settings)
     worker = Worker(settings, database, blobs)
+    consumers = Consumers(context=Context.IMAGES, group="image-workers", database=database, settings=settings)
+    consumers.on(ImageRequested)(worker.hear)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-        consumers = Consumers(context=Context.IMAGES, group="image-workers", database=database, settings=settings)
-        consumers.on(ImageRequested)(worker.hear)
         async with Background() as background:
             background.run("worker", worker.run)
             background.run("consumers", consumers.run)
@@ -33,4 +33,9 @@ def create_app(settings: WorkerSettings) -> FastAPI:
         await blobs.close()
         await database.close()
 
-    return web.create_app("inference-worker", lifespan=lifespan, ready={"models": worker.ready, "database": database.ping})
+    return web.create_app(
+        "inference-worker",
+        lifespan=lifespan,
+        ready={"models": worker.ready, "database": database.ping},
+        live={"consumers": consumers.alive},
+    )

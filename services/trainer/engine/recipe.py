@@ -68,7 +68,7 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
     p = job.parameters
 
     def alive(phase: Phase) -> None:
-        """Report that training is alive in this phase, or stop at once if asked to: where this is called, nothing needs saving."""
+        """Report that training is alive in this phase, or stop at once if asked to: nothing needs saving where this is called."""
         report(PhaseReport(phase=phase))
         if stop_requested():
             raise StopRequestedError

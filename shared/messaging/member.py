@@ -1,0 +1,150 @@
+"""One membership in a consumer group, from its start to its last task and connection.
+
+It polls without a pause and handles the records of each partition one after the other, in a task of its own. So a record that
+has to wait (for a dependency, or for room) holds its partition alone, and the member stays in its group meanwhile: with
+handlers inside of the poll, every outage of a dependency would end in a rebalance, or in a member that looks dead.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from functools import partial
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+
+from shared.messaging.clients import check_topics, end_consumer, end_process, start_whole
+from shared.settings import ServiceSettings
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_START_S = 15.0
+_STOP_S = 5.0
+_CANCEL_S = 10.0
+_POLL_S = 1.0
+_MAX_POLL_INTERVAL_S = 60.0
+"""After that long without a poll, the member leaves its group by itself."""
+_WATCH_EVERY_S = 5.0
+_ANSWER_S = 10.0
+_BATCH = 100
+_RECOMMIT_S = 1.0
+
+Record = ConsumerRecord[bytes, bytes]
+
+
+class Member(ConsumerRebalanceListener):
+    """Calls `settle` with every record of the topics, and commits its offset when the call has returned.
+
+    `polled` is called after each poll.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        group: str,
+        topics: Collection[str],
+        settle: Callable[[Record], Awaitable[None]],
+        polled: Callable[[], None],
+    ) -> None:
+        self._group = group
+        self._topics = sorted(topics)
+        self._settle = settle
+        self._polled = polled
+        self._workers: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            client_id=group,
+            group_id=group,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            max_poll_interval_ms=int(_MAX_POLL_INTERVAL_S * 1000),
+        )
+
+    async def run(self) -> None:
+        """Consume until cancelled. Raises UnavailableError when the broker does not answer or has lost a topic."""
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.timeout(_START_S):
+                await start_whole(self._consumer.start())
+            # After the start, which would wait for the group without a bound.
+            self._consumer.subscribe(self._topics, listener=self)
+            tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch())]
+            done, _ = await asyncio.wait([*tasks, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                ended.result()
+        finally:
+            await self._end(tasks)
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """End the handling of these partitions before another member may begin with them."""
+        await self._cancel([self._workers.pop(partition) for partition in revoked if partition in self._workers])
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Do nothing: the next poll returns what is assigned."""
+
+    async def _poll(self) -> None:
+        while True:
+            found = await self._consumer.getmany(timeout_ms=int(_POLL_S * 1000), max_records=_BATCH)
+            self._polled()
+            for partition, records in found.items():
+                self._consumer.pause(partition)
+                if partition in self._workers:
+                    msg = f"{partition} was polled while its records are handled"
+                    raise RuntimeError(msg)
+                worker = asyncio.create_task(self._work(partition, records))
+                self._workers[partition] = worker
+                worker.add_done_callback(partial(self._has_worked, partition))
+
+    async def _work(self, partition: TopicPartition, records: list[Record]) -> None:
+        for record in records:
+            await self._settle(record)
+            try:
+                # By number: the position of a consumer is past records that are still to be handled.
+                await self._consumer.commit({partition: record.offset + 1})
+            except KafkaError as error:
+                log.info("consumer.commit_refused", group=self._group, topic=record.topic, error=repr(error))
+                await asyncio.sleep(_RECOMMIT_S)
+                # Mostly the partition is another member's by now. If it is ours, the record comes again, and the inbox knows it.
+                if partition in self._consumer.assignment():
+                    self._consumer.seek(partition, record.offset)
+                return
+
+    def _has_worked(self, partition: TopicPartition, worker: asyncio.Task[None]) -> None:
+        if self._workers.get(partition) is not worker:
+            return
+        del self._workers[partition]
+        if worker.cancelled() or worker.exception():
+            # The records are not handled: only a new member reads them again.
+            if not self._failed.done():
+                error = None if worker.cancelled() else worker.exception()
+                self._failed.set_exception(error or RuntimeError(f"the handling of {partition} was cancelled by a library"))
+        elif partition in self._consumer.assignment():
+            self._consumer.resume(partition)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH_EVERY_S)
+            await check_topics(self._consumer, self._topics, _ANSWER_S)
+
+    async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
+        workers = list(self._workers.values())
+        self._workers.clear()
+        # Handlers first: none may outlive its consumer.
+        await self._cancel([*workers, *tasks])
+        if not await end_consumer(self._consumer, _STOP_S):
+            end_process(f"the consumer of the group {self._group} cannot be ended")
+
+    async def _cancel(self, tasks: list[asyncio.Task[None]]) -> None:
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        done, late = await asyncio.wait(tasks, timeout=_CANCEL_S)
+        for task in done:
+            # Read, so that asyncio does not log it as one that was never looked at.
+            if not task.cancelled():
+                task.exception()
+        if late:
+            end_process(f"{len(late)} handlers of the group {self._group} cannot be ended")

@@ -34,6 +34,8 @@ class GroupWorld:
         self.group = f"test-{self.prefix}"
         self.database, self.kafka = database, kafka
         self.handled: list[AssetDeleted] = []
+        self.failures: dict[str, Exception] = {}
+        """What the handler raises, by the id of the asset."""
         self.gate = asyncio.Event()
         self.gate.set()
         self._direct = direct
@@ -49,6 +51,8 @@ class GroupWorld:
 
         @consumers.on(AssetDeleted, gate=self.gate.wait)
         async def handle(_session: AsyncSession, event: AssetDeleted) -> None:
+            if failure := self.failures.get(event.asset_id):
+                raise failure
             if event.asset_id.startswith(self.prefix):
                 self.handled.append(event)
 
@@ -57,13 +61,15 @@ class GroupWorld:
             yield consumers
         await database.close()
 
+    def event(self) -> AssetDeleted:
+        """Return the next event that the group is to handle."""
+        self._published += 1
+        return AssetDeleted(asset_id=f"{self.prefix}-{self._published}", account_id="acct_1", version=1)
+
     async def publish(self, count: int) -> None:
         """Write events of as many keys into the outbox, which the relay carries to the broker by itself."""
         async with self._direct.begin() as session:
-            for _ in range(count):
-                self._published += 1
-                event = AssetDeleted(asset_id=f"{self.prefix}-{self._published}", account_id="acct_1", version=1)
-                await outbox.publish(session, Context.UPLOAD, event)
+            await outbox.publish(session, Context.UPLOAD, *(self.event() for _ in range(count)))
 
     async def all_handled(self, within_s: float = WAIT_S) -> float:
         """Wait until each event that was published is handled, and return how long that took in seconds."""

@@ -80,5 +80,9 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         admin.router(database),
     ]
     return web.create_app(
-        "scheduler", lifespan=lifespan, routers=routers, ready={"database": database.ping}, live={"consumers": heard.alive}
+        "scheduler",
+        lifespan=lifespan,
+        routers=routers,
+        ready={"database": database.ping},
+        live={"consumers": event_consumers.alive},
     )

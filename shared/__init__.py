@@ -1,1 +1,1 @@
-"""What more than one service needs, one responsibility a file. Nothing here imports a service."""
+"""What more than one service needs, one folder a concern. Nothing here imports a service."""

@@ -16,9 +16,9 @@ _STEADY_S = 30.0
 
 
 class Background:
-    """Runs named tasks until it is left; one that raises is logged and started again after a growing pause.
+    """A context that runs named tasks; one that raises is logged and started again after a growing pause.
 
-    Leaving cancels them all and waits at most `stop_timeout_s` seconds for them.
+    Its end cancels them all and waits at most `stop_timeout_s` seconds for them.
     """
 
     def __init__(self, *, stop_timeout_s: float = 10.0) -> None:
@@ -30,11 +30,11 @@ class Background:
         return self
 
     def run(self, name: str, task: Callable[[], Awaitable[None]]) -> None:
-        """Keep `task` running under this name; when it returns by itself, it is done and not started again."""
+        """Keep `task` running under this name, until it returns by itself."""
         self._tasks[name] = asyncio.create_task(_keep_running(name, task), name=name)
 
     def every(self, name: str, period_s: float, task: Callable[[], Awaitable[object]]) -> None:
-        """Call `task` at once and then again `period_s` seconds after each end; an error is logged and skipped."""
+        """Call `task` at once, and again `period_s` seconds after each call ended; its errors are logged."""
 
         async def loop() -> None:
             while not is_cancelled():
@@ -48,7 +48,7 @@ class Background:
         self.run(name, loop)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Cancel every task and wait for it, bounded."""
+        """Cancel every task and wait for them, for at most `stop_timeout_s` seconds."""
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
@@ -82,7 +82,7 @@ async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
                 raise
             backoff_s = _FIRST_BACKOFF_S if clock() - began > _STEADY_S else min(backoff_s * 2, _MAX_BACKOFF_S)
             if is_unmigrated(error):
-                # Services may start before the migrations have run, which is no crash that a log should show whole.
+                # Services may start before the migrations have run: one line is enough, without a traceback.
                 log.warning("background.waiting", task=name, error="the database lacks a table: `tunesmith migrate` makes it")
             else:
                 log.exception("background.crashed", task=name, restart_in_s=backoff_s)

@@ -1,14 +1,14 @@
 """The error taxonomy: each error has an HTTP status, a stable code, and is retryable or not.
 
-The same classes feed HTTP answers, failed tunes (`status_details`) and dead letters. A message says what is wrong with
-which field, value and limit, and what to do.
+The same classes feed HTTP answers, failed tunes (`status_details`) and dead letters. A message says what is wrong, with field,
+value and limit, and then what to do.
 """
 
 from typing import ClassVar
 
 
 class TunesmithError(Exception):
-    """Base of every error that Tunesmith raises on purpose; the message is shown to the caller."""
+    """Base of the errors that Tunesmith raises on purpose; the message is shown to the caller."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -21,7 +21,7 @@ class TunesmithError(Exception):
 
 
 class InvalidError(TunesmithError):
-    """A field of the request is wrong. Answered as FastAPI's 422: a list of {loc, msg, type}."""
+    """A field of the request is wrong. The answer has FastAPI's form of a 422: a list of {loc, msg, type}."""
 
     status = 422
     code = "invalid"
@@ -33,28 +33,28 @@ class InvalidError(TunesmithError):
 
 
 class UnauthorizedError(TunesmithError):
-    """No key, or one that is unknown, expired or revoked."""
+    """The request has no key, or one that is unknown, expired or revoked."""
 
     status = 401
     code = "unauthorized"
 
 
 class ForbiddenError(TunesmithError):
-    """The key is good but lacks the scope."""
+    """The key is valid but lacks the scope."""
 
     status = 403
     code = "forbidden"
 
 
 class NotFoundError(TunesmithError):
-    """The thing does not exist, or is another account's: nobody can tell which."""
+    """The thing does not exist, or is another account's: the answer does not tell which."""
 
     status = 404
     code = "not_found"
 
 
 class ConflictError(TunesmithError):
-    """The request contradicts the state of the thing, e.g. the cancel of a finished tune."""
+    """The request contradicts the state of the thing, such as a cancel of a tune that has ended."""
 
     status = 409
     code = "conflict"
@@ -67,7 +67,7 @@ class NameTakenError(ConflictError):
 
 
 class NotSupportedError(TunesmithError):
-    """A part of the API that this server does not offer. 400, since clients repeat a 5xx."""
+    """The request needs a part of the API that this server does not offer. 400, because clients retry a 5xx."""
 
     status = 400
     code = "not_supported"
@@ -81,7 +81,7 @@ class TooLargeError(TunesmithError):
 
 
 class LimitError(TunesmithError):
-    """A quota or rate is used up; `Retry-After` says when to come back."""
+    """A quota or rate is used up; `Retry-After` says when to retry."""
 
     status = 429
     code = "limit_exceeded"
@@ -89,7 +89,7 @@ class LimitError(TunesmithError):
 
 
 class UnavailableError(TunesmithError):
-    """A part that is needed is away for now; `Retry-After` says when to come back."""
+    """A part that is needed is unavailable; `Retry-After` says when to retry."""
 
     status = 503
     code = "unavailable"
@@ -97,7 +97,7 @@ class UnavailableError(TunesmithError):
 
 
 class LeaseLostError(TunesmithError):
-    """The write's lease epoch is not the tune's any more: another trainer may hold it. Stop, write nothing."""
+    """The write names an earlier lease epoch than the tune's: another trainer may hold the lease. Stop and write nothing."""
 
     status = 409
     code = "lease_lost"

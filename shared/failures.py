@@ -1,4 +1,4 @@
-"""What a failure means: something is unavailable for now, the database has no tables yet, or a value cannot be stored in it."""
+"""What a failure means: a dependency is unavailable, the database has no tables yet, or a value cannot be stored."""
 
 import asyncio
 import errno
@@ -30,14 +30,25 @@ asyncpg reports an argument that it cannot encode as 22000, without asking the s
 
 _UNDEFINED_TABLE = "42P01"
 
-_PASSING = ("08", "25P03", "40001", "40P01", "53", "57P01", "57P02", "57P03", "57P05")
-"""The SQLSTATEs, and beginnings of SQLSTATEs, of failures that the same transaction may not meet again.
+_TRANSIENT = (
+    # A connection that broke.
+    "08",
+    # A transaction or a session that idled for too long, as in a process that was paused.
+    "25P03",
+    "57P05",
+    # A transaction that lost to a concurrent one (serialization failure, deadlock): PostgreSQL expects the client to repeat it.
+    "40001",
+    "40P01",
+    # A server without a free connection, memory or disk.
+    "53",
+    # A server that goes down or comes up.
+    "57P01",
+    "57P02",
+    "57P03",
+)
+"""SQLSTATEs, and their classes, of errors that the same transaction may not meet again.
 
-In order: connections that broke; a transaction that idled for too long, as in a process that was paused; transactions that lost
-to a concurrent one (serialization failure, deadlock), which PostgreSQL rolls back for the client to repeat; a server without free
-connections, memory or disk; a server that goes down or comes up; a session that idled for too long.
-
-57014 is not among them: a statement that exceeds its timeout probably does so again.
+57014 is not one: a statement that exceeded its timeout would probably exceed it again.
 """
 
 _NETWORK = frozenset(
@@ -48,20 +59,20 @@ _NETWORK = frozenset(
         errno.EHOSTDOWN,
         errno.EHOSTUNREACH,
         errno.EADDRNOTAVAIL,
-        # The process has no socket left, until it closes one.
+        # The process has no free socket until it closes another one.
         errno.EMFILE,
         errno.ENFILE,
         errno.ENOBUFS,
     }
 )
 _SEVERAL_ADDRESSES = "Multiple exceptions"
-"""How asyncio's text begins when each address of a host failed in another way; that OSError has no errno."""
+"""The beginning of asyncio's text when a host's addresses fail in different ways; that OSError has no errno."""
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Say whether the same call may succeed later: what it needs does not answer, or gave it up for reasons of its own.
+    """Say whether the call may succeed later, because what it needs did not answer or gave up for a reason of its own.
 
-    Errors of the local disk are not among them: a missing file stays missing, and a full disk needs an operator.
+    False for errors of the local disk: a missing file stays missing, and a full disk needs an operator.
     """
     if isinstance(error, OSError):
         return _is_network(error)
@@ -69,11 +80,11 @@ def is_unavailable(error: BaseException) -> bool:
         return True
     cause = _driver_error(error)
     if isinstance(cause, asyncpg.PostgresError):
-        # A migration changed a table that a prepared statement reads; SQLAlchemy prepares it again for the next transaction.
-        return isinstance(cause, asyncpg.InvalidCachedStatementError) or _state(error).startswith(_PASSING)
+        # A migration changed a table under a prepared statement. SQLAlchemy prepares it again for the next transaction.
+        return isinstance(cause, asyncpg.InvalidCachedStatementError) or _state(error).startswith(_TRANSIENT)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    # asyncpg raises InterfaceError also where it is used wrongly, and only the text tells.
+    # asyncpg also raises InterfaceError where it is used wrongly; only the text tells.
     if isinstance(cause, asyncpg.InterfaceError):
         return "connection is closed" in str(cause)
     # During a failover no server has the attribute that the database's URL may ask for, such as being the primary.
@@ -90,15 +101,23 @@ def is_unmigrated(error: BaseException) -> bool:
     return _state(error) == _UNDEFINED_TABLE
 
 
+def storable(text: str) -> str:
+    """Return the text as PostgreSQL can store it, also in JSON: NUL characters and lone surrogates are replaced.
+
+    For texts that come from elsewhere, such as those of libraries' errors.
+    """
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+
+
 async def retry_while_unavailable(
     run: Callable[[], Awaitable[T]], *, log_event: str, patience_s: float | None = None, **log_fields: object
 ) -> T:
-    """Call `run` until it returns, and return its result; after an error that `is_unavailable`, pause and call it again.
+    """Return the result of `run`; while its error `is_unavailable`, pause and call it again.
 
-    Any other error is raised at once, and the last one `patience_s` seconds after the start; None waits without a limit. Each
-    failure is logged as `log_event`, with `log_fields`.
+    Other errors are raised at once. After `patience_s` seconds the last error is raised; None waits without a limit. Each retry
+    is logged as `log_event` with `log_fields`.
 
-    A COMMIT whose connection broke may have happened: `run` must be harmless, or must fail, when it is repeated.
+    A COMMIT whose connection broke may have happened, so `run` must be safe to repeat.
     """
     give_up_at = None if patience_s is None else monotonic() + patience_s
     pause_s = _FIRST_PAUSE_S
@@ -118,12 +137,12 @@ async def retry_while_unavailable(
 
 
 def _driver_error(error: BaseException) -> BaseException | None:
-    """Return asyncpg's own error, which SQLAlchemy wraps twice; any other error as it is."""
+    """Return asyncpg's own error, which SQLAlchemy wraps twice, or any other error unchanged."""
     return error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
 
 
 def _state(error: BaseException) -> str:
-    """Return PostgreSQL's SQLSTATE, empty where there is none."""
+    """Return PostgreSQL's SQLSTATE, or an empty string."""
     cause = _driver_error(error)
     return str(getattr(cause, "sqlstate", None) or "") if isinstance(cause, asyncpg.PostgresError) else ""
 

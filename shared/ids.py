@@ -12,7 +12,7 @@ ULID_LENGTH = 26
 
 
 def new_ulid() -> str:
-    """Return a fresh ULID of 26 lower-case characters; sorts by creation time to the millisecond."""
+    """Return a fresh ULID of 26 lower-case characters; ULIDs sort by their creation time in milliseconds."""
     value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
 
@@ -23,6 +23,6 @@ def new_id(kind: str) -> str:
 
 
 def is_id(kind: str, text: str) -> bool:
-    """Say whether `text` has the form of an identifier of this kind; says nothing about its existence."""
+    """Say whether `text` has the form of an identifier of this kind, not whether one exists."""
     head, _, tail = text.partition("_")
     return head == kind and len(tail) == ULID_LENGTH and all(c in _CROCKFORD for c in tail)

@@ -1,7 +1,7 @@
-"""The pluggable safety checker: looks at pictures that are uploaded for training and at pictures that were drawn.
+"""The operator's safety checker: it scores images that are uploaded for training, and images that are generated.
 
-Tunesmith ships none, since which one is right depends on who runs it. The setting `safety_checker` names a class of the
-operator's, as `package.module:Class`, which is made once, without arguments, in each process that uses it.
+Tunesmith ships none: operators choose their own. The setting `safety_checker` names its class as `package.module:Class`; each
+process that uses it makes one instance, without arguments.
 """
 
 import importlib
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class SafetyChecker(Protocol):
-    """What an operator's checker has to do. It is never called by two threads at a time."""
+    """What an operator's checker implements. It is never called by two threads at a time."""
 
     def check(self, image: "Image.Image") -> float:
-        """Return how likely the picture (RGB or greyscale, upright) is unsafe, from 0 to 1."""
+        """Return how likely it is, from 0 to 1, that the image (RGB or greyscale, upright) is unsafe."""
         ...
 
 
 @dataclass(frozen=True)
 class SafetyVerdict:
-    """What a checker said of one picture: its score from 0 to 1, and whether that reaches the threshold."""
+    """A checker's score of one image, from 0 to 1, and whether it reaches the threshold."""
 
     score: float
     is_unsafe: bool
@@ -41,10 +41,10 @@ class Safety:
 
     @classmethod
     def from_settings(cls, settings: ServiceSettings) -> Self | None:
-        """Build the process's checker; None where none is configured.
+        """Return the process's checker, or None when none is configured.
 
-        Raises ValueError, which should end the start, when the setting does not name a class with a `check`: pictures must
-        not go unchecked because of a typing error.
+        Raises ValueError when the setting names no class with a method `check`. Let it end the start: a typing error in the
+        setting must not let images pass unchecked.
         """
         if not settings.safety_checker:
             return None
@@ -52,21 +52,24 @@ class Safety:
         try:
             checker: Any = getattr(importlib.import_module(module), name)() if colon else None
         except (ImportError, AttributeError) as error:
-            msg = f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} cannot be loaded: {error}"
+            msg = f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} cannot be loaded: {error}; name an installed class"
             raise ValueError(msg) from error
         if not hasattr(checker, "check"):
-            msg = f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} is not module:Class of a class with a method check"
+            msg = (
+                f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} is not a class with a method check; "
+                "name one as package.module:Class"
+            )
             raise ValueError(msg)
         return cls(checker, settings.safety_threshold)
 
     def judge(self, image: "Image.Image") -> SafetyVerdict:
-        """Ask the checker; it may take as long as it takes, so call this in a thread.
+        """Return the checker's verdict. Call this in a thread: a checker may take long.
 
-        Raises what the checker raises, and ValueError for a score outside of 0 to 1: no verdict is not a good one.
+        Raises what the checker raises, and ValueError for a score outside of 0 to 1: an image without a score is not safe.
         """
         with self._lock:
             score = float(self._checker.check(image))
         if not 0 <= score <= 1:
-            msg = f"the safety checker answered {score}; a score from 0 to 1 is needed"
+            msg = f"the safety checker returned {score}; it must return a score from 0 to 1"
             raise ValueError(msg)
         return SafetyVerdict(score, is_unsafe=score >= self._threshold)

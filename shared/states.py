@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class TuneState(StrEnum):
-    """The state of a tune inside; a client sees one of `ClientStatus`."""
+    """The internal state of a tune; a client sees one of `ClientStatus`."""
 
     WAITING_FILES = "waiting_files"
     QUEUED = "queued"
@@ -20,7 +20,7 @@ class TuneState(StrEnum):
 
 
 class ClientStatus(StrEnum):
-    """The status that OctoAI's API knows."""
+    """The status of a tune in OctoAI's API."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -70,9 +70,9 @@ CANCELLABLE = frozenset(state for state, targets in TRANSITIONS.items() if S.CAN
 
 
 def client_status(state: TuneState, lease_epoch: int) -> ClientStatus:
-    """Translate a state for clients: pending until the first claim, then running until the end, requeued or not.
+    """Return what a client sees: pending until the first claim, then running until the tune ends, even while it is queued again.
 
-    `lease_epoch` counts claims; 0 means that no trainer has ever claimed the tune.
+    `lease_epoch` counts the claims; 0 means that no trainer has claimed the tune yet.
     """
     if state in TERMINAL:
         return ClientStatus(state.value)

@@ -1,4 +1,4 @@
-"""Logs: an event name plus fields, for people or for machines."""
+"""Logs: each line is an event's name and fields, for people or for machines."""
 
 import logging
 import sys
@@ -30,7 +30,7 @@ def configure_logging(service: str, settings: ProcessSettings) -> None:
         structlog.dev.ConsoleRenderer(
             colors=sys.stdout.isatty(),
             pad_event_to=28,
-            # The pretty traceback prints local variables, and with them passwords and keys.
+            # structlog's pretty traceback prints local variables, and with them passwords and keys.
             exception_formatter=structlog.dev.plain_traceback,
         )
         if people
@@ -51,7 +51,7 @@ def configure_logging(service: str, settings: ProcessSettings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(_LEVELS[settings.log_level])
-    # These libraries log a line a second while a broker or a store is away; what matters of it, we say ourselves.
+    # These libraries log a line a second while the broker or the store is unavailable. Our own code logs an outage once.
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.ERROR, _LEVELS[settings.log_level]))
     for name in _SILENT:
@@ -59,5 +59,5 @@ def configure_logging(service: str, settings: ProcessSettings) -> None:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Return a logger: `log.info("tune.claimed", tune_id=...)`."""
+    """Return a logger, to be called as `log.info("tune.claimed", tune_id=...)`."""
     return structlog.get_logger(name)

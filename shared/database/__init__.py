@@ -1,1 +1,1 @@
-"""Sessions, and the tables that they read and write."""
+"""Sessions, the tables that they read and write, and notifications."""

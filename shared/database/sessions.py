@@ -29,10 +29,10 @@ _USED = "tunesmith_used"
 
 
 class Database:
-    """Hands out transactions on PostgreSQL.
+    """Opens transactions on PostgreSQL.
 
-    Nothing but `begin` commits: a service or repository function takes the session and leaves the commit to the edge
-    (a route, a consumed message, a background task).
+    Only `begin` commits. Routes, consumed messages and background tasks call it; a function of a service or a repository takes
+    the session and leaves the commit to them.
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, application_name: str = "tunesmith") -> None:
@@ -63,7 +63,7 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
-        """Open a transaction (READ COMMITTED); commits when the block ends, rolls back when it raises."""
+        """Open a transaction (READ COMMITTED), which commits when the block ends and rolls back when the block raises."""
         async with self._sessions() as session, session.begin():
             yield session
 

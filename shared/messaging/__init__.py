@@ -1,1 +1,1 @@
-"""Events between services: outbox, relay, consumers and hints, on Kafka."""
+"""Events between services, on Kafka: outbox, relay, consumers, inbox and hints."""

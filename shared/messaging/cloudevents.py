@@ -10,7 +10,7 @@ from shared.messaging.events import EVENTS, Event
 
 
 class MalformedError(Exception):
-    """A message that is not an event of ours; the text says why."""
+    """The message is no event of Tunesmith's; the text says why."""
 
 
 def headers(event: Event, event_id: UUID, *, source: str) -> dict[str, str]:
@@ -35,7 +35,7 @@ def event_id(found: Mapping[str, str]) -> UUID:
     try:
         return UUID(found.get("ce_id", ""))
     except ValueError as error:
-        msg = f"the header ce_id is {found.get('ce_id')!r}, which is no UUID"
+        msg = f"the header ce_id is {found.get('ce_id')!r}; it must be a UUID"
         raise MalformedError(msg) from error
 
 
@@ -43,10 +43,10 @@ def parse(found: Mapping[str, str], body: bytes | None) -> Event:
     """Return the event in a message. Raises MalformedError."""
     kind = EVENTS.get(found.get("ce_type", ""))
     if kind is None:
-        msg = f"the header ce_type is {found.get('ce_type')!r}, which is no event of ours"
+        msg = f"the header ce_type is {found.get('ce_type')!r}; it must name one of the events in docs/asyncapi.json"
         raise MalformedError(msg)
     try:
         return kind.model_validate_json(body or b"")
     except ValidationError as error:
-        msg = f"the body is no {kind.type}: {error.errors(include_url=False, include_input=False)}"
+        msg = f"the body does not fit {kind.type}: {error.errors(include_url=False, include_input=False)}"
         raise MalformedError(msg) from error

@@ -1,8 +1,8 @@
-"""Every event that travels by Kafka: one model an event, in the past tense.
+"""Every event on Kafka, one model each, named in the past tense.
 
-On the wire an event is a CloudEvents 1.0 message in binary mode: `ce_*` headers (`ce_id`, `ce_type`, `ce_source`,
-`ce_time`, `ce_specversion`), a JSON body, and the aggregate's id as the key. Changes are additive only: every event ever
-published must still parse (`tests/contract/golden`).
+On Kafka an event is a CloudEvents 1.0 message in binary mode: headers `ce_id`, `ce_type`, `ce_source`, `ce_time` and
+`ce_specversion`, a JSON body, and a key. Changes only add: every event that was ever published must still parse
+(`tests/contract/golden`).
 """
 
 from typing import ClassVar
@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Event(BaseModel):
-    """Something that happened to one aggregate.
+    """Something that happened to one aggregate; `version` is the aggregate's after it happened.
 
-    `version` is the aggregate's after it happened: a handler applies an event only if it is newer than what it knows, which
-    makes replays harmless.
+    Handlers do not compare versions. An event says which rows to look at, and what the database has decides, so that a late or
+    repeated event is harmless.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -27,7 +27,7 @@ class Event(BaseModel):
 
     @property
     def key(self) -> str:
-        """The Kafka key: events of one key stay in order."""
+        """The Kafka key; events with the same key stay in order."""
         return getattr(self, self.key_field)
 
 
@@ -50,13 +50,13 @@ class AssetCreated(AssetEventBase):
 
 
 class AssetUploaded(AssetEventBase):
-    """The bytes are in staging; intake may look at them."""
+    """The bytes are in staging; intake may check them."""
 
     type = "asset.uploaded"
 
 
 class AssetReady(AssetEventBase):
-    """The asset passed intake and can be used by name. `tune_id` names the tune that made it, if one did."""
+    """The asset passed intake and can be used by its name. `tune_id` names the tune that made it, if one did."""
 
     type = "asset.ready"
     asset_type: str
@@ -65,7 +65,7 @@ class AssetReady(AssetEventBase):
 
 
 class AssetRejected(AssetEventBase):
-    """Intake refused the asset. For a LoRA that a tune made, `tune_id` names the tune."""
+    """Intake refused the asset. `tune_id` names the tune that made it, if one did."""
 
     type = "asset.rejected"
     reason: str
@@ -73,13 +73,13 @@ class AssetRejected(AssetEventBase):
 
 
 class AssetDeleted(AssetEventBase):
-    """The asset was deleted; its name is free."""
+    """The asset was deleted; its name is free again."""
 
     type = "asset.deleted"
 
 
 class TuneEventBase(Event):
-    """An event about a tune; `version` is also its sequence number among the tune's events."""
+    """An event about a tune; `version` is also the event's sequence number."""
 
     topic = "tunes"
     key_field = "tune_id"
@@ -89,7 +89,7 @@ class TuneEventBase(Event):
 
 
 class TuneQueued(TuneEventBase):
-    """The tune's files are there; a trainer may claim it."""
+    """The tune's files are ready; a trainer may claim it."""
 
     type = "tune.queued"
 
@@ -103,7 +103,7 @@ class TuneRequeued(TuneEventBase):
 
 
 class TuneStarted(TuneEventBase):
-    """A trainer claimed the tune; it starts from `step` (0, or that of the checkpoint it resumes from)."""
+    """A trainer claimed the tune; it starts from `step` (0, or that of the checkpoint that it resumes from)."""
 
     type = "tune.started"
     trainer: str
@@ -113,9 +113,9 @@ class TuneStarted(TuneEventBase):
 
 
 class TuneProgressed(TuneEventBase):
-    """Training went on: steps done, the mean loss since the last report, and the speed.
+    """Training went on: the steps done, the mean loss since the last report, and the speed.
 
-    `losses` has one for each of the steps up to and with `step` since the last report; after an outage the first may be missing.
+    `losses` has the loss of each step since the last report, `step` included; after an outage the first ones may be missing.
     """
 
     type = "tune.progressed"
@@ -128,7 +128,7 @@ class TuneProgressed(TuneEventBase):
 
 
 class TuneCheckpointed(TuneEventBase):
-    """A resumable state is in the store."""
+    """A checkpoint, from which the training can resume, is in the store."""
 
     type = "tune.checkpointed"
     epoch: int
@@ -136,7 +136,7 @@ class TuneCheckpointed(TuneEventBase):
 
 
 class TuneSample(BaseModel):
-    """A picture that a tune in training drew for one of its validation prompts."""
+    """An image that a tune in training generated for one of its validation prompts."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -147,7 +147,7 @@ class TuneSample(BaseModel):
 
 
 class TuneSampled(TuneEventBase):
-    """Pictures for the validation prompts, drawn after `step` steps, are in the store."""
+    """Images for the validation prompts, generated after `step` steps, are in the store."""
 
     type = "tune.sampled"
     epoch: int
@@ -172,14 +172,14 @@ class TuneTrained(TuneEventBase):
 
 
 class TuneSucceeded(TuneEventBase):
-    """The LoRA is in the library, usable by the tune's name."""
+    """The LoRA is in the library and can be used by the tune's name."""
 
     type = "tune.succeeded"
     lora_asset_id: str
 
 
 class TuneFailed(TuneEventBase):
-    """The tune ended without a LoRA; `code` is of the error taxonomy."""
+    """The tune ended without a LoRA; `code` and `message` say why."""
 
     type = "tune.failed"
     code: str
@@ -187,25 +187,25 @@ class TuneFailed(TuneEventBase):
 
 
 class TuneCancelRequested(TuneEventBase):
-    """Someone asked for the tune to stop; its trainer still has to."""
+    """A user asked for the tune to stop; its trainer still has to stop it."""
 
     type = "tune.cancel_requested"
 
 
 class TuneCancelled(TuneEventBase):
-    """The tune stopped on request."""
+    """The tune was stopped on request."""
 
     type = "tune.cancelled"
 
 
 class TuneDeleted(TuneEventBase):
-    """The tune is gone from the lists; its LoRA and images stay."""
+    """The tune was deleted; its LoRA and its training images stay."""
 
     type = "tune.deleted"
 
 
 class ImageRequested(Event):
-    """Images were asked for; keyed by affinity, so that a worker meets the checkpoint and LoRAs that it has loaded."""
+    """Images were requested. The key is the affinity: requests for one checkpoint and the same LoRAs reach the same worker."""
 
     type = "image.requested"
     topic = "images.requests"
@@ -216,7 +216,7 @@ class ImageRequested(Event):
 
 
 class ImageGenerated(Event):
-    """The images are in the store, their keys in the generation's row."""
+    """The images are in the store, and their keys in the generation's row."""
 
     type = "image.generated"
     topic = "images.results"

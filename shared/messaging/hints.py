@@ -1,6 +1,6 @@
-"""Events heard without a group: every listener hears all of them, from now on, and may miss some.
+"""Hints: events that are read without a consumer group. Each listener hears all of them while it is connected.
 
-A hint only saves waiting: whoever listens also looks into the database from time to time.
+A listener may miss some. A hint only saves waiting: listeners also poll the database.
 """
 
 import asyncio
@@ -34,21 +34,21 @@ class Hints:
         self._kinds = {kind.type: kind for kind in kinds}
         self._heard = heard
         self.listening = asyncio.Event()
-        """Set while hints arrive: cleared within seconds when the broker goes away."""
+        """Set while hints arrive; cleared within seconds when the broker becomes unavailable."""
 
     async def run(self) -> None:
-        """Listen until cancelled, reconnecting when the broker was away."""
-        said = False
+        """Listen until cancelled; connect again whenever the connection is lost."""
+        logged = False
         while True:
             try:
                 await ensure_topics(self._settings)
                 await self._listen()
-                said = False
+                logged = False
             except (KafkaError, OSError, UnavailableError, TimeoutError) as error:
-                # One line an outage, not one a try.
-                if self.listening.is_set() or not said:
+                # One line an outage, not one an attempt.
+                if self.listening.is_set() or not logged:
                     log.warning("hints.waiting", error=repr(error))
-                said = True
+                logged = True
             self.listening.clear()
             await asyncio.sleep(_RECONNECT_S)
 
@@ -79,6 +79,6 @@ class Hints:
         async for record in consumer:
             headers = cloudevents.decode_headers(record.headers)
             if headers.get("ce_type") in self._kinds:
-                # A hint that cannot be read is no hint.
+                # Ignore a hint that cannot be read: a consumer of the group makes it a dead letter.
                 with contextlib.suppress(cloudevents.MalformedError):
                     self._heard(cloudevents.parse(headers, record.value))

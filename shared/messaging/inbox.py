@@ -1,6 +1,6 @@
-"""Which events a consumer has handled: a redelivered one is not handled twice.
+"""The events that each consumer has handled, so that a redelivered one is not handled twice.
 
-The inbox forgets after a while; that replays are harmless even then is the handlers' doing, which compare versions.
+The inbox forgets them after eight days. A replay is harmless even then: handlers decide by what the database has.
 """
 
 from datetime import timedelta
@@ -13,17 +13,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.database.tables import INBOXES, Context
 
 KEEP = timedelta(days=8)
-"""One day more than the longest retention of a topic."""
+"""One day more than the longest retention of a topic of events."""
 
 
 async def is_new(session: AsyncSession, context: Context, event_id: UUID, consumer: str, topic: str, partition: int) -> bool:
-    """Note that the consumer handles the event in this transaction; False when it has handled it before."""
+    """Record that the consumer handles the event in this transaction; return False when it has handled it before."""
     row = {"event_id": event_id, "consumer": consumer, "topic": topic, "partition": partition}
-    noted = insert(INBOXES[context]).values(row).on_conflict_do_nothing().returning(INBOXES[context].c.event_id)
-    return (await session.execute(noted)).scalar_one_or_none() is not None
+    recorded = insert(INBOXES[context]).values(row).on_conflict_do_nothing().returning(INBOXES[context].c.event_id)
+    return (await session.execute(recorded)).scalar_one_or_none() is not None
 
 
 async def forget(session: AsyncSession, context: Context) -> None:
-    """Delete what is older than `KEEP`."""
+    """Delete the rows that are older than `KEEP`."""
     table = INBOXES[context]
     await session.execute(delete(table).where(table.c.received_at < func.now() - KEEP))

@@ -1,4 +1,4 @@
-"""Events wait in the outbox of their context, written in the transaction of the state that they tell of."""
+"""Writes messages to the outbox of a context, in the transaction that changes the state that they tell of."""
 
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -11,7 +11,7 @@ from shared.messaging import cloudevents
 from shared.messaging.events import Event
 
 MAX_BODY_BYTES = 256 * 1024
-"""Well below Kafka's limit of 1 MiB a message, past which the whole outbox would be stuck behind one row."""
+"""Well below Kafka's limit of 1 MiB. One larger message would block all that come after it in the outbox."""
 
 
 def channel(context: Context) -> str:
@@ -22,10 +22,10 @@ def channel(context: Context) -> str:
 async def publish(session: AsyncSession, context: Context, *events: Event) -> None:
     """Write events to the context's outbox, in the caller's transaction.
 
-    Call it after the UPDATE that locks the aggregate: then the order of one key's rows is the order of its commits.
-    Raises ValueError for an event over `MAX_BODY_BYTES`.
+    Call it after the UPDATE that locks the aggregate: then the rows of one key are in the order of its commits. Raises ValueError
+    for an event over `MAX_BODY_BYTES`.
     """
-    # The aggregate's UPDATE may still wait in the session: it must come first.
+    # The session may still hold the aggregate's UPDATE back, which must come first.
     await session.flush()
     for event in events:
         event_id = uuid4()
@@ -44,11 +44,14 @@ async def enqueue(
     *,
     not_before: datetime | None = None,
 ) -> None:
-    """Write one message to the outbox, as it will stand on the topic; one with `not_before` is held back until then."""
+    """Write one message to the outbox, as the relay will send it; one with `not_before` is not sent earlier.
+
+    Raises ValueError for a body over `MAX_BODY_BYTES`.
+    """
     if len(body) > MAX_BODY_BYTES:
-        msg = f"a message of {len(body)} bytes for {topic!r} is over the limit of {MAX_BODY_BYTES}"
+        msg = f"the message for {topic!r} has {len(body)} bytes; at most {MAX_BODY_BYTES} are allowed"
         raise ValueError(msg)
     row = {"message_id": message_id, "topic": topic, "key": key, "headers": headers, "body": body, "not_before": not_before}
     await session.execute(insert(OUTBOXES[context]).values(row))
-    # Delivered at commit, once for all rows of the transaction.
+    # PostgreSQL delivers it at commit, once for all rows of the transaction.
     await session.execute(text("SELECT pg_notify(:channel, '')"), {"channel": channel(context)})

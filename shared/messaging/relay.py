@@ -1,4 +1,4 @@
-"""Carries a context's outbox to Kafka: one active relay, in order, deleting only what the broker has acknowledged."""
+"""Sends a context's outbox to Kafka: one active relay, in order, and a row is deleted once the broker has acknowledged it."""
 
 import asyncio
 import contextlib
@@ -26,10 +26,10 @@ _DEPTH = Gauge("tunesmith_outbox_rows", "Events that wait for the broker", ["con
 
 
 class Relay:
-    """The relay of one context. Replicas may each run one: a lock in the database lets one work at a time.
+    """The relay of one context. Each replica may run one: a lock in the database lets one of them work at a time.
 
-    The lock is held by the transaction that reads and deletes the rows, and `idle_in_transaction_session_timeout` bounds
-    that: a relay that is stopped in its tracks loses both, and its rows are sent again, with the same event ids.
+    The transaction that reads and deletes the rows holds the lock, and `idle_in_transaction_session_timeout` bounds it: a relay
+    whose process is paused loses both, and another sends its rows again, with the same event ids.
     """
 
     def __init__(self, database: Database, context: Context, settings: ServiceSettings) -> None:
@@ -39,13 +39,13 @@ class Relay:
         self._settings = settings
         self._poll_s = settings.outbox_poll_s
         self._wake = asyncio.Event()
-        # Woken when a transaction has written to the outbox; without it the relay polls.
+        # Wakes the relay when a transaction has written to the outbox; when notifications are lost, it polls.
         self._listener = Listener(settings, channel(context), lambda _: self._wake.set())
         self._producer: AIOKafkaProducer | None = None
         self._failing = False
 
     async def run(self) -> None:
-        """Relay until cancelled; a broker or database that is away is waited for."""
+        """Relay until cancelled, and wait while the broker or the database is unavailable."""
         listening = asyncio.create_task(self._listener.run())
         backoff_s = self._poll_s
         try:
@@ -53,7 +53,7 @@ class Relay:
                 self._wake.clear()
                 try:
                     sent = await self._relay_batch()
-                except Exception as error:  # noqa: BLE001 - whatever it is, the rows stay and are tried again
+                except Exception as error:  # noqa: BLE001 - after any error the rows are still there, and sent again
                     await self._give_up(error)
                     await asyncio.sleep(backoff_s)
                     backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
@@ -67,15 +67,15 @@ class Relay:
             await self._discard()
 
     async def _relay_batch(self) -> int:
-        """Send what is due and return how many rows were sent; 0 also when another relay holds the lock."""
+        """Send the rows that are due, and return how many; 0 also when another relay holds the lock."""
         producer = await self._connected()
         due = or_(self._table.c.not_before.is_(None), self._table.c.not_before <= func.now())
         async with self._database.begin() as session:
             lock = text("SELECT pg_try_advisory_xact_lock(hashtext(:name))")
             if not await session.scalar(lock, {"name": f"relay_{self._context}"}):
                 return 0
-            # In id order, all that is committed: rows of one key were inserted under their aggregate's lock, so their
-            # ids are in commit order; a later id of another key may well be visible first, and does not matter.
+            # Rows of one key are inserted under their aggregate's lock, so their ids are in the order of the commits. A row of
+            # another key may become visible after one with a higher id; between keys the order does not matter.
             rows = (await session.execute(select(self._table).where(due).order_by(self._table.c.id).limit(_BATCH))).all()
             _DEPTH.labels(self._context).set(len(rows))
             if not rows:
@@ -96,7 +96,7 @@ class Relay:
 
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
-            # After every reconnect: the broker may have lost its data.
+            # At every connect, because the broker may have lost its data.
             await ensure_topics(self._settings)
             producer = AIOKafkaProducer(
                 bootstrap_servers=self._settings.kafka_bootstrap_servers,
@@ -111,14 +111,14 @@ class Relay:
         return self._producer
 
     async def _give_up(self, error: Exception) -> None:
-        # One line an outage, not one a try.
+        # One line an outage, not one an attempt.
         if not self._failing:
             log.warning("relay.waiting", context=self._context, error=repr(error))
         self._failing = True
         await self._discard()
 
     async def _discard(self) -> None:
-        """Drop the producer without flushing: what it still holds is in the outbox, and will be sent again."""
+        """Discard the producer without flushing it: what it still holds is in the outbox, and is sent again."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
@@ -127,7 +127,7 @@ class Relay:
 
 
 async def _abort(producer: AIOKafkaProducer) -> None:
-    # aiokafka has no way to stop without flushing: end its sender and its connections, then there is nobody left to flush.
+    # aiokafka 0.14 cannot stop without flushing, so close its sender and its connections directly.
     producer._closed = True  # noqa: SLF001
     await producer._sender.close()  # noqa: SLF001
     await producer.client.close()

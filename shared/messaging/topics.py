@@ -1,4 +1,4 @@
-"""Every topic: its name, partitions and retention. Ours to make: the broker creates none by itself."""
+"""Every topic: its name, partitions and retention. The services create them; the broker creates none by itself."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ DEAD_LETTER_SUFFIX = ".dlq"
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of events; each has a `.retry` and a `.dlq` topic beside it."""
+    """A topic of events. Each has two more, with the suffixes `.retry` and `.dlq`."""
 
     name: str
     partitions: int
@@ -68,8 +68,8 @@ async def ensure_topics(settings: ServiceSettings) -> list[str]:
         await end_within(_CLOSE_S, admin.close())
         await abort_client(admin._client)  # noqa: SLF001 - aiokafka has no public way to its connections
     for name, code, *text in getattr(answer, "topic_errors", ()):
-        # Another process may have made it between the listing and our request.
+        # Another process may have created it since they were listed.
         if code not in {0, _TOPIC_ALREADY_EXISTS}:
-            msg = f"Kafka refused to make the topic {name}: {for_code(code).__name__} {text}"
+            msg = f"Kafka refused to create the topic {name}: {for_code(code).__name__} {text}"
             raise UnavailableError(msg)
     return missing

@@ -1,4 +1,4 @@
-"""The pluggable safety checker: loaded by name, asked once a picture, and never silently absent."""
+"""The operator's safety checker: loaded by name, called once an image, and never silently absent."""
 
 import pytest
 from PIL import Image
@@ -10,7 +10,7 @@ NEEDED = {"database_url": "x", "kafka_bootstrap_servers": "x", "s3_endpoint": "x
 
 
 class Redness:
-    """Scores a picture by how red it is."""
+    """Scores an image by how red it is."""
 
     def check(self, image: Image.Image) -> float:
         return image.convert("RGB").resize((1, 1)).getpixel((0, 0))[0] / 255
@@ -29,17 +29,17 @@ def _settings(checker: str, threshold: float = 0.5) -> ServiceSettings:
     return ServiceSettings(**NEEDED, safety_checker=checker, safety_threshold=threshold)  # pyright: ignore[reportArgumentType]
 
 
-def _picture(red: int) -> Image.Image:
+def _image(red: int) -> Image.Image:
     return Image.new("RGB", (32, 32), (red, 0, 0))
 
 
-def test_a_checker_is_made_by_its_name_and_scores_reach_the_threshold_or_not() -> None:
+def test_a_checker_is_loaded_by_its_name_and_a_score_is_compared_with_the_threshold() -> None:
     safety = Safety.from_settings(_settings(f"{__name__}:Redness", 0.8))
 
     assert safety is not None
-    assert safety.judge(_picture(255)) == SafetyVerdict(1.0, is_unsafe=True)
-    assert safety.judge(_picture(204)) == SafetyVerdict(0.8, is_unsafe=True)
-    assert safety.judge(_picture(0)) == SafetyVerdict(0.0, is_unsafe=False)
+    assert safety.judge(_image(255)) == SafetyVerdict(1.0, is_unsafe=True)
+    assert safety.judge(_image(204)) == SafetyVerdict(0.8, is_unsafe=True)
+    assert safety.judge(_image(0)) == SafetyVerdict(0.0, is_unsafe=False)
 
 
 def test_without_the_setting_there_is_none() -> None:
@@ -47,14 +47,14 @@ def test_without_the_setting_there_is_none() -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere_at_all:Checker", f"{__name__}:Missing", f"{__name__}:NoChecker", __name__])
-def test_a_setting_that_names_no_checker_ends_the_start(name: str) -> None:
+def test_a_setting_that_names_no_checker_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="TUNESMITH_SAFETY_CHECKER"):
         Safety.from_settings(_settings(name))
 
 
-def test_no_verdict_is_not_a_good_one() -> None:
+def test_a_score_outside_of_0_to_1_is_an_error() -> None:
     safety = Safety.from_settings(_settings(f"{__name__}:Undecided"))
 
     assert safety is not None
     with pytest.raises(ValueError, match="a score from 0 to 1"):
-        safety.judge(_picture(0))
+        safety.judge(_image(0))

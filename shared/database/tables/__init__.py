@@ -1,11 +1,11 @@
-"""Every table, one file a context; `docs/architecture.md` says which context writes which."""
+"""Every table, one module a subject; `docs/architecture.md` says which context writes which table."""
 
 from shared.database.tables.accounts import Account, ApiKey
 from shared.database.tables.assets import Asset, AssetName, Blob
-from shared.database.tables.base import Base
+from shared.database.tables.base import Base, Context
 from shared.database.tables.generations import Generation
 from shared.database.tables.idempotency import IDEMPOTENCY
-from shared.database.tables.messaging import INBOXES, OUTBOXES, Context
+from shared.database.tables.messaging import INBOXES, OUTBOXES
 from shared.database.tables.tunes import Checkpoint, Sample, Trainer, Tune, TuneEvent, TuneFile
 from shared.database.tables.webhooks import WebhookDelivery, WebhookSecret
 

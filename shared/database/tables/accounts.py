@@ -1,4 +1,4 @@
-"""Accounts and their API keys; written by the admin commands and the admin API (the last use of a key by whoever looks it up)."""
+"""Accounts and their API keys. The admin commands and the admin API write them; every API writes when a key was last used."""
 
 from uuid import UUID
 
@@ -12,7 +12,7 @@ LIMITS = ("max_requests_per_minute", "max_unfinished_tunes", "max_images_in_flig
 
 
 class Account(Base):
-    """A tenant. The platform's own account holds the public assets, which are named `octoai:NAME`."""
+    """A tenant. The platform's account holds the public assets, which clients name `octoai:NAME`."""
 
     __tablename__ = "accounts"
 
@@ -21,12 +21,12 @@ class Account(Base):
     is_platform: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[CreatedAt]
     max_requests_per_minute: Mapped[int | None]
-    """This limit and the next three go before the setting of the same name; null leaves it to the setting."""
+    """This limit and the next three replace the settings of the same names; null means that the setting applies."""
     max_unfinished_tunes: Mapped[int | None]
     max_images_in_flight: Mapped[int | None]
     max_stored_bytes: Mapped[Bytes | None]
 
-    # There is one platform account: `octoai:NAME` must mean one thing.
+    # There is one platform account, so that `octoai:NAME` means one asset.
     __table_args__ = (
         Index("uq_accounts_platform", "is_platform", unique=True, postgresql_where="is_platform"),
         *(CheckConstraint(f"{limit} >= 0", limit) for limit in LIMITS),
@@ -34,7 +34,7 @@ class Account(Base):
 
 
 class ApiKey(Base):
-    """A bearer key; only its SHA-256 is kept (128 random bits or more need no slow hash)."""
+    """A bearer key. Only its SHA-256 is kept; a key of 128 random bits or more needs no slow hash."""
 
     __tablename__ = "api_keys"
 
@@ -42,7 +42,7 @@ class ApiKey(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     name: Mapped[str] = mapped_column(Text)
     hint: Mapped[str] = mapped_column(Text)
-    """The key's first characters, for people to recognise it by."""
+    """The key's first characters, by which people recognise it."""
     key_sha256: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
     created_at: Mapped[CreatedAt]

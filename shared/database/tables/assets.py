@@ -1,4 +1,4 @@
-"""The asset library: written by upload (names also by the scheduler, through `shared/accounts/names.py`)."""
+"""The asset library. Upload writes it; the scheduler also writes names, through `shared/accounts/names.py`."""
 
 from typing import Any
 from uuid import UUID
@@ -7,11 +7,10 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, Text, false
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.database.tables.base import Base, Bytes, CreatedAt, Timestamp, one_of
+from shared.database.tables.base import Base, Bytes, Context, CreatedAt, Timestamp, one_of
 
 ASSET_TYPES = ["file", "checkpoint", "lora", "textual_inversion", "vae"]
 ASSET_STATUSES = ["ready_to_upload", "uploaded", "ready", "rejected", "error", "deleted"]
-BLOB_OWNERS = ["upload", "tunes", "images"]
 BLOB_STATES = ["staging", "committed", "orphaned", "deleted"]
 
 
@@ -29,20 +28,20 @@ class Asset(Base):
     status: Mapped[str] = mapped_column(Text)
     status_details: Mapped[str] = mapped_column(Text, default="")
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """As `OctoAI` answers it, by type; with base_sha256, shape_class and native_size_px where they are known."""
+    """What OctoAI's API has for an asset of this type, with base_sha256, shape_class and native_size_px where they are known."""
     size_bytes: Mapped[Bytes] = mapped_column(default=0)
     sha256: Mapped[str | None] = mapped_column(Text)
     staging_key: Mapped[str | None] = mapped_column(Text)
-    """Where the presigned URL writes; untrusted until intake has looked at it."""
+    """Where the presigned URL writes; nothing trusts this object until intake has checked it."""
     blob_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
-    """The clean copy, set when the asset becomes ready."""
+    """The clean copy; set when the asset becomes ready."""
     url: Mapped[str | None] = mapped_column(Text)
-    """Where the server fetched the file, if it did; so with `hf_repo`."""
+    """The address that the server fetched the file from; null for an upload, and for an import from `hf_repo`."""
     hf_repo: Mapped[str | None] = mapped_column(Text)
     needs_token: Mapped[bool] = mapped_column(default=False, server_default=false())
-    """Whether the import needs a token, which only the memory of the process that took the request has."""
+    """Whether the import needs a token. Only the process that received the request has it, in memory."""
     tune_id: Mapped[str | None] = mapped_column(Text)
-    """The tune that made this LoRA. No foreign key: assets and tunes have independent lives."""
+    """The tune that made this LoRA. No foreign key: assets and tunes are deleted independently."""
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
@@ -54,15 +53,15 @@ class Asset(Base):
         CheckConstraint(one_of("status", ASSET_STATUSES), "status"),
         CheckConstraint("(status = 'deleted') = (deleted_at IS NOT NULL)", "deleted"),
         CheckConstraint("status <> 'ready' OR blob_key IS NOT NULL", "ready_has_blob"),
-        # A file comes from one place.
+        # An import has one source.
         CheckConstraint("url IS NULL OR hf_repo IS NULL", "one_source"),
         CheckConstraint("NOT needs_token OR hf_repo IS NOT NULL", "token_has_source"),
         # A name is free again once its asset is deleted.
         Index("uq_assets_name", "account_id", "name", unique=True, postgresql_where="deleted_at IS NULL"),
-        # Registering a tune's LoRA is idempotent by the tune.
+        # A tune's LoRA is registered once.
         Index("uq_assets_tune_id", "tune_id", unique=True, postgresql_where="tune_id IS NOT NULL"),
         Index("ix_assets_newest", "account_id", "created_at"),
-        # What the reconciler looks for: uploaded, but without a verdict; imports have no uploaded_at until they are there.
+        # The reconciler looks for uploads without a verdict. An import gets its uploaded_at when its bytes have arrived.
         Index("ix_assets_unchecked", "uploaded_at", postgresql_where="status = 'uploaded'"),
         Index("ix_assets_unfinished", "created_at", postgresql_where="status = 'ready_to_upload'"),
         Index("ix_assets_blob_key", "blob_key"),
@@ -70,7 +69,7 @@ class Asset(Base):
 
 
 class AssetName(Base):
-    """Who holds a name in the library: an asset, or a tune for the LoRA that it will yield."""
+    """The holder of a name in the library: an asset, or a tune for the LoRA that it will make."""
 
     __tablename__ = "asset_names"
 
@@ -81,19 +80,19 @@ class AssetName(Base):
 
     __table_args__ = (
         CheckConstraint(one_of("holder_kind", ["asset", "tune"]), "holder_kind"),
-        # A holder holds one name, and can be found by its id when it lets go.
+        # A holder has one name, and its name is released by the holder's id.
         Index("uq_asset_names_holder", "holder_kind", "holder_id", unique=True),
     )
 
 
 class Blob(Base):
-    """An object in the store. An object without a row is garbage; a committed row without an object is a fault."""
+    """An object in the store. An object without a row is garbage; a committed row without an object is an error."""
 
     __tablename__ = "blobs"
 
     key: Mapped[str] = mapped_column(Text, primary_key=True)
     owner: Mapped[str] = mapped_column(Text)
-    """The context whose prefix it lies under, and which alone may write this row."""
+    """The context whose prefix the key has; only this context writes the row."""
     state: Mapped[str] = mapped_column(Text)
     sha256: Mapped[str | None] = mapped_column(Text)
     size_bytes: Mapped[Bytes] = mapped_column(default=0)
@@ -103,10 +102,10 @@ class Blob(Base):
     deleted_at: Mapped[Timestamp | None]
 
     __table_args__ = (
-        CheckConstraint(one_of("owner", BLOB_OWNERS), "owner"),
+        CheckConstraint(one_of("owner", list(Context)), "owner"),
         CheckConstraint(one_of("state", BLOB_STATES), "state"),
         CheckConstraint("state <> 'committed' OR sha256 IS NOT NULL", "committed_has_sha256"),
-        # What the collector looks for.
+        # The collector looks for these two.
         Index("ix_blobs_orphaned", "owner", "orphaned_at", postgresql_where="state = 'orphaned'"),
         Index("ix_blobs_staging", "owner", "created_at", postgresql_where="state = 'staging'"),
     )

@@ -1,6 +1,8 @@
-"""The declarative base and the column types that the tables share."""
+"""The declarative base, and the column types and contexts that the tables share."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from sqlalchemy import BigInteger, DateTime, MetaData, func
@@ -14,8 +16,16 @@ Bytes = Annotated[int, mapped_column(BigInteger)]
 """A size in bytes."""
 
 
+class Context(StrEnum):
+    """A bounded context: the owner of tables, blobs, an outbox and an inbox."""
+
+    UPLOAD = "upload"
+    TUNES = "tunes"
+    IMAGES = "images"
+
+
 class Base(DeclarativeBase):
-    """Base of every table. Constraint names follow one convention, so that a migration can name them."""
+    """Base of every table. Constraint names follow a convention, so that migrations can name them."""
 
     metadata = MetaData(
         naming_convention={
@@ -28,6 +38,6 @@ class Base(DeclarativeBase):
     )
 
 
-def one_of(column: str, values: list[str]) -> str:
+def one_of(column: str, values: Sequence[str]) -> str:
     """Return the SQL of a CHECK that the column holds one of these values."""
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"

@@ -1,4 +1,4 @@
-"""Image requests and their results; written by inference."""
+"""Image requests and their results. Inference writes them."""
 
 from typing import Any
 from uuid import UUID
@@ -13,7 +13,7 @@ GENERATION_STATES = ["queued", "running", "succeeded", "failed"]
 
 
 class Generation(Base):
-    """One request for images. The row is the truth: Kafka only says that it is there."""
+    """One request for images. The row has the state; the event on Kafka only says that the row exists."""
 
     __tablename__ = "generations"
 
@@ -21,9 +21,9 @@ class Generation(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"))
     engine: Mapped[str] = mapped_column(Text)
     affinity: Mapped[str] = mapped_column(Text)
-    """Checkpoint and LoRAs: requests alike in it go to the same worker, which has them loaded."""
+    """Checkpoint and LoRAs: requests with the same affinity go to the same worker, which has them loaded."""
     inputs: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """Everything that determines the images: resolved blobs with their sha256, drawn seeds, sampler, sizes."""
+    """All that determines the images: blobs with their sha256, seeds, sampler, sizes and the rest."""
     state: Mapped[str] = mapped_column(Text, default="queued")
     attempt: Mapped[int] = mapped_column(default=0)
     claim_epoch: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -33,7 +33,7 @@ class Generation(Base):
     claim_expires_at: Mapped[Timestamp | None]
     result: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     error: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    """`{code, message, status}` of the taxonomy."""
+    """`{code, message, status}`, as `shared/errors.py` has them."""
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
@@ -49,7 +49,7 @@ class Generation(Base):
         CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", "result"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", "error"),
         CheckConstraint("(state IN ('succeeded', 'failed')) = (finished_at IS NOT NULL)", "finished"),
-        # What the reaper and the reconciler look for.
+        # The reaper and the reconciler look for these.
         Index("ix_generations_unfinished", "state", "updated_at", postgresql_where="finished_at IS NULL"),
         Index("ix_generations_newest", "account_id", "created_at"),
     )

@@ -2,8 +2,7 @@
 
 from sqlalchemy import CheckConstraint, Column, DateTime, Index, Integer, LargeBinary, Table, Text, Uuid, func
 
-from shared.database.tables.base import Base
-from shared.database.tables.messaging import Context
+from shared.database.tables.base import Base, Context
 
 
 def _answers(context: Context) -> Table:
@@ -14,11 +13,11 @@ def _answers(context: Context) -> Table:
         Column("account_id", Uuid, primary_key=True),
         Column("route", Text, primary_key=True),
         Column("key", Text, primary_key=True),
-        # Of path, query and body, without the secrets in it.
+        # The hash of path, query and body; secrets in the body are left out of it.
         Column("request_sha256", LargeBinary, nullable=False),
         Column("status", Integer, nullable=True),
         Column("body", LargeBinary, nullable=True),
-        # Instead of an answer that is too large or too secret to keep: what the request made.
+        # What the request made, where its answer is too large or too secret to keep.
         Column("resource_id", Text, nullable=True),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
         CheckConstraint("num_nonnulls(status, body) = CASE WHEN resource_id IS NULL THEN 2 ELSE 0 END", "answer"),

@@ -1,19 +1,9 @@
-"""Outbox and inbox, one pair a context: a service's events wait in its own table until the broker has them."""
-
-from enum import StrEnum
+"""Outbox and inbox, one pair a context: a service's events wait in its own outbox until the broker has them."""
 
 from sqlalchemy import BigInteger, Column, DateTime, Identity, Index, Integer, LargeBinary, Table, Text, Uuid, func
 from sqlalchemy.dialects.postgresql import JSONB
 
-from shared.database.tables.base import Base
-
-
-class Context(StrEnum):
-    """A bounded context: the owner of tables, blobs, an outbox and an inbox."""
-
-    UPLOAD = "upload"
-    TUNES = "tunes"
-    IMAGES = "images"
+from shared.database.tables.base import Base, Context
 
 
 def _outbox(context: Context) -> Table:
@@ -22,13 +12,13 @@ def _outbox(context: Context) -> Table:
         name,
         Base.metadata,
         Column("id", BigInteger, Identity(), primary_key=True),
-        # That of the event; a retry and a dead letter have a fresh one, and name their event in the header `ce_id`.
+        # The event's id. A retry and a dead letter have a fresh one; their header `ce_id` has the event's.
         Column("message_id", Uuid, nullable=False, unique=True),
         Column("topic", Text, nullable=False),
         Column("key", Text, nullable=False),
         Column("headers", JSONB, nullable=False),
         Column("body", LargeBinary, nullable=False),
-        # A retry waits; everything else is due at once.
+        # A retry is sent later; null means at once.
         Column("not_before", DateTime(timezone=True), nullable=True),
         Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     )

@@ -1,4 +1,4 @@
-"""Tunes with their lease; written by the scheduler and the trainer, through `shared/tunes/leases.py` where the lease counts."""
+"""Tunes and their leases. Scheduler and trainer write them; writes that the lease guards go through `shared/tunes/leases.py`."""
 
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ _LEASED = one_of("state", sorted(LEASED))
 
 
 class Tune(Base):
-    """A fine-tune: what was asked for, where it stands, who trains it and what it yielded."""
+    """A fine-tune: what was requested, its state, its lease and its LoRA."""
 
     __tablename__ = "tunes"
 
@@ -28,7 +28,7 @@ class Tune(Base):
     base_name: Mapped[str] = mapped_column(Text)
     engine: Mapped[str] = mapped_column(Text)
     base_blob_key: Mapped[str] = mapped_column(ForeignKey("blobs.key"))
-    """Pinned when the tune is created: the tune keeps these bytes even when their asset is deleted or switched."""
+    """Pinned when the tune is created: the tune keeps these bytes when their asset is deleted or gets others."""
     base_sha256: Mapped[str] = mapped_column(Text)
     shape_class: Mapped[str] = mapped_column(Text)
     native_size_px: Mapped[int]
@@ -38,13 +38,13 @@ class Tune(Base):
     resize_images: Mapped[bool] = mapped_column(default=False)
     continue_on_rejection: Mapped[bool] = mapped_column(default=False)
     parameters: Mapped[dict[str, Any]] = mapped_column(JSONB, default=dict)
-    """What the client set beyond OctoAI's fields (rank, learning rate, ...); what is absent is the recipe's default."""
+    """What the client set beyond OctoAI's fields (rank, learning rate, ...); the recipe has defaults for the rest."""
     request: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """`details` as the client sent it."""
+    """`details`, as the client sent it."""
     priority: Mapped[int] = mapped_column(default=0)
     webhook: Mapped[str | None] = mapped_column(Text)
     webhook_events: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
-    """What the webhook is called for: `start`, `progress`, `completed`."""
+    """The kinds of events that the webhook is called for: `start`, `progress`, `completed`."""
 
     state: Mapped[str] = mapped_column(Text)
     error_code: Mapped[str | None] = mapped_column(Text)
@@ -52,12 +52,12 @@ class Tune(Base):
     cancel_requested_at: Mapped[Timestamp | None]
 
     attempt: Mapped[int] = mapped_column(default=0)
-    """Attempts begun; one that ended by preemption is not counted."""
+    """Attempts that were begun, without those that ended by preemption."""
     max_attempts: Mapped[int] = mapped_column(default=3)
     lease_epoch: Mapped[int] = mapped_column(BigInteger, default=0)
-    """The fencing token: grows by one with each claim; every write of a trainer names it."""
+    """The fencing token. It grows by one with each claim, and every write of a trainer names it."""
     lease_token: Mapped[UUID | None]
-    """Made by the trainer before the claim, so that a claim whose COMMIT went unanswered can be looked up."""
+    """Made by the trainer before the claim, so that it can look up a claim whose COMMIT was not answered."""
     lease_holder: Mapped[str | None] = mapped_column(Text)
     lease_expires_at: Mapped[Timestamp | None]
 
@@ -65,7 +65,7 @@ class Tune(Base):
     loss: Mapped[float | None] = mapped_column(Double)
     steps_per_second: Mapped[float | None] = mapped_column(Double)
     steps_run: Mapped[int] = mapped_column(default=0)
-    """Steps that were computed over all attempts, repeated ones included."""
+    """Steps that all attempts computed together, repeated ones included."""
 
     lora_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
     lora_sha256: Mapped[str | None] = mapped_column(Text)
@@ -73,13 +73,13 @@ class Tune(Base):
     lora_asset_id: Mapped[str | None] = mapped_column(Text)
 
     version: Mapped[int] = mapped_column(BigInteger, default=0)
-    """Grows by one with each event of the tune, and is that event's sequence number."""
+    """The sequence number of the tune's last event: it grows by one with each."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
     queued_at: Mapped[Timestamp | None]
     started_at: Mapped[Timestamp | None]
     trained_at: Mapped[Timestamp | None]
-    """The point of no return: from here on a cancel is refused."""
+    """When the LoRA was stored; from then on a cancel is refused."""
     succeeded_at: Mapped[Timestamp | None]
     ended_at: Mapped[Timestamp | None]
     deleted_at: Mapped[Timestamp | None]
@@ -91,17 +91,17 @@ class Tune(Base):
         CheckConstraint("state <> 'succeeded' OR lora_asset_id IS NOT NULL", "succeeded_has_lora"),
         CheckConstraint("(trained_at IS NULL) = (lora_key IS NULL)", "trained_has_lora"),
         CheckConstraint("state NOT IN ('publishing', 'succeeded') OR trained_at IS NOT NULL", "published_is_trained"),
-        # Half a lease cannot be: a state that needs a holder has all of it, any other has none of it.
+        # No half lease: in a leased state all of its columns are set, in any other none is.
         CheckConstraint(
             f"CASE WHEN {_LEASED} THEN num_nonnulls(lease_token, lease_holder, lease_expires_at) = 3"
             " ELSE num_nonnulls(lease_token, lease_holder, lease_expires_at) = 0 END",
             "lease",
         ),
         CheckConstraint("step >= 0 AND step <= steps", "step"),
-        # A name is in use until its tune is deleted and has ended: a deleted tune whose child still runs keeps it.
+        # A name is in use until its tune is deleted and has ended: a deleted tune may still be in training.
         Index("uq_tunes_name", "account_id", "name", unique=True, postgresql_where="deleted_at IS NULL OR ended_at IS NULL"),
         Index("ix_tunes_newest", "account_id", "created_at"),
-        # The queue, as a claim reads it.
+        # A claim reads the queue in this order.
         Index("ix_tunes_queue", "account_id", "priority", "queued_at", postgresql_where="state = 'queued'"),
         Index("ix_tunes_leases", "lease_expires_at", postgresql_where="lease_expires_at IS NOT NULL"),
         Index("uq_tunes_lease_token", "lease_token", unique=True, postgresql_where="lease_token IS NOT NULL"),
@@ -110,7 +110,7 @@ class Tune(Base):
 
 
 class TuneFile(Base):
-    """A training image of a tune, in the order of the request."""
+    """A training image of a tune; `position` is its place in the request."""
 
     __tablename__ = "tune_files"
 
@@ -119,7 +119,7 @@ class TuneFile(Base):
     asset_id: Mapped[str] = mapped_column(Text)
     caption: Mapped[str] = mapped_column(Text)
     blob_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
-    """Pinned once the asset is ready."""
+    """Set, and the blob pinned, once the asset is ready."""
     verdict: Mapped[str] = mapped_column(Text, default="pending")
 
     __table_args__ = (
@@ -131,7 +131,7 @@ class TuneFile(Base):
 
 
 class TuneEvent(Base):
-    """What happened to a tune, in order and without a gap; `sequence` is the tune's version."""
+    """An event of a tune; `sequence` is the version that the tune had after it, so it has no gap."""
 
     __tablename__ = "tune_events"
 
@@ -143,7 +143,7 @@ class TuneEvent(Base):
 
 
 class Checkpoint(Base):
-    """A resumable state of a training: what the next attempt starts from."""
+    """A saved state of a training, from which the next attempt resumes."""
 
     __tablename__ = "checkpoints"
 
@@ -155,14 +155,14 @@ class Checkpoint(Base):
 
 
 class Sample(Base):
-    """A picture for one of the tune's validation prompts; a repeated step replaces it. Kept until the tune is deleted."""
+    """An image for one of the tune's validation prompts. A repeated step replaces it; it is kept until the tune is deleted."""
 
     __tablename__ = "samples"
 
     tune_id: Mapped[str] = mapped_column(ForeignKey("tunes.id"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    """Position of its prompt in the request."""
+    """The position of its prompt in the request."""
     blob_key: Mapped[str] = mapped_column(ForeignKey("blobs.key"))
     created_at: Mapped[CreatedAt]
 
@@ -170,7 +170,7 @@ class Sample(Base):
 
 
 class Trainer(Base):
-    """A GPU worker, as it last said it was; for people to look at, decides nothing."""
+    """A trainer, as its last heartbeat described it; shown to people, and used for no decision."""
 
     __tablename__ = "trainers"
 

@@ -1,4 +1,4 @@
-"""Webhooks: what is signed with, and what is still to be delivered; written by the context of the tunes."""
+"""Webhooks: the secrets that sign them, and their deliveries. The context of the tunes writes them."""
 
 from uuid import UUID
 
@@ -12,14 +12,14 @@ DELIVERY_STATES = ["pending", "delivered", "failed"]
 
 
 class WebhookSecret(Base):
-    """What an account's webhooks are signed with. In clear: a signature cannot be made from a hash."""
+    """The secret that signs an account's webhooks. In clear text, because a hash cannot sign."""
 
     __tablename__ = "webhook_secrets"
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     secret: Mapped[str] = mapped_column(Text)
     previous: Mapped[str | None] = mapped_column(Text)
-    """Signs as well until `previous_until`, so that a receiver can change over."""
+    """Also signs until `previous_until`, so that a receiver can change to the new secret."""
     previous_until: Mapped[Timestamp | None]
     created_at: Mapped[CreatedAt]
 
@@ -27,22 +27,22 @@ class WebhookSecret(Base):
 
 
 class WebhookDelivery(Base):
-    """One call of a tune's webhook: written with the event that it tells of, and kept a while after it ended."""
+    """One call of a tune's webhook: written in the event's transaction, and kept for a while after it ended."""
 
     __tablename__ = "webhook_deliveries"
 
     id: Mapped[str] = mapped_column(Text, primary_key=True)
-    """`webhook-id`: the same on every attempt, so that a receiver can tell a repeat."""
+    """`webhook-id`: the same on every attempt, so that a receiver can recognise a repeat."""
     tune_id: Mapped[str] = mapped_column(ForeignKey("tunes.id"))
     sequence: Mapped[int] = mapped_column(BigInteger)
-    """The event's number among the tune's."""
+    """The event's sequence number."""
     kind: Mapped[str] = mapped_column(Text)
     url: Mapped[str] = mapped_column(Text)
     body: Mapped[str] = mapped_column(Text)
-    """The JSON that is sent, byte by byte: every attempt signs the same."""
+    """The JSON that is sent, so that every attempt sends the same bytes."""
     state: Mapped[str] = mapped_column(Text, default="pending", server_default="pending")
     attempt: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Attempts begun; it fences them: what an older one reports after a newer one began is not written."""
+    """Attempts that were begun, and their fencing token: only the newest attempt's result is written."""
     claimed_until: Mapped[Timestamp | None]
     due_at: Mapped[CreatedAt]
     last_status: Mapped[int | None]
@@ -54,7 +54,7 @@ class WebhookDelivery(Base):
         CheckConstraint(one_of("kind", DELIVERY_KINDS), "kind"),
         CheckConstraint(one_of("state", DELIVERY_STATES), "state"),
         CheckConstraint("(state = 'pending') = (ended_at IS NULL)", "ended"),
-        # One for each event, and at most one progress waits: a newer takes its place.
+        # One delivery an event.
         Index("uq_webhook_deliveries_event", "tune_id", "sequence", unique=True),
         Index("ix_webhook_deliveries_due", "due_at", postgresql_where="state = 'pending'"),
         Index("ix_webhook_deliveries_ended", "ended_at", postgresql_where="state <> 'pending'"),

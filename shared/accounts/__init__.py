@@ -1,1 +1,1 @@
-"""Accounts, their keys and limits, and the names that they hold."""
+"""Accounts: their keys, scopes and quotas, and the names in their libraries."""

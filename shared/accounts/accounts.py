@@ -1,4 +1,4 @@
-"""Accounts and their API keys, for the admin commands, the admin API and the first start."""
+"""Accounts and their API keys: the SQL of the admin commands, the admin API and the first start."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,18 +20,18 @@ PLATFORM_ACCOUNT = "octoai"
 
 
 async def create_account(session: AsyncSession, name: str, *, is_platform: bool = False) -> UUID:
-    """Create the account, or return the one that has this name already."""
+    """Create the account unless one has this name, and return the id of the account with this name."""
     new = insert(Account).values(id=uuid4(), name=name, is_platform=is_platform)
     await session.execute(new.on_conflict_do_nothing(index_elements=["name"]))
     return (await session.execute(select(Account.id).where(Account.name == name))).scalar_one()
 
 
 async def add_account(session: AsyncSession, name: str, limits: Mapping[str, int | None]) -> Account:
-    """Create the account with limits of its own. Raises NameTakenError."""
+    """Create an account with its own limits. Raises NameTakenError."""
     new = insert(Account).values(id=uuid4(), name=name, is_platform=False, **limits)
     made = await session.scalar(new.on_conflict_do_nothing(index_elements=["name"]).returning(Account))
     if made is None:
-        msg = f"name: there is an account {name!r} already; choose another name"
+        msg = f"name: an account named {name!r} exists already; choose another name"
         raise NameTakenError(msg)
     return made
 
@@ -62,7 +62,7 @@ async def list_accounts(session: AsyncSession, *, offset: int, limit: int) -> tu
 
 
 async def set_limits(session: AsyncSession, account_id: UUID, limits: Mapping[str, int | None]) -> Account:
-    """Give the account limits of its own; None gives one back to the setting. Raises NotFoundError."""
+    """Set the account's own limits; where one is None, the setting applies. Raises NotFoundError."""
     account = await find_account(session, account_id)
     for limit, value in limits.items():
         setattr(account, limit, value)
@@ -73,7 +73,7 @@ async def set_limits(session: AsyncSession, account_id: UUID, limits: Mapping[st
 async def create_key(
     session: AsyncSession, account_id: UUID, *, name: str, scopes: Sequence[str], expires_at: datetime | None = None
 ) -> tuple[str, str]:
-    """Create a key and return its id and its secret, which is shown this once and never stored.
+    """Create a key, and return its id and its secret. The secret is not stored, so this is the only time to show it.
 
     Raises InvalidError for a scope that does not exist.
     """
@@ -93,7 +93,7 @@ async def add_key(
     scopes: Sequence[str],
     expires_at: datetime | None,
 ) -> ApiKey:
-    """Add a key of which only the hash is kept. Raises InvalidError for a scope that does not exist."""
+    """Add a key; only the hash of its secret is stored. Raises InvalidError for a scope that does not exist."""
     key = ApiKey(
         id=key_id,
         account_id=account_id,
@@ -110,7 +110,7 @@ async def add_key(
 
 
 async def list_keys(session: AsyncSession, account_id: UUID) -> list[ApiKey]:
-    """Return the account's keys, newest first, the revoked ones included."""
+    """Return the account's keys, revoked ones included, newest first."""
     found = await session.scalars(
         select(ApiKey).where(ApiKey.account_id == account_id).order_by(ApiKey.created_at.desc(), ApiKey.id)
     )
@@ -118,7 +118,7 @@ async def list_keys(session: AsyncSession, account_id: UUID) -> list[ApiKey]:
 
 
 async def revoke_key(session: AsyncSession, account_id: UUID, key_id: str) -> ApiKey:
-    """End a key at once. Revoking twice is fine. Raises NotFoundError for an unknown key."""
+    """Revoke a key from now on; a key that is revoked already stays so. Raises NotFoundError for an unknown key."""
     revoked = await session.scalar(
         update(ApiKey)
         .where(ApiKey.id == key_id, ApiKey.account_id == account_id)

@@ -1,7 +1,7 @@
-"""API keys: random, recognisable, checkable without the database, and kept only as a hash.
+"""API keys: random, with a prefix and a checksum, and stored as a hash only.
 
-A key is `tsk_`, 43 characters of URL-safe base 64 (256 random bits) and 7 of checksum (CRC-32 of what comes before, in
-base 36 and padded), so that a mistyped key and a key found in a leaked file can be told from noise.
+A key is `tsk_`, 43 characters of URL-safe base 64 (256 random bits) and 7 characters of checksum (CRC-32 of all before it, in
+base 36 and padded). So a mistyped key is refused without the database, and a scanner can recognise a key in a leaked file.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ def new_secret() -> str:
 
 
 def is_well_formed(secret: str) -> bool:
-    """Say whether the text can be a key: prefix and checksum agree."""
+    """Say whether the text has a key's prefix and the right checksum."""
     body, check = secret[:-_CHECK_LENGTH], secret[-_CHECK_LENGTH:]
     return body.startswith(PREFIX) and secrets.compare_digest(_checksum(body).encode(), check.encode())
 
 
 def sha256(secret: str) -> bytes:
-    """Return what the database keeps. A key has 256 random bits, so a slow password hash would add nothing."""
+    """Return the hash that the database stores. A key has 256 random bits, so a slow password hash would add nothing."""
     return hashlib.sha256(secret.encode()).digest()

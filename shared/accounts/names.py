@@ -1,6 +1,6 @@
-"""Names in the asset library, reserved in the transaction of whoever takes them.
+"""Names in the asset library, each reserved in the transaction that creates its holder.
 
-A tune's LoRA will bear the tune's name, so creating a tune reserves it. The primary key decides a race, never a SELECT.
+A tune's LoRA gets the tune's name, so a tune reserves it when it is created. The primary key decides a race, never a SELECT.
 """
 
 from typing import Literal
@@ -17,9 +17,9 @@ Holder = Literal["asset", "tune"]
 
 
 async def reserve(session: AsyncSession, account_id: UUID, name: str, kind: Holder, holder_id: str) -> None:
-    """Take the name for an asset or a tune.
+    """Reserve the name for an asset or a tune.
 
-    Waits while another open transaction holds the same name undecided. Raises NameTakenError, which names the holder.
+    Waits for a concurrent transaction that reserves the same name. Raises NameTakenError, which names the holder.
     """
     taken = (
         insert(AssetName)
@@ -29,13 +29,13 @@ async def reserve(session: AsyncSession, account_id: UUID, name: str, kind: Hold
     )
     if (await session.execute(taken)).scalar_one_or_none() is None:
         holder = await session.get(AssetName, (account_id, name))
-        by = f"{holder.holder_kind} {holder.holder_id}" if holder else "something that is just going"
+        by = f"{holder.holder_kind} {holder.holder_id}" if holder else "an asset that is being deleted"
         msg = f"name: {name!r} is in use by {by}; choose another name, or delete that first"
         raise NameTakenError(msg)
 
 
 async def hand_over(session: AsyncSession, tune_id: str, asset_id: str) -> None:
-    """Pass the name that a tune reserved on to its LoRA; does nothing when the tune holds none."""
+    """Make the tune's LoRA the holder of the tune's name; does nothing when the tune holds none."""
     await session.execute(
         update(AssetName)
         .where(AssetName.holder_kind == "tune", AssetName.holder_id == tune_id)
@@ -44,5 +44,5 @@ async def hand_over(session: AsyncSession, tune_id: str, asset_id: str) -> None:
 
 
 async def release(session: AsyncSession, kind: Holder, holder_id: str) -> None:
-    """Give the holder's name back; does nothing when it holds none."""
+    """Free the holder's name; does nothing when it holds none."""
     await session.execute(delete(AssetName).where(AssetName.holder_kind == kind, AssetName.holder_id == holder_id))

@@ -1,7 +1,7 @@
-"""What an account may have at a time: unfinished tunes, images in flight, bytes stored.
+"""What an account may have at a time: tunes that have not ended, images in flight, stored bytes.
 
-Each function is called first in the transaction that adds something, before any other lock is taken. It locks the account's
-row until that transaction ends, so that of two that add at once the second counts what the first has added: limits are exact.
+Call each function first in the transaction that adds something, before it takes other locks. It locks the account's row until
+that transaction ends, so that concurrent transactions count what the others added: limits are exact.
 """
 
 from typing import Any
@@ -22,49 +22,52 @@ _BYTES_RETRY_S = 3600
 
 
 async def admit_tune(session: AsyncSession, account_id: UUID, settings: ApiSettings) -> None:
-    """Make sure that the account may have one more tune that has not ended. Raises LimitError."""
+    """Raise LimitError unless the account may have one more tune that has not ended."""
     limit = await _limit(session, account_id, Account.max_unfinished_tunes, settings.max_unfinished_tunes)
     unfinished = select(func.count()).where(Tune.account_id == account_id, Tune.state.not_in(TERMINAL))
     count = await _count(session, unfinished)
     if count + 1 > limit:
-        msg = f"max_unfinished_tunes: {count} tunes have not ended, {limit} are allowed; wait for one to end, or cancel one"
+        msg = f"max_unfinished_tunes: {count} tunes have not ended; {limit} are allowed; wait for one to end, or cancel one"
         raise _error(msg, _TUNE_RETRY_S)
 
 
 async def admit_images(session: AsyncSession, account_id: UUID, settings: ApiSettings, number: int) -> None:
-    """Make sure that the account may ask for this many images beside those not drawn yet. Raises LimitError."""
+    """Raise LimitError unless the account may request this many images besides those in flight."""
     limit = await _limit(session, account_id, Account.max_images_in_flight, settings.max_images_in_flight)
     images = func.coalesce(func.sum(func.jsonb_array_length(Generation.inputs["seeds"])), 0)
     in_flight = select(images).where(Generation.account_id == account_id, Generation.finished_at.is_(None))
     count = await _count(session, in_flight)
     if count + number > limit:
-        msg = f"max_images_in_flight: {count} images are being made and {number} are asked for, {limit} are allowed at a time"
+        msg = (
+            f"max_images_in_flight: {count} images are in flight and {number} more are requested; {limit} are allowed; "
+            "wait for some to finish"
+        )
         raise _error(msg, _IMAGES_RETRY_S)
 
 
 async def admit_bytes(
     session: AsyncSession, account_id: UUID, settings: ApiSettings, size_bytes: int, asset_id: str = ""
 ) -> None:
-    """Make sure that the account may store this many bytes more, as this asset. Raises LimitError."""
+    """Raise LimitError unless the account may store this many more bytes, as this asset."""
     limit = await _limit(session, account_id, Account.max_stored_bytes, settings.max_stored_bytes)
     size = func.coalesce(func.sum(Asset.size_bytes), 0)
     others = (Asset.account_id == account_id, Asset.deleted_at.is_(None), Asset.id != asset_id)
     count = await _count(session, select(size).where(*others))
     if count + size_bytes > limit or count >= limit:
-        msg = f"max_stored_bytes: {count} bytes are stored and {size_bytes} more asked for, {limit} are allowed; delete assets"
+        msg = f"max_stored_bytes: {count} bytes are stored and {size_bytes} more are needed; {limit} are allowed; delete assets"
         raise _error(msg, _BYTES_RETRY_S)
 
 
 async def _limit(session: AsyncSession, account_id: UUID, own: InstrumentedAttribute[int | None], default: int) -> int:
-    """Return the account's own limit, or the default, with the account locked."""
-    # NO KEY: rows that refer to the account may still be written meanwhile.
+    """Lock the account and return its own limit, or the default."""
+    # FOR NO KEY UPDATE: other transactions can still insert rows that refer to the account.
     locked = select(own).where(Account.id == account_id).with_for_update(key_share=True)
     limit = (await session.execute(locked)).scalar_one()
     return default if limit is None else limit
 
 
 async def _count(session: AsyncSession, wanted: Select[Any]) -> int:
-    # A statement of its own, after the lock: it sees what the lock's last holder has committed.
+    # A statement of its own after the lock has a newer snapshot: it sees what the lock's last holder committed.
     return int((await session.execute(wanted)).scalar_one())
 
 

@@ -1,1 +1,1 @@
-"""What every HTTP API has: application, authentication, idempotency and outbound requests."""
+"""What every HTTP API has: application, authentication, rate limits, idempotency and its description; and requests to others."""

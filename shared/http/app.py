@@ -1,4 +1,4 @@
-"""The HTTP side of every process: error answers, request ids, health, readiness and metrics, and how it is served."""
+"""The HTTP application of every process: error answers, request ids, health, readiness, metrics, and how it is served."""
 
 import asyncio
 import contextlib
@@ -35,14 +35,14 @@ _GRACE_S = 20
 _STARTUP_FAILURE = 3
 REQUEST_ID_HEADER = "X-User-Request-ID"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
-"""What an id that comes with a request must look like: it goes into logs and back to the client."""
+"""The form of an id that a request may bring: it goes into logs and back to the client."""
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
 class _RequestId:
-    """Gives every answer an `X-User-Request-ID`, which OctoAI's clients append to their error texts.
+    """Adds an `X-User-Request-ID` to every answer; OctoAI's clients append it to their error texts.
 
-    The edge has given the request one already; it stands in every log line of the request.
+    The edge adds one to the request already. Every log line of the request has it.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -70,12 +70,12 @@ class _RequestId:
             except Exception as error:
                 if started:
                     raise
-                # Starlette's own last resort stands outside of every middleware, so its 500 would have no request id.
+                # Starlette handles unexpected errors outside of every middleware, so its 500 would have no request id.
                 await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
 
 
 class _OneSlash:
-    """Takes `//v1/assets` for `/v1/assets`: a client whose address ends with a slash asks so, and there may be no edge."""
+    """Serves `//v1/assets` as `/v1/assets`: clients whose base URL ends with a slash send it, and there may be no edge."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -94,22 +94,23 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, TunesmithError):
         return JSONResponse({"detail": error.message, "code": error.code}, error.status, error.headers)
     if isinstance(error, RequestValidationError):
-        # Only loc, msg and type: pydantic's other keys may hold what the client sent, and not all of it is JSON.
+        # Only loc, msg and type: pydantic's other keys may hold values of the request that cannot be written as JSON.
         fields = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
         return JSONResponse({"detail": fields, "code": InvalidError.code}, 422)
     if isinstance(error, HTTPException):
         code = _HTTP_CODES.get(error.status_code, "http_error")
         return JSONResponse({"detail": error.detail, "code": code}, error.status_code, error.headers)
     log.error("http.failed", error=repr(error), exc_info=error)
-    return JSONResponse({"detail": "an unexpected error; it is in the log", "code": TunesmithError.code}, 500)
+    detail = "an unexpected error; the server's log has it under this request's id"
+    return JSONResponse({"detail": detail, "code": TunesmithError.code}, 500)
 
 
 def _classified(error: Exception) -> Exception:
-    """Translate what the database says of the request, or of itself, into the taxonomy; leave all else as it is."""
+    """Return the error of the taxonomy for a value that cannot be stored and for an outage; other errors unchanged."""
     if isinstance(error, TunesmithError):
         return error
     if is_value(error):
-        msg = "a value of the request cannot be stored: text with a NUL character, or a number that is too large"
+        msg = "a value cannot be stored: text has a NUL character, or a number is too large; correct the request"
         return InvalidError(msg, loc=("request",))
     if is_unavailable(error):
         log.warning("http.unavailable", error=repr(error))
@@ -131,7 +132,7 @@ def _probes(service: str, ready: Mapping[str, Check], live: Mapping[str, Check])
         async def attempt(name: str, check: Check) -> None:
             try:
                 await asyncio.wait_for(check(), _CHECK_TIMEOUT_S)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong is the answer
+            except Exception as error:  # noqa: BLE001 - the answer reports every error
                 problems[name] = str(error) or type(error).__name__
 
         await asyncio.gather(*(attempt(name, check) for name, check in checks.items()))
@@ -164,12 +165,12 @@ def create_app(
 ) -> FastAPI:
     """Build a process's HTTP application.
 
-    `ready` and `live` map a name to an async callable that raises when something is wrong; /ready and /health answer 503
-    with the texts then. A dependency that is away belongs into `ready`: restarting us would not bring it back.
+    `ready` and `live` map names to async functions that raise when something is wrong; /ready and /health then answer 503 with the
+    texts. Dependencies belong into `ready` only: a restart of this process does not make them available.
     """
     app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
     app.add_middleware(_OneSlash)
-    # Set when the process is to stop: an answer without an end has to end then, or it would hold the process up.
+    # Set when the process has to stop: event streams end then, or they would keep the process from stopping.
     app.state.stopping = asyncio.Event()
     app.add_middleware(_RequestId)
     for kind in (TunesmithError, RequestValidationError, HTTPException):
@@ -185,7 +186,7 @@ def create_app(
 def run(service: str, create: Callable[[], FastAPI], settings: ProcessSettings) -> None:
     """Serve until SIGTERM or SIGINT; running requests get a bounded time to end, then the lifespan is left."""
     configure_logging(service, settings)
-    # uvicorn drains and then raises the signal again, which would end the process with it: being stopped is no failure.
+    # uvicorn raises the signal again after it has stopped; without a handler the process would end with an error status.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create()
     server = _Server(

@@ -1,4 +1,4 @@
-"""Who is calling: `Authorization: Bearer <key>`, looked up by the key's hash in every request, and counted."""
+"""Authentication: each request's `Authorization: Bearer <key>` is looked up by the key's hash, and counted."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from shared.http.rate import RequestRate
 from shared.settings import ApiSettings
 
 FLUSH_EVERY_S = 60.0
-"""How often the last use of keys is written down; the row of a busy key must not be updated by every request."""
+"""Seconds between two writes of the keys' last use: not every request may update the row of a busy key."""
 _CLOSE_TIMEOUT_S = 2.0
 _BEARER = HTTPBearer(auto_error=False, description="An API key, as `tunesmith keys create` and `tunesmith env` print it.")
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
@@ -41,14 +41,14 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        """Whether the key may change what everybody sees."""
+        """Whether the key may change public assets."""
         return self.may("admin", "write")
 
 
 class Authenticator:
-    """Turns a bearer key into a principal. A revoked key stops working with the next request: nothing is cached.
+    """Finds the principal of a bearer key. Nothing is cached, so a revoked key is refused with the next request.
 
-    Without settings nobody's requests are limited.
+    Without settings, no account's requests are limited.
     """
 
     def __init__(self, database: Database, settings: ApiSettings | None = None) -> None:
@@ -59,11 +59,11 @@ class Authenticator:
     async def authenticate(self, secret: str) -> Principal:
         """Return the key's principal.
 
-        Raises UnauthorizedError, whose message does not tell unknown from revoked, and LimitError for an account that asks
-        too often.
+        Raises UnauthorizedError, with the same message for an unknown and a revoked key, and LimitError for an account that sends
+        too many requests.
         """
         if not keys.is_well_formed(secret):
-            msg = "the API key is not one of this server's; `tunesmith env` prints the local stack's"
+            msg = "the API key has not the form of a key of Tunesmith; `tunesmith env` prints the local stack's"
             raise UnauthorizedError(msg, headers=_CHALLENGE)
         alive = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
         wanted = select(ApiKey, Account.max_requests_per_minute).join(Account, Account.id == ApiKey.account_id)
@@ -73,7 +73,7 @@ class Authenticator:
             )
             found = rows.one_or_none()
         if found is None:
-            msg = "the API key is unknown, expired or revoked"
+            msg = "the API key is unknown, expired or revoked; create one with `tunesmith keys create`"
             raise UnauthorizedError(msg, headers=_CHALLENGE)
         key, own_limit = found
         self._used[key.id] = datetime.now(UTC)
@@ -82,38 +82,42 @@ class Authenticator:
         return Principal(key.account_id, key.id, frozenset(key.scopes))
 
     async def flush_last_use(self) -> None:
-        """Write down when each key was last used. A failure costs nothing: the next flush has the same and more."""
+        """Write when each key was last used. A failure loses nothing: the next call writes the same and more."""
         used = dict(self._used)
         async with self._database.begin() as session:
-            # In one order, or two replicas that flush the same keys could deadlock.
+            # In a fixed order, or two replicas that write the same keys could deadlock.
             for key_id, at in sorted(used.items()):
                 later = func.greatest(ApiKey.last_used_at, at)
                 await session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=later))
         self._used = {key_id: at for key_id, at in self._used.items() if used.get(key_id) != at}
 
     async def close(self) -> None:
-        """Write the last use down once more. That the database is away must not keep a process from ending well."""
+        """Write the last use of keys a last time, for at most two seconds: an unavailable database must not delay the end."""
         with contextlib.suppress(Exception):
             await asyncio.wait_for(self.flush_last_use(), _CLOSE_TIMEOUT_S)
 
 
 def require(part: str) -> Callable[..., Awaitable[Principal]]:
-    """Return a FastAPI dependency that lets only keys through that may read, or by other methods write, this part.
+    """Return a FastAPI dependency that returns the principal of a key with access to this part of the API.
 
-    The service's `app.py` sets `app.state.authenticator`. Raises UnauthorizedError, ForbiddenError or LimitError.
+    GET, HEAD and OPTIONS need read access, other methods write access. The service's `app.py` sets `app.state.authenticator`.
+    Raises UnauthorizedError, ForbiddenError or LimitError.
     """
 
     async def dependency(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
     ) -> Principal:
         if credentials is None:
-            msg = "no API key: send it as `Authorization: Bearer <key>`"
+            msg = "the request has no API key; send it as `Authorization: Bearer <key>`"
             raise UnauthorizedError(msg, headers=_CHALLENGE)
         authenticator: Authenticator = request.app.state.authenticator
         principal = await authenticator.authenticate(credentials.credentials)
         access = scopes.access_of(request.method)
         if not principal.may(part, access):
-            msg = f"the API key lacks the scope '{part}:{access}'; it has: {', '.join(sorted(principal.scopes))}"
+            msg = (
+                f"the API key lacks the scope '{part}:{access}'; it has {', '.join(sorted(principal.scopes))}; "
+                "use a key that has it"
+            )
             raise ForbiddenError(msg)
         return principal
 

@@ -1,7 +1,7 @@
-"""`Idempotency-Key` on POST: a client that repeats a request after a lost answer gets the same answer, not a second effect.
+"""`Idempotency-Key` on POST: a client that repeats a request whose answer was lost gets the same answer, not a second effect.
 
-The key is noted in the transaction of the effect, per account and route, and honoured for a day. A repeat with another body is
-a 422, repeats at the same time wait for the first, and an error is not kept: what came to nothing may be tried again.
+The key is stored in the transaction of the effect, per account and route, and kept for a day. A repeat with another body gets a
+422, concurrent repeats wait for the first, and errors are not kept: a request that failed can be sent again with its key.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 REPLAYED_HEADER = "Idempotency-Replayed"
 SECRET_FIELDS = frozenset({"hf_token_secret"})
-"""Fields of a body that are left out before it is hashed: a hash of a secret is a way to guess it."""
+"""Fields of a body that are left out of its hash: a hash of a secret helps to guess it."""
 _KEPT = text("interval '24 hours'")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-class Replay(Exception):  # noqa: N818 - it ends a request early, as an error does, but is none
-    """The answer to this request was given before; `shared/http/app.py` gives it again."""
+class Replay(Exception):  # noqa: N818 - it ends a request early, but is no error
+    """The request was answered before; `shared/http/app.py` sends the same answer again."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status)
@@ -38,7 +38,7 @@ class Replay(Exception):  # noqa: N818 - it ends a request early, as an error do
 
 
 class IdempotentRequest:
-    """One POST, and the `Idempotency-Key` that it carries or not."""
+    """One POST, with its `Idempotency-Key` if it has one."""
 
     def __init__(self, key: str | None, route: str, request_sha256: bytes, status: int, response: Response) -> None:
         self._key = key
@@ -50,7 +50,7 @@ class IdempotentRequest:
     async def run(
         self, database: Database, context: Context, caller: Principal, work: Callable[[AsyncSession], Awaitable[T]]
     ) -> T:
-        """Do the work in a transaction of its own and keep its answer, or raise Replay with the one that was kept.
+        """Do the work in a transaction and store its answer, or raise Replay with the answer that is stored.
 
         Raises InvalidError when the key was used for another request.
         """
@@ -66,10 +66,10 @@ class IdempotentRequest:
             return answer
 
     async def refer(self, session: AsyncSession, context: Context, caller: Principal, resource_id: str) -> str:
-        """Note that this request makes the thing with this id, and return the id; or that of what an earlier one made.
+        """Store that this request makes the resource with this id, and return the id; for a repeat, that of the first's resource.
 
-        For answers that are too large or too secret to keep: the caller answers from the thing. Raises InvalidError when
-        the key was used for another request.
+        For answers that are too large or too secret to store: the caller builds the answer from the resource. Raises InvalidError
+        when the key was used for another request.
         """
         if self._key is None:
             return resource_id
@@ -82,14 +82,14 @@ class IdempotentRequest:
 
     async def _find(self, session: AsyncSession, context: Context, caller: Principal) -> Any:
         table = IDEMPOTENCY[context]
-        # Those that come at the same time go one after the other; the lock ends with the transaction.
+        # Concurrent requests with one key run one after the other; the lock ends with the transaction.
         name = f"{context} {caller.account_id} {self._route} {self._key}"
         await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(name, 0))))
         mine = (table.c.account_id == caller.account_id) & (table.c.route == self._route) & (table.c.key == self._key)
         await session.execute(delete(table).where(mine, table.c.created_at < func.now() - _KEPT))
         known = (await session.execute(select(table).where(mine))).one_or_none()
         if known is not None and known.request_sha256 != self._request_sha256:
-            msg = "Idempotency-Key: this key was used for another request; a new request takes a new key"
+            msg = "Idempotency-Key: this key was used for another request; send a new request with a new key"
             raise InvalidError(msg, loc=("header", "Idempotency-Key"))
         return known
 
@@ -119,7 +119,7 @@ async def _of(
     ] = None,
 ) -> IdempotentRequest:
     if key is not None and not _KEY.fullmatch(key):
-        msg = "Idempotency-Key: it must have 1 to 255 visible ASCII characters"
+        msg = "Idempotency-Key: the key has other characters or another length; send 1 to 255 visible ASCII characters"
         raise InvalidError(msg, loc=("header", "Idempotency-Key"))
     route = request.scope["route"]
     digest = request_digest(request.url.path, request.url.query, await request.body()) if key else b""
@@ -127,11 +127,11 @@ async def _of(
 
 
 Once = Annotated[IdempotentRequest, Depends(_of)]
-"""The parameter of a route that takes an `Idempotency-Key`."""
+"""The type of the parameter of a route that takes an `Idempotency-Key`."""
 
 
 def request_digest(path: str, query: str, body: bytes) -> bytes:
-    """Return the SHA-256 that tells requests apart: of path, query and body without its secrets, formatting aside."""
+    """Return the SHA-256 of a request's path, query and body. The body's secrets and its JSON formatting do not change it."""
     try:
         content = json.dumps(_public(json.loads(body)), sort_keys=True).encode() if body else b""
     except (ValueError, RecursionError):
@@ -146,6 +146,6 @@ def _public(value: Any) -> Any:
 
 
 async def forget(session: AsyncSession, context: Context) -> None:
-    """Delete the answers that are not honoured any more."""
+    """Delete the answers that were kept for a day."""
     table = IDEMPOTENCY[context]
     await session.execute(delete(table).where(table.c.created_at < func.now() - _KEPT))

@@ -1,6 +1,6 @@
-"""What a service's API description says besides its routes' own answers: every error with its schema, and the headers.
+"""Completes a service's OpenAPI description: every error that an operation can answer, with its schema, and the headers.
 
-Which errors an operation can answer follows from its form, so that a new route is described in full without being told to.
+The errors follow from the operation's form, so a new route is described in full without a declaration.
 """
 
 from typing import Any
@@ -14,12 +14,15 @@ INVALID = "ValidationErrors"
 SCHEMAS: dict[str, Any] = {
     ERROR: {
         "title": ERROR,
-        "description": "What went wrong; docs/api.md lists the codes.",
+        "description": "What is wrong; docs/api.md lists the codes.",
         "type": "object",
         "required": ["detail", "code"],
         "properties": {
-            "detail": {"type": "string", "description": "For people: field, value, limit, and what to do."},
-            "code": {"type": "string", "description": "For programs; does not change."},
+            "detail": {
+                "type": "string",
+                "description": "For people: what is wrong, and what to do.",
+            },
+            "code": {"type": "string", "description": "For programs; it does not change."},
         },
     },
     INVALID: {
@@ -46,34 +49,34 @@ SCHEMAS: dict[str, Any] = {
     },
 }
 _DESCRIPTIONS = {
-    400: "The body cannot be read (`bad_request`), or a part of the API that is not served here is asked for (`not_supported`).",
-    401: "No API key, or one that is unknown, expired or revoked.",
+    400: "The body cannot be read (`bad_request`), or the request needs a part of the API that is not served (`not_supported`).",
+    401: "The request has no API key, or one that is unknown, expired or revoked.",
     403: "The key lacks the scope.",
     404: "The thing does not exist, or is another account's.",
     409: "The request contradicts the state of things, or the name is in use.",
     413: "The body is larger than the limit.",
     422: "A field of the request is wrong.",
     429: "A rate or quota of the account is used up.",
-    503: "A part that is needed is away for now.",
+    503: "A part that is needed is unavailable.",
 }
 _RETRY = (429, 503)
 _METHODS = ("get", "post", "put", "patch", "delete")
-_REQUEST_ID = {"description": "Names the request in the server's log.", "schema": {"type": "string"}}
-_RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+_REQUEST_ID = {"description": "The request's id in the server's log.", "schema": {"type": "string"}}
+_RETRY_AFTER = {"description": "Seconds to wait before the next request.", "schema": {"type": "integer", "minimum": 1}}
 
 
 def complete(app: FastAPI) -> None:
-    """Let the application's API description name every error that its operations answer."""
+    """Make the application's OpenAPI description name every error that its operations can answer."""
     generate = app.openapi
-    done: dict[int, dict[str, Any]] = {}
+    completed: dict[str, Any] | None = None
 
     def openapi() -> dict[str, Any]:
+        nonlocal completed
         document = generate()
-        # FastAPI keeps its document until a route is added; the same one is completed once.
-        if id(document) not in done:
+        # FastAPI returns the same document until a route is added.
+        if document is not completed:
             _complete_document(document)
-            done.clear()
-            done[id(document)] = document
+            completed = document
         return document
 
     app.openapi = openapi
@@ -85,7 +88,7 @@ def _complete_document(document: dict[str, Any]) -> None:
             if method in _METHODS:
                 _complete_operation(method, operation)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    # FastAPI's own form of a 422 lacks the code.
+    # FastAPI's own schemas of a 422 have no code.
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas |= SCHEMAS

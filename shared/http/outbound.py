@@ -1,8 +1,8 @@
-"""HTTP to addresses that our users name: never into our own network, and only to the very address that was checked.
+"""HTTP requests to addresses that users name: never into the internal network.
 
-A name is resolved once; its addresses are checked and then connected to as they are, so that an answer that changes between
-the check and the connection (DNS rebinding) changes nothing. TLS still verifies the name. Redirects are not followed: whoever
-wants to follow one makes a new request, which is checked anew.
+A host name is resolved once, and the connection goes to the addresses that were checked, so that a DNS change after the check
+(DNS rebinding) cannot reach the internal network. TLS still verifies the name. Redirects are not followed: a caller that follows
+one sends a new request, which is checked like the first.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ _LOW_32_BITS = 0xFFFFFFFF
 
 
 def is_public(address: Address) -> bool:
-    """Say whether an address lies outside of every private, local, reserved and multicast range.
+    """Say whether an address is outside of every private, local, reserved and multicast range.
 
-    An IPv6 address that carries an IPv4 one (mapped, 6to4, NAT64) is judged by that: it is where its packets end.
+    For an IPv6 address that contains an IPv4 address (mapped, 6to4, NAT64), that one decides: the packets go there.
     """
     if isinstance(address, IPv6Address):
         if address in _NAT64:
@@ -40,9 +40,9 @@ def is_public(address: Address) -> bool:
 
 
 def check_url(url: str, *, field: str, loc: tuple[str | int, ...] = ("body",), allow_private: bool = False) -> None:
-    """Check what can be seen without asking anybody: scheme, host, no user name, no private address in figures.
+    """Check a URL without a name server: its scheme and host, that it has no user name, and that an IP literal is public.
 
-    Raises InvalidError, which names `field`. A name is checked when it is connected to.
+    Raises InvalidError, which names `field`. A host name is checked when a client connects to it.
     """
     try:
         parts = urlsplit(url)
@@ -55,14 +55,14 @@ def check_url(url: str, *, field: str, loc: tuple[str | int, ...] = ("body",), a
         msg = f"{field}: {url!r} must start with http:// or https:// and name a host"
         raise InvalidError(msg, loc=loc)
     if "@" in parts.netloc:
-        msg = f"{field}: a URL must not hold a user name or password"
+        msg = f"{field}: the URL has a user name or password; leave it out"
         raise InvalidError(msg, loc=loc)
     try:
         address = ip_address(host)
     except ValueError:
         return
     if not allow_private and not is_public(address):
-        msg = f"{field}: {host} is not a public address"
+        msg = f"{field}: {host} is not a public address; name a host on the internet"
         raise InvalidError(msg, loc=loc)
 
 
@@ -74,12 +74,11 @@ def client(
     connections: int = 20,
     resolve: Resolve | None = None,
 ) -> httpx.AsyncClient:
-    """Return a client that connects to public addresses only; `allow_private` lets it into the own network as well.
+    """Return a client that connects to public addresses only.
 
-    `networks` are parts of the own network that it may connect to all the same.
-
-    `timeout_s` bounds each connect, write and read, not the whole. A request raises InvalidError where an address is not
-    allowed, and httpx's errors otherwise. Proxies in the environment are not used: they would connect where they like.
+    `networks` are internal networks that it may connect to as well; `allow_private` allows them all. `timeout_s` bounds each
+    connect, write and read, not the whole request. A request raises InvalidError for an address that is not allowed, and httpx's
+    errors otherwise. Proxies in the environment are ignored, because their connections cannot be checked.
     """
     checked = _CheckedConnections(resolve or _resolve, networks, allow_private=allow_private)
     transport = _CheckedTransport(checked, connections)
@@ -88,13 +87,13 @@ def client(
         timeout=timeout_s,
         follow_redirects=False,
         trust_env=False,
-        # A small answer must not unfold into a large one.
+        # No compression: a small answer must not become a large one.
         headers={"Accept-Encoding": "identity"},
     )
 
 
 class _CheckedTransport(httpx.AsyncHTTPTransport):
-    """httpx's own, over connections of ours: its constructor takes no network backend, the pool below it does."""
+    """httpx's transport with checked connections. Its constructor takes no network backend, but its pool does."""
 
     def __init__(self, connections: httpcore.AsyncNetworkBackend, limit: int) -> None:
         self._pool = httpcore.AsyncConnectionPool(
@@ -110,7 +109,8 @@ class _CheckedConnections(httpcore.AsyncNetworkBackend):
         self._resolve = resolve
         self._networks = networks
         self._allow_private = allow_private
-        self._inner: Any = httpcore.AnyIOBackend()  # declared without methods, for where anyio is missing
+        # httpcore declares AnyIOBackend without methods, for environments without anyio.
+        self._inner: Any = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -131,7 +131,7 @@ class _CheckedConnections(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(msg) from error
         allowed = [address for address in addresses if self._allows(address)]
         if not allowed:
-            msg = f"{host} has no public address, and connections to private ones are not allowed"
+            msg = f"{host} has no public address, and private ones are not allowed; name a host on the internet"
             raise InvalidError(msg)
         failure: Exception = httpcore.ConnectError(f"the name {host} has no address")
         for address in allowed:
@@ -150,5 +150,5 @@ class _CheckedConnections(httpcore.AsyncNetworkBackend):
 
 async def _resolve(host: str, port: int) -> list[Address]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    # An IPv6 address may carry the number of an interface, which only a link-local one needs.
+    # An IPv6 address may end with a zone, which only link-local addresses need.
     return list(dict.fromkeys(ip_address(str(info[4][0]).partition("%")[0]) for info in found))

@@ -1,4 +1,4 @@
-"""Keys open exactly what they should, and only while they should."""
+"""A key gives access to its own account, with its scopes, until it expires or is revoked."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -62,7 +62,7 @@ async def test_an_expired_key_is_refused(database: Database) -> None:
         await Authenticator(database).authenticate(secret)
 
 
-async def test_a_revoked_key_is_refused_at_once_and_its_siblings_are_not(database: Database) -> None:
+async def test_a_revoked_key_is_refused_at_once_and_the_accounts_other_keys_are_not(database: Database) -> None:
     key_id, secret = await _make_key(database)
     _, sibling = await _make_key(database)
     authenticator = Authenticator(database)
@@ -77,7 +77,7 @@ async def test_a_revoked_key_is_refused_at_once_and_its_siblings_are_not(databas
     assert (await authenticator.authenticate(sibling)).account_id == account_id
 
 
-async def test_nobody_revokes_another_accounts_key(database: Database) -> None:
+async def test_an_account_cannot_revoke_another_accounts_key(database: Database) -> None:
     key_id, secret = await _make_key(database)
     async with database.begin() as session:
         other = await accounts.create_account(session, "other")
@@ -94,7 +94,7 @@ async def test_an_unknown_scope_is_named(database: Database) -> None:
             await accounts.create_key(session, account_id, name="x", scopes=("everything",))
 
 
-async def test_a_database_that_is_away_keeps_no_process_from_ending(database: Database) -> None:
+async def test_an_unavailable_database_keeps_no_process_from_ending(database: Database) -> None:
     _, secret = await _make_key(database)
     authenticator = Authenticator(database)
     await authenticator.authenticate(secret)

@@ -1,4 +1,4 @@
-"""The migrations and the table classes say the same."""
+"""The migrations make the schema that the table classes describe."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Limits of an account are exact, also for those who come at the same time."""
+"""Limits of an account are exact, for concurrent requests too."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -61,16 +61,18 @@ async def _outcomes(*calls: Any) -> list[str]:
     return ["refused" if result else "admitted" for result in results]
 
 
-async def test_of_many_at_once_as_many_are_admitted_as_fit(world: World) -> None:
+async def test_of_many_concurrent_requests_as_many_are_admitted_as_fit(world: World) -> None:
     outcomes = await _outcomes(*(world.ask_for_images(3) for _ in range(8)))
 
     assert sorted(outcomes) == ["admitted"] * 3 + ["refused"] * 5
     await world.ask_for_images(1)
-    with pytest.raises(LimitError, match="max_images_in_flight: 10 images are being made and 1 are asked for, 10 are allowed"):
+    with pytest.raises(
+        LimitError, match="max_images_in_flight: 10 images are in flight and 1 more are requested; 10 are allowed"
+    ):
         await world.ask_for_images(1)
 
 
-async def test_what_is_finished_does_not_count(world: World) -> None:
+async def test_finished_images_do_not_count(world: World) -> None:
     await world.ask_for_images(10)
     async with world.database.begin() as session:
         done = {"state": "succeeded", "result": {}, "finished_at": func.now()}
@@ -79,19 +81,19 @@ async def test_what_is_finished_does_not_count(world: World) -> None:
     await world.ask_for_images(10)
 
 
-async def test_bytes_fit_to_the_last_one(world: World) -> None:
+async def test_bytes_are_counted_exactly(world: World) -> None:
     outcomes = await _outcomes(*(world.store(30) for _ in range(6)))
 
     assert sorted(outcomes) == ["admitted"] * 3 + ["refused"] * 3
     await world.store(10)
     with pytest.raises(
-        LimitError, match="max_stored_bytes: 100 bytes are stored and 0 more asked for, 100 are allowed"
+        LimitError, match="max_stored_bytes: 100 bytes are stored and 0 more are needed; 100 are allowed"
     ) as refused:
         await world.store(0)
     assert refused.value.headers == {"Retry-After": "3600"}
 
 
-async def test_what_is_deleted_does_not_count(world: World) -> None:
+async def test_deleted_assets_do_not_count(world: World) -> None:
     await world.store(100)
     async with world.database.begin() as session:
         await session.execute(update(Asset).values(status="deleted", deleted_at=func.now()))
@@ -99,7 +101,7 @@ async def test_what_is_deleted_does_not_count(world: World) -> None:
     await world.store(100)
 
 
-async def test_an_accounts_own_limit_goes_before_the_setting(world: World) -> None:
+async def test_an_accounts_own_limit_replaces_the_setting(world: World) -> None:
     async with world.database.begin() as session:
         other = await accounts.create_account(session, "other")
         await session.execute(update(Account).where(Account.id == other).values(max_stored_bytes=1000))

@@ -157,7 +157,7 @@ async def test_simultaneous_requests_do_not_exceed_the_accounts_limit_of_tunes(w
 
     assert sorted(answer.status_code for answer in answers) == [201] * 2 + [429] * 4
     refused = next(answer for answer in answers if answer.status_code == 429)
-    assert "max_unfinished_tunes: 2 tunes have not ended, 2 are allowed" in refused.json()["detail"]
+    assert "max_unfinished_tunes: 2 tunes have not ended; 2 are allowed" in refused.json()["detail"]
     assert refused.headers["Retry-After"] == "60"
     taken = next(answer.json()["id"] for answer in answers if answer.status_code == 201)
     await world.client.post(f"/v1/tune/{taken}/cancel")

@@ -1,4 +1,4 @@
-"""What the services tell each other is written down: docs/asyncapi.json says it as it is, so a changed event shows as a diff."""
+"""docs/asyncapi.json describes the events as they are, so that a changed event shows as a diff."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from shared.messaging.events import EVENTS
 WRITTEN = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 
 
-def test_the_document_is_of_the_events_as_they_are() -> None:
+def test_the_document_describes_the_events_as_they_are() -> None:
     assert WRITTEN.read_text() == document(), "run `make asyncapi`, and look at the diff: does it only add?"
 
 

@@ -38,7 +38,7 @@ async def test_a_periodic_task_goes_on_after_an_error() -> None:
         await asyncio.wait_for(twice.wait(), 5)
 
 
-async def test_leaving_cancels_every_task() -> None:
+async def test_the_end_of_the_context_cancels_every_task() -> None:
     cancelled = asyncio.Event()
 
     async def runs_for_ever() -> None:
@@ -53,7 +53,7 @@ async def test_leaving_cancels_every_task() -> None:
     assert cancelled.is_set()
 
 
-async def test_leaving_does_not_wait_for_a_task_that_will_not_end() -> None:
+async def test_the_end_of_the_context_does_not_wait_for_a_task_that_will_not_end() -> None:
     release = asyncio.Event()
 
     async def stubborn() -> None:
@@ -68,11 +68,11 @@ async def test_leaving_does_not_wait_for_a_task_that_will_not_end() -> None:
     release.set()
 
 
-async def test_a_cancellation_that_nobody_asked_for_is_no_end() -> None:
+async def test_a_child_tasks_cancellation_that_leaks_does_not_end_a_task() -> None:
     runs = 0
     twice = asyncio.Event()
 
-    async def lets_out_a_childs_cancellation() -> None:
+    async def leaks_a_childs_cancellation() -> None:
         nonlocal runs
         runs += 1
         if runs == 2:
@@ -83,5 +83,5 @@ async def test_a_cancellation_that_nobody_asked_for_is_no_end() -> None:
         await child
 
     async with Background() as background:
-        background.run("sample", lets_out_a_childs_cancellation)
+        background.run("sample", leaks_a_childs_cancellation)
         await asyncio.wait_for(twice.wait(), 10)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from structlog.testing import capture_logs
 
 from shared.errors import InvalidError, LimitError, UnavailableError
-from shared.failures import is_unavailable, is_unmigrated, is_value, retry_while_unavailable
+from shared.failures import is_unavailable, is_unmigrated, is_value, retry_while_unavailable, storable
 
 _DBAPI = dialect.PGDialect_asyncpg.import_dbapi()
 
@@ -162,7 +162,7 @@ def test_what_does_not_answer_is_unavailable(error: Exception) -> None:
     ],
     ids=repr,
 )
-def test_what_is_wrong_here_is_not_unavailable(error: BaseException) -> None:
+def test_an_error_of_the_request_or_of_the_local_disk_is_not_unavailable(error: BaseException) -> None:
     assert not is_unavailable(error)
 
 
@@ -172,6 +172,14 @@ def test_a_value_that_fits_no_column_and_a_missing_table_are_told_apart() -> Non
 
     assert (is_value(nul), is_value(too_large), is_value(missing_table)) == (True, True, False)
     assert (is_unmigrated(nul), is_unmigrated(missing_table)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [("as it is: é\n\t😀", "as it is: é\n\t😀"), ("a NUL \0.", "a NUL \ufffd."), ("half a pair \ud83d.", "half a pair ?.")],
+)
+def test_a_text_is_stored_without_the_characters_that_postgresql_refuses(text: str, stored: str) -> None:
+    assert storable(text) == stored
 
 
 @pytest.fixture
@@ -237,7 +245,7 @@ async def test_the_last_error_is_raised_when_patience_ends(pauses: list[float]) 
     assert last.value.args == (3,)
 
 
-async def test_being_cancelled_ends_the_loop() -> None:
+async def test_a_cancellation_ends_the_loop() -> None:
     began = asyncio.Event()
 
     async def run() -> None:

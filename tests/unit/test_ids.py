@@ -1,4 +1,4 @@
-"""Identifiers are OctoAI's: a kind, an underscore and a lower-case ULID."""
+"""Identifiers have OctoAI's form: a kind, an underscore and a lower-case ULID."""
 
 import re
 
@@ -21,5 +21,5 @@ def test_an_id_is_recognised() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "asset", "tune_01hdpjv7bxe1n99eazrv23ca1k", "asset_01HDPJV7BXE1N99EAZRV23CA1K", "asset_1"])
-def test_anything_else_is_a_name(text: str) -> None:
+def test_other_text_is_no_id(text: str) -> None:
     assert not is_id("asset", text)

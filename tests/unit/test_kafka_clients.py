@@ -1,4 +1,4 @@
-"""Clients of Kafka start whole or not at all, and their end holds nothing up."""
+"""A Kafka client's start is not cut off, and its end is bounded."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ async def test_the_end_of_a_discarded_client_is_bounded_and_its_errors_are_ignor
         await end_within(0.01, ending())
 
 
-async def test_a_start_that_is_cancelled_ends_first() -> None:
+async def test_a_start_that_is_cancelled_ends_before_the_cancellation_is_raised() -> None:
     begun, may_go_on, steps = asyncio.Event(), asyncio.Event(), []
 
     async def start() -> None:
@@ -44,7 +44,7 @@ async def test_a_start_that_is_cancelled_ends_first() -> None:
     assert steps == ["started", "left"]
 
 
-async def test_a_start_that_fails_says_why() -> None:
+async def test_the_error_of_a_start_is_raised() -> None:
     async def start() -> None:
         raise ConnectionError
 

@@ -1,4 +1,4 @@
-"""API keys can be told from noise without the database."""
+"""API keys are recognised without the database."""
 
 import pytest
 
@@ -9,12 +9,12 @@ def test_a_fresh_key_is_well_formed() -> None:
     assert keys.is_well_formed(keys.new_secret())
 
 
-def test_no_two_keys_are_alike() -> None:
+def test_each_key_is_another() -> None:
     assert len({keys.new_secret() for _ in range(1000)}) == 1000
 
 
 @pytest.mark.parametrize("position", [0, 4, 20, 53])
-def test_one_wrong_character_is_found(position: int) -> None:
+def test_a_key_with_one_wrong_character_is_refused(position: int) -> None:
     secret = keys.new_secret()
     wrong = "x" if secret[position] != "x" else "y"
 
@@ -22,7 +22,7 @@ def test_one_wrong_character_is_found(position: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "tsk_", "Bearer", "tsk_ümläut", "a" * 54])
-def test_other_text_is_no_key(text: str) -> None:
+def test_other_text_is_refused(text: str) -> None:
     assert not keys.is_well_formed(text)
 
 

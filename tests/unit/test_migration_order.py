@@ -1,4 +1,4 @@
-"""Migrations form one line: two that both follow the same one would leave a database with two newest schemas."""
+"""Migrations form one chain: two that follow the same one would make two newest schemas."""
 
 from alembic.script import ScriptDirectory
 
@@ -6,6 +6,6 @@ import migrations
 
 
 def test_there_is_one_newest_schema() -> None:
-    script = ScriptDirectory.from_config(migrations.config("postgresql+asyncpg://nobody@nowhere/none"))
+    script = ScriptDirectory.from_config(migrations.config("postgresql+asyncpg://user@host/none"))
 
     assert len(script.get_heads()) == 1

@@ -1,4 +1,4 @@
-"""An account may send so many requests a minute to a replica, and is told when to come back."""
+"""An account may send a limited number of requests a minute to a replica, and is told when to retry."""
 
 from uuid import uuid4
 
@@ -8,7 +8,7 @@ from shared.errors import LimitError
 from shared.http.rate import RequestRate
 
 
-async def test_one_request_too_many_is_refused_with_the_limit_and_a_time() -> None:
+async def test_a_request_over_the_limit_is_refused_with_the_limit_and_a_time() -> None:
     rate, account = RequestRate(3), uuid4()
     for _ in range(3):
         await rate.count(account, None)
@@ -19,14 +19,14 @@ async def test_one_request_too_many_is_refused_with_the_limit_and_a_time() -> No
     assert 1 <= int(refused.value.headers["Retry-After"]) <= 60
 
 
-async def test_each_account_is_counted_for_itself() -> None:
+async def test_accounts_are_counted_separately() -> None:
     rate = RequestRate(1)
     await rate.count(uuid4(), None)
 
     await rate.count(uuid4(), None)
 
 
-async def test_an_account_with_a_limit_of_its_own_has_that_one() -> None:
+async def test_an_accounts_own_limit_replaces_the_default() -> None:
     rate, account = RequestRate(1), uuid4()
     await rate.count(account, 2)
     await rate.count(account, 2)

@@ -1,4 +1,4 @@
-"""A scope opens its own part of the API, to read, to write, or both."""
+"""A scope allows its own part of the API, to read, to write, or both."""
 
 import pytest
 
@@ -17,21 +17,21 @@ from shared.errors import InvalidError
         ([], False, False),
     ],
 )
-def test_a_scope_opens_what_it_names(granted: list[str], may_read: bool, may_write: bool) -> None:
+def test_a_scope_allows_what_it_names(granted: list[str], may_read: bool, may_write: bool) -> None:
     assert (scopes.allow(granted, "tunes", "read"), scopes.allow(granted, "tunes", "write")) == (may_read, may_write)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_looking_is_reading(method: str) -> None:
+def test_methods_that_only_read_need_read_access(method: str) -> None:
     assert scopes.access_of(method) == "read"
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH", "PUT"])
-def test_everything_else_is_writing(method: str) -> None:
+def test_every_other_method_needs_write_access(method: str) -> None:
     assert scopes.access_of(method) == "write"
 
 
-def test_scopes_are_kept_once_and_in_one_order() -> None:
+def test_scopes_are_returned_without_repeats_in_one_order() -> None:
     assert scopes.check(["tunes:read", "assets", "tunes:read"]) == ["assets", "tunes:read"]
 
 

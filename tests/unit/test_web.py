@@ -1,4 +1,4 @@
-"""Every process answers errors, probes and request ids alike."""
+"""Every process answers errors and probes in one form, with a request id."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -93,7 +93,7 @@ async def test_errors_carry_their_code_and_say_what_is_wrong(
     assert (answer.status_code, answer.json()) == (status, {"code": code, "detail": detail})
 
 
-async def test_an_error_says_when_to_come_back(client: httpx.AsyncClient) -> None:
+async def test_an_error_says_when_to_retry(client: httpx.AsyncClient) -> None:
     assert (await client.get("/raise/unavailable")).headers["Retry-After"] == "2"
 
 
@@ -105,14 +105,14 @@ async def test_every_answer_has_a_request_id_even_after_a_crash(client: httpx.As
     assert all(answer.headers["content-type"] == "application/json" for answer in answers)
 
 
-async def test_a_crash_is_a_500_that_tells_nothing_of_the_inside(client: httpx.AsyncClient) -> None:
+async def test_a_crash_is_a_500_that_discloses_nothing(client: httpx.AsyncClient) -> None:
     answer = await client.get("/raise/crash")
 
     assert answer.status_code == 500
     assert "ZeroDivision" not in answer.text
 
 
-async def test_readiness_names_what_is_unavailable_and_liveness_does_not_mind(client: httpx.AsyncClient) -> None:
+async def test_readiness_names_what_is_unavailable_and_liveness_ignores_it(client: httpx.AsyncClient) -> None:
     ready, live = await client.get("/ready"), await client.get("/health")
 
     assert (ready.status_code, ready.json()["problems"]) == (503, {"broker": "the broker is unavailable"})

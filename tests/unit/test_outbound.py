@@ -1,4 +1,4 @@
-"""Requests to addresses that users name: what is connected to is what was checked."""
+"""Requests to addresses that users name go to the very addresses that were checked."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ PRIVATE = [
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-def test_an_address_of_ones_own_network_is_not_public(address: str) -> None:
+def test_an_address_of_an_internal_network_is_not_public(address: str) -> None:
     assert not outbound.is_public(ip_address(address))
 
 
@@ -55,13 +55,13 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
         ("http://example.com:99999/", "not a URL"),
     ],
 )
-def test_what_is_wrong_with_a_url_is_said_with_its_field(url: str, why: str) -> None:
+def test_a_wrong_url_is_refused_with_its_field_and_the_reason(url: str, why: str) -> None:
     with pytest.raises(InvalidError, match=f"webhook: .*{why}") as refused:
         outbound.check_url(url, field="webhook", loc=("body", "webhook"))
     assert refused.value.loc == ("body", "webhook")
 
 
-def test_a_name_is_left_to_the_moment_of_the_connection() -> None:
+def test_a_host_name_is_not_resolved_before_the_connection() -> None:
     outbound.check_url("https://localhost/hook", field="webhook")
     outbound.check_url("http://127.0.0.1/hook", field="webhook", allow_private=True)
 
@@ -81,14 +81,14 @@ async def server() -> AsyncIterator[tuple[int, list[bytes]]]:
         yield listening.sockets[0].getsockname()[1], asked
 
 
-async def test_a_name_that_leads_into_ones_own_network_is_not_connected_to() -> None:
+async def test_a_name_of_an_internal_address_is_refused() -> None:
     async with server() as (port, asked), outbound.client() as client:
         with pytest.raises(InvalidError, match="localhost has no public address"):
             await client.get(f"http://localhost:{port}/")
     assert asked == []
 
 
-async def test_a_redirect_is_answered_and_not_followed() -> None:
+async def test_a_redirect_is_not_followed() -> None:
     async with server() as (port, asked), outbound.client(allow_private=True) as client:
         answer = await client.get(f"http://localhost:{port}/")
     assert answer.status_code == 302
@@ -96,7 +96,7 @@ async def test_a_redirect_is_answered_and_not_followed() -> None:
     assert f"Host: localhost:{port}".encode() in asked[0]
 
 
-async def test_a_name_is_resolved_once_and_connected_to_as_it_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_is_resolved_once_and_its_checked_address_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [[ip_address("203.0.114.1")], [ip_address("127.0.0.1")]]
     asked: list[str] = []
 
@@ -120,7 +120,7 @@ async def test_a_name_is_resolved_once_and_connected_to_as_it_was_checked(monkey
     assert connected == ["203.0.114.1"]
 
 
-async def test_of_several_addresses_the_next_is_tried_when_one_does_not_answer() -> None:
+async def test_the_next_of_several_addresses_is_tried_when_one_does_not_answer() -> None:
     async def two(_host: str, _port: int) -> list[Address]:
         return [ip_address("127.0.0.2"), ip_address("127.0.0.1")]
 

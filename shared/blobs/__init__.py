@@ -1,1 +1,1 @@
-"""The S3 store, the rows that describe its objects, and their collection."""
+"""The S3 store, the rows that describe its objects, their collection, and a cache of checkpoints."""

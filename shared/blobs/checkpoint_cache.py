@@ -1,4 +1,4 @@
-"""Base checkpoints on this machine's disk, by SHA-256: unpacked once, kept while there is room."""
+"""Checkpoints on this machine's disk, by SHA-256: each is unpacked once, and kept while there is room."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 
 class CheckpointCache:
-    """A folder of unpacked checkpoints named by their blob's SHA-256; the longest unused go when it is over its bound."""
+    """A folder of unpacked checkpoints, named by their blobs' SHA-256. Over `max_bytes` the least recently used are deleted."""
 
     def __init__(self, folder: Path, blobs: Blobs, max_bytes: int) -> None:
         self._folder = folder
@@ -23,10 +23,10 @@ class CheckpointCache:
         self._max_bytes = max_bytes
 
     async def fetch(self, key: str, sha256: str) -> Path:
-        """Return the unpacked folder of a checkpoint's blob, downloading it unless it is here.
+        """Return the unpacked folder of a checkpoint's blob; download it unless it is here.
 
-        A folder appears only whole and verified. Raises NotFoundError when the object is gone, and InvalidError when it is not
-        what it was or cannot be unpacked.
+        A folder appears only whole and verified. Raises NotFoundError when the object is missing, and InvalidError when its bytes
+        have changed or cannot be unpacked.
         """
         place = self._folder / sha256
         if not await asyncio.to_thread(place.exists):
@@ -42,10 +42,10 @@ class CheckpointCache:
         try:
             stored = await self._blobs.get_file(key, archive)
             if stored.sha256 != sha256:
-                msg = f"the checkpoint's bytes have sha256 {stored.sha256}, not {sha256}; bring it anew"
+                msg = f"the checkpoint's bytes have the sha256 {stored.sha256}, not {sha256}; upload the checkpoint again"
                 raise InvalidError(msg)
             await asyncio.to_thread(checkpoint.unpack, archive, unpacked)
-            await asyncio.to_thread(_settle, unpacked, place)
+            await asyncio.to_thread(_move, unpacked, place)
             log.info("checkpoint.fetched", sha256=sha256, size_bytes=stored.size_bytes)
         finally:
             archive.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ class CheckpointCache:
                 shutil.rmtree(place, ignore_errors=True)
 
 
-def _settle(unpacked: Path, place: Path) -> None:
-    """Move the folder to its place, unless another download was faster."""
+def _move(unpacked: Path, place: Path) -> None:
+    """Move the folder to its place, unless another download put one there."""
     if not place.exists():
         unpacked.rename(place)

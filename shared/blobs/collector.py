@@ -1,4 +1,4 @@
-"""Deletes what nobody needs from the store, and compares the store with the rows. Each context collects its own."""
+"""Deletes objects that nothing needs from the store, and compares the store with the rows. Each context collects its own."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,17 +19,17 @@ _BATCH = 200
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep found: keys of objects without a row, which it deleted, and of committed rows without an object."""
+    """What a sweep found: the keys of objects without a row, which it deleted, and of committed rows without an object."""
 
     strays: list[str]
     missing: list[str]
 
 
 class BlobCollector:
-    """Collects the blobs of one context, which lie under its prefixes.
+    """Collects the blobs of one context, whose keys have its prefixes.
 
-    `grace_s` is how long an orphan is kept, at least as long as a link that was handed out lives; `staging_s` how long
-    a writer may take from staging a row to committing it.
+    `grace_s` is how long an orphan is kept: at least as long as a link to it is valid. `staging_s` is how long a writer may take
+    from staging a row to committing it.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class BlobCollector:
         self._staging_s = staging_s
 
     async def collect(self) -> list[str]:
-        """Orphan what was staged and given up, delete a batch of orphans past their grace, and return their keys."""
+        """Orphan rows that stayed staged for too long, delete a batch of orphans past their grace, and return their keys."""
         await self._give_up_staged()
         async with self._database.begin() as session:
             due = (
@@ -61,15 +61,15 @@ class BlobCollector:
                 .with_for_update(skip_locked=True)
             )
             keys = set(await session.scalars(due))
-            # A new statement, so a new snapshot: it sees the reference of a transaction that pinned one of these and
-            # committed while the statement above waited.
+            # A new statement has a new snapshot: it sees the reference of a transaction that pinned one of these and committed
+            # while the statement above waited.
             used = await referenced(session, keys)
-            # Those still in use go to the end of the line, or a full batch of them would hide all others.
+            # Those still in use are due later again, or a full batch of them would hide all others.
             await session.execute(update(Blob).where(Blob.key.in_(used)).values(orphaned_at=func.now()))
             unused = sorted(keys - used)
             await session.execute(update(Blob).where(Blob.key.in_(unused)).values(state="deleted", deleted_at=func.now()))
-        # After the commit: when we die here, objects without a live row are left, which the sweep finds. Before it, a
-        # rollback would leave rows without objects, which nobody could repair.
+        # After the commit: if the process dies here, objects without a live row are left, and the sweep finds them. Before it, a
+        # rollback would leave rows without objects, which cannot be repaired.
         for key in unused:
             await self._blobs.delete(key)
         if unused:
@@ -77,9 +77,9 @@ class BlobCollector:
         return unused
 
     async def sweep(self) -> Swept:
-        """Compare the store with the rows: delete objects that have no live row, report committed rows without object.
+        """Delete objects without a live row, and report committed rows without an object.
 
-        An object younger than the grace period is left alone.
+        Objects that are younger than the grace period are left alone.
         """
         swept = Swept([], [])
         for prefix in self._prefixes:
@@ -89,7 +89,7 @@ class BlobCollector:
                     await session.scalars(select(Blob.key).where(Blob.owner == self._owner, Blob.state == "committed", below))
                 )
             listed = await self._blobs.list(prefix)
-            # Rows are read after the listing: whoever writes an object has committed its row before.
+            # Read the rows after the listing: a writer commits the row before it puts the object.
             old = [item.key for item in listed if item.age_s > self._grace_s]
             for start in range(0, len(old), _BATCH):
                 swept.strays.extend(await self._delete_strays(set(old[start : start + _BATCH])))

@@ -1,4 +1,4 @@
-"""Who still needs a blob: one question over every table that names one, whichever context owns the blob."""
+"""Which blobs are still needed: one query over every table that refers to blobs, of any context."""
 
 from collections.abc import Collection
 
@@ -10,18 +10,18 @@ from shared.database.tables import Asset, Checkpoint, Generation, Sample, Tune, 
 
 
 async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
-    """Return those of the keys that something alive refers to.
+    """Return those of the keys that are still needed.
 
-    A tune needs its pictures, base, checkpoints and LoRA until it has ended, and a generation its inputs until it has
-    finished, whether or not the assets that these came from still exist. Samples stay as long as their rows.
+    A tune needs its images, base, checkpoints and LoRA until it has ended, and a generation needs its inputs until it has
+    finished, even when the assets that they came from were deleted. Samples are needed as long as their rows exist.
     """
     wanted = bindparam("keys", list(keys), ARRAY(Text))
     is_wanted = func.any(wanted)
     alive = Tune.ended_at.is_(None)
-    # The inputs name their blobs wherever they like in the document.
+    # The inputs are a document that may refer to blobs at any depth.
     inside = func.jsonb_path_query(Generation.inputs, cast(literal("$.**"), JSONPATH)).alias("inside")
     text_inside = inside.column.op("#>>", return_type=String())(cast(literal("{}"), ARRAY(Text)))
-    questions = [
+    queries = [
         select(Asset.blob_key.label("key")).where(Asset.blob_key == is_wanted, Asset.status == "ready"),
         select(Asset.staging_key).where(Asset.staging_key == is_wanted, Asset.status.in_(["ready_to_upload", "uploaded"])),
         select(Tune.base_blob_key).where(Tune.base_blob_key == is_wanted, alive),
@@ -34,5 +34,5 @@ async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
         .join(inside, true())
         .where(Generation.finished_at.is_(None), text_inside == is_wanted),
     ]
-    found = await session.execute(union(*questions))
+    found = await session.execute(union(*queries))
     return {str(key) for (key,) in found if key is not None}

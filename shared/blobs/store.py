@@ -1,8 +1,8 @@
 """Objects in an S3 store.
 
-The `minio` client blocks, so it runs in a bounded thread pool with timeouts of its own: its defaults (300 s and five
-retries) would hold a thread for half an hour. A second client on the public address only signs; the region is set, so
-that signing makes no network call.
+The `minio` client blocks, so it runs in a bounded thread pool, with short timeouts: its defaults (300 s and five retries) would
+hold a thread for half an hour. A second client, with the public address, only signs; its region is set, so that signing needs
+no network call.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from minio.credentials.providers import AssumeRoleProvider
 from minio.error import InvalidResponseError, S3Error, ServerError
 
 from shared.errors import NotFoundError, TooLargeError, UnavailableError
+from shared.failures import is_unavailable
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
 
@@ -40,7 +41,7 @@ _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as it was written or read: its SHA-256 in hexadecimal and its size in bytes."""
+    """The SHA-256 (hexadecimal) and the size in bytes of an object that was written or read."""
 
     sha256: str
     size_bytes: int
@@ -48,7 +49,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Grant:
-    """Credentials that end by themselves."""
+    """Credentials that expire."""
 
     access_key: str
     secret_key: str
@@ -57,7 +58,7 @@ class Grant:
 
 @dataclass(frozen=True)
 class Listed:
-    """An object of a listing."""
+    """An object in a listing."""
 
     key: str
     size_bytes: int
@@ -65,7 +66,7 @@ class Listed:
 
 
 class Blobs:
-    """An asynchronous face of the store. Every method raises UnavailableError when the store does not answer."""
+    """An asynchronous client of the store. Every method that calls it raises UnavailableError when it does not answer."""
 
     def __init__(
         self,
@@ -109,12 +110,12 @@ class Blobs:
         )
 
     async def close(self) -> None:
-        """Let running calls end, free the threads and close the connections."""
+        """Wait for running calls, end the threads and close the connections."""
         await asyncio.to_thread(self._pool.shutdown)
         self._connections.clear()
 
     async def ensure_bucket(self) -> None:
-        """Make the bucket unless it is there."""
+        """Create the bucket unless it exists."""
 
         def make() -> None:
             try:
@@ -126,13 +127,13 @@ class Blobs:
         await self._run(make)
 
     async def ping(self) -> None:
-        """Raise unless the store answers and has the bucket."""
+        """Raise UnavailableError unless the store answers and has the bucket."""
         if not await self._run(lambda: self._client.bucket_exists(self.bucket)):
             msg = f"the store has no bucket {self.bucket!r}"
             raise UnavailableError(msg)
 
     async def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> Stored:
-        """Store a file under a key, replacing what was there."""
+        """Store a file under a key, in place of an object that has it. Raises OSError when the file cannot be read."""
 
         def put() -> Stored:
             stored = hash_file(path)
@@ -142,7 +143,7 @@ class Blobs:
         return await self._run(put)
 
     async def put_bytes(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> Stored:
-        """Store bytes under a key, replacing what was there."""
+        """Store bytes under a key, in place of an object that has it."""
 
         def put() -> Stored:
             self._client.put_object(self.bucket, key, io.BytesIO(data), len(data), content_type)
@@ -151,7 +152,7 @@ class Blobs:
         return await self._run(put)
 
     async def get_file(self, key: str, path: Path) -> Stored:
-        """Fetch an object into a file; the file appears whole or not at all. Raises NotFoundError."""
+        """Download an object into a file, which appears whole or not at all. Raises NotFoundError."""
 
         def get() -> Stored:
             draft = path.with_name(path.name + ".part")
@@ -172,7 +173,7 @@ class Blobs:
         return await self._run(get)
 
     async def get_bytes(self, key: str, *, max_bytes: int) -> bytes:
-        """Fetch a small object. Raises NotFoundError, and TooLargeError past `max_bytes`."""
+        """Return a small object. Raises NotFoundError, and TooLargeError when it has more than `max_bytes`."""
 
         def get() -> bytes:
             response = self._client.get_object(self.bucket, key)
@@ -189,22 +190,22 @@ class Blobs:
         return await self._run(get)
 
     async def size(self, key: str) -> int | None:
-        """Return the object's size in bytes, or None when there is none."""
+        """Return the object's size in bytes, or None when there is no object."""
         try:
             return (await self._run(lambda: self._client.stat_object(self.bucket, key))).size
         except NotFoundError:
             return None
 
     async def copy(self, source: str, target: str) -> None:
-        """Copy an object inside the store. Raises NotFoundError."""
+        """Copy an object within the store. Raises NotFoundError."""
         await self._run(lambda: self._client.copy_object(self.bucket, target, CopySource(self.bucket, source)))
 
     async def delete(self, key: str) -> None:
-        """Delete an object; one that is gone already is fine."""
+        """Delete an object, if it exists."""
         await self._run(lambda: self._client.remove_object(self.bucket, key))
 
     async def list(self, prefix: str) -> list[Listed]:
-        """Return every object below a prefix."""
+        """Return every object whose key has this prefix."""
 
         def listing() -> list[Listed]:
             found = self._client.list_objects(self.bucket, prefix, recursive=True)
@@ -213,13 +214,13 @@ class Blobs:
         return await self._run(listing)
 
     async def abort_uploads(self, prefix: str, older_than_s: float) -> int:
-        """Give up to 1000 uploads in parts below a prefix up that were begun longer ago than this; return how many.
+        """Abort up to 1000 multipart uploads under a prefix that were begun longer ago than this; return how many.
 
-        MinIO lists only those of one key, and gives up by itself what is a day old.
+        MinIO lists the uploads of a whole key only, and aborts by itself those that are a day old.
         """
 
         def abort() -> int:
-            # The client has no public way to do either.
+            # The minio client has no public method for either.
             listed = self._client._list_multipart_uploads(self.bucket, prefix=prefix)  # noqa: SLF001
             late = [upload for upload in listed.uploads if _age_s(upload.initiated_time) > older_than_s]
             for upload in late:
@@ -229,17 +230,17 @@ class Blobs:
         return await self._run(abort)
 
     def presign_put(self, key: str, expires_s: int) -> str:
-        """Return a URL on the public address that takes a PUT of the object, without any header, until it expires."""
+        """Return a URL, with the public address, that accepts a PUT of the object without any header until it expires."""
         return self._signer.presigned_put_object(self.bucket, key, timedelta(seconds=expires_s))
 
     def presign_get(self, key: str, expires_s: int) -> str:
-        """Return a URL on the public address that answers the object until it expires."""
+        """Return a URL, with the public address, that returns the object until it expires."""
         return self._signer.presigned_get_object(self.bucket, key, timedelta(seconds=expires_s))
 
     async def grant(self, key: str, *, actions: Sequence[str], lifetime_s: int) -> Grant | None:
-        """Return credentials that are good for these actions (as `s3:PutObject`) on this one object, or None.
+        """Return credentials for these actions (such as `s3:PutObject`) on this object alone.
 
-        None means that the store has no STS, or does not let our key use it. Stores give an hour at least.
+        None means that the store has no STS, or that the key may not use it. Stores accept a lifetime of at least an hour.
         """
         statement = {"Effect": "Allow", "Action": list(actions), "Resource": [f"arn:aws:s3:::{self.bucket}/{key}"]}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
@@ -251,8 +252,8 @@ class Blobs:
             try:
                 found = provider.retrieve()
             except ValueError as error:
-                # The client's way to say that the store answered, and refused.
-                log.warning("store.grants_nothing", reason=str(error))
+                # minio raises ValueError when the store answers and refuses.
+                log.warning("store.grant_refused", reason=str(error))
                 return None
             return Grant(found.access_key, found.secret_key, found.session_token)
 
@@ -267,8 +268,14 @@ class Blobs:
                 raise NotFoundError(msg) from error
             msg = f"the store refused: {error.code}: {error.message}"
             raise UnavailableError(msg) from error
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            # The caller's path is wrong, which no retry mends.
+            raise
         except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, OSError) as error:
-            msg = f"the store does not answer: {error}"
+            # With a full disk here, another process may still serve the request.
+            is_local = isinstance(error, OSError) and not is_unavailable(error)
+            problem = "this machine's disk fails" if is_local else "the store does not answer"
+            msg = f"{problem}: {error}"
             raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
 
 

@@ -165,8 +165,8 @@ def create_app(
 ) -> FastAPI:
     """Build a process's HTTP application.
 
-    `ready` and `live` map names to async functions that raise when something is wrong; /ready and /health then answer 503 with the
-    texts. Dependencies belong into `ready` only: a restart of this process does not make them available.
+    `ready` and `live` map names to async functions that raise when something is wrong; /ready and /health then answer 503 with
+    the texts. Dependencies belong into `ready` only: a restart of this process does not make them available.
     """
     app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
     app.add_middleware(_OneSlash)

@@ -74,7 +74,7 @@ def _refusal(call: Callable[[], object]) -> str:
     return refused.value.response["Error"]["Code"]
 
 
-async def test_a_grant_writes_the_one_object_and_nothing_else(blobs: Blobs) -> None:
+async def test_a_grant_allows_writing_one_object_and_nothing_else(blobs: Blobs) -> None:
     granted = await blobs.grant("staging/lora/mine", actions=["s3:PutObject", "s3:AbortMultipartUpload"], lifetime_s=3600)
     assert granted is not None
     await blobs.put_bytes("staging/lora/other", b"secret")

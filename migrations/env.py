@@ -1,4 +1,4 @@
-"""Alembic's entry point: runs migrations in one transaction, one process at a time."""
+"""Alembic's entry point: runs the migrations in one transaction, in one process at a time."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from sqlalchemy.pool import NullPool
 
 from shared.database.tables import Base
 
-# Any fixed number, shared by all who migrate this database.
+# A fixed number, the same for every process that migrates this database.
 _LOCK = 0x74756E65
 
 

@@ -1,1 +1,1 @@
-"""The file formats that people upload, read without torch."""
+"""The file formats of uploads, read without torch."""

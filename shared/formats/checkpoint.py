@@ -1,9 +1,9 @@
-"""Checkpoint files: how a model travels as one object, read without torch.
+"""Checkpoint files: a whole model as one object, read without torch.
 
-A checkpoint has one key, one SHA-256 and one presigned URL. It is a folder in diffusers' layout (`model_index.json`, `unet/`,
-`vae/`, `text_encoder/`, ...), packed into one uncompressed tar, of JSON, text and safetensors files only; or one safetensors
-file in the layout of Stable Diffusion's own releases. A ControlNet is a checkpoint, too: a packed folder of its own kind
-(`shared/formats/controlnet.py`). Nothing in a checkpoint is ever unpickled or run.
+A checkpoint is a folder in diffusers' layout (`model_index.json`, `unet/`, `vae/`, `text_encoder/`, ...), packed into one
+uncompressed tar with JSON, text and safetensors files only; or one safetensors file in the layout of Stable Diffusion's own
+releases. So it has one key, one SHA-256 and one presigned URL. A ControlNet is a checkpoint too, with a folder of another kind
+(`shared/formats/controlnet.py`). Nothing in a checkpoint is unpickled or executed.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ TEXT_ENCODERS = {
     Engine.SDXL: ("text_encoder", "text_encoder_2"),
     Engine.SDXL_REFINER: ("text_encoder_2",),
 }
-"""Each engine's, by the names of their folders."""
+"""The folders of each engine's text encoders."""
 _SHAPE_KEYS = {
     "unet": (
         "in_channels",
@@ -54,29 +54,29 @@ _DEFAULTS = {"transformer_layers_per_block": 1}
 
 
 class CheckpointInfo(BaseModel):
-    """What can be said of a checkpoint from its configuration alone."""
+    """What the configuration tells of a checkpoint."""
 
     engine: Engine
     native_size_px: int
-    """The side of the square pictures that it was trained on."""
+    """The side of the square images that it was trained on."""
     shape_class: str
-    """The same for checkpoints whose LoRAs fit each other, e.g. `sd15-3f2a9c1d`, whatever their layout."""
+    """The same, such as `sd15-3f2a9c1d`, for all checkpoints that a LoRA fits, whatever their layout."""
     text_widths: list[int]
-    """Width of each text encoder, which a textual inversion's vectors must have."""
+    """The width of each text encoder, which a textual inversion's vectors must have."""
     latent_channels: int
     vae_factor: int
-    """Pixels a side that one latent stands for. A VAE that is to stand in for the checkpoint's has the same two."""
+    """Pixels on each side that one latent stands for. A VAE that replaces the checkpoint's needs both numbers to be the same."""
     data_type: str | None = None
-    """`fp16` or `fp32`, of a single file; None of a folder, whose weights are not looked at."""
+    """`fp16` or `fp32` for a single file; None for a folder, whose weights are not read."""
 
     @property
     def data(self) -> dict[str, Any]:
-        """What an asset's `data` says of it, besides the engine."""
+        """The fields of an asset's `data` besides the engine."""
         return self.model_dump(exclude={"engine"}, exclude_none=True)
 
 
 def read_folder(folder: Path) -> CheckpointInfo:
-    """Read a checkpoint's folder. Raises InvalidError that says what is missing or wrong."""
+    """Describe an unpacked checkpoint. Raises InvalidError that says what is missing or wrong."""
     names = (
         "model_index.json",
         "unet/config.json",
@@ -87,7 +87,7 @@ def read_folder(folder: Path) -> CheckpointInfo:
 
 
 def read_file(path: Path) -> CheckpointInfo | ControlNetInfo:
-    """Read a checkpoint's file, a tar or a single file. Raises InvalidError that says what is missing, wrong or not allowed."""
+    """Describe a checkpoint's file, a tar or a single file. Raises InvalidError that says what is wrong."""
     if not _is_tar(path):
         documents, data_type = single_file.read(path)
         info = describe({name: json.dumps(document).encode() for name, document in documents.items()})
@@ -104,11 +104,11 @@ def read_file(path: Path) -> CheckpointInfo | ControlNetInfo:
 
 
 def pack(folder: Path, target: Path) -> str:
-    """Pack a folder into `target` and return its SHA-256; the same files always give the same bytes."""
+    """Pack a folder into `target`, and return its SHA-256. The same files give the same bytes."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path in paths:
-            # Owner, mode and time stay at their defaults, so that only names and contents count.
+            # Owner, mode and time keep their defaults, so that the bytes depend on names and contents only.
             member = tarfile.TarInfo(str(PurePosixPath(path.relative_to(folder))))
             member.size = path.stat().st_size
             with path.open("rb") as file:
@@ -118,9 +118,9 @@ def pack(folder: Path, target: Path) -> str:
 
 
 def unpack(path: Path, target: Path) -> None:
-    """Make a new folder in diffusers' layout of a checkpoint's file, which appears whole or not at all. Raises InvalidError.
+    """Unpack a checkpoint's file to a new folder in diffusers' layout, which appears whole or not at all. Raises InvalidError.
 
-    A single file's weights stay in one file in it: `shared.models.checkpoints` converts them when it loads.
+    The weights of a single file stay in one file: `shared.models.checkpoints` converts them when it loads them.
     """
     draft = target.with_name(target.name + ".part")
     if not _is_tar(path):
@@ -140,7 +140,7 @@ def unpack(path: Path, target: Path) -> None:
 
 
 def _is_tar(path: Path) -> bool:
-    # What is neither is refused as a single file, with a message that names both.
+    # A file of neither format is refused as a single file, with a message that names both formats.
     try:
         _open(path).close()
     except tarfile.TarError:
@@ -153,17 +153,17 @@ def _open(path: Path) -> tarfile.TarFile:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the archive's files; raises for anything that could reach outside of a folder or be run."""
+    """Yield the archive's files. Raises InvalidError for a member that could be written elsewhere, or that is no data file."""
     try:
         for count, member in enumerate(archive, 1):
             name = PurePosixPath(member.name)
             if member.isdir():
                 continue
             if not member.isreg() or name.is_absolute() or ".." in name.parts or name.suffix not in SUFFIXES:
-                msg = f"the checkpoint holds {member.name!r}; only {', '.join(sorted(SUFFIXES))} files are allowed in it"
+                msg = f"the checkpoint has {member.name!r}; only {', '.join(sorted(SUFFIXES))} files are allowed"
                 raise InvalidError(msg)
             if count > MAX_MEMBERS:
-                msg = f"the checkpoint holds more than {MAX_MEMBERS} files"
+                msg = f"the checkpoint has more than {MAX_MEMBERS} files; leave out what is no part of the model"
                 raise InvalidError(msg)
             yield member
     except tarfile.TarError as error:
@@ -172,7 +172,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def describe(texts: dict[str, bytes]) -> CheckpointInfo:
-    """Describe a checkpoint by its configuration, JSON by path. Raises InvalidError that says what is missing or wrong."""
+    """Describe a checkpoint by its configuration, as JSON by path. Raises InvalidError that says what is missing or wrong."""
     index = _json(texts, "model_index.json")
     pipeline = index.get("_class_name")
     if pipeline not in _PIPELINES:
@@ -182,7 +182,7 @@ def describe(texts: dict[str, bytes]) -> CheckpointInfo:
     unet, vae = _json(texts, "unet/config.json"), _json(texts, "vae/config.json")
     encoders = TEXT_ENCODERS[engine]
     if engine is Engine.SDXL_REFINER and "text_encoder/config.json" in texts:
-        msg = f"model_index.json: _class_name {pipeline!r} is a refiner's, which has no text_encoder, but the checkpoint has one"
+        msg = f"model_index.json: _class_name {pipeline!r} is a refiner's, which has no text_encoder; the checkpoint has one"
         raise InvalidError(msg)
     shape = [_pick(unet, "unet"), *(_pick(_json(texts, f"{name}/config.json"), "text_encoder") for name in encoders)]
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]
@@ -198,14 +198,14 @@ def describe(texts: dict[str, bytes]) -> CheckpointInfo:
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = (
-            "unet/config.json needs sample_size, vae/config.json block_out_channels and each text encoder's config.json "
-            "hidden_size, as numbers: they tell the native size, and what fits the checkpoint"
+            "numbers are missing that tell the native size and what fits the checkpoint: unet/config.json needs sample_size, "
+            "vae/config.json block_out_channels, and each text encoder's config.json hidden_size"
         )
         raise InvalidError(msg) from error
 
 
 def _pick(config: dict[str, Any], part: str) -> dict[str, Any]:
-    """Return what decides whether a LoRA fits, said in one way: old configurations leave out defaults, or repeat a number."""
+    """Return what decides whether a LoRA fits, in one form: old configurations omit defaults, or repeat a number per level."""
     return {key: _once(config.get(key, _DEFAULTS.get(key))) for key in _SHAPE_KEYS[part]}
 
 

@@ -1,7 +1,7 @@
-"""What a ControlNet says of itself in its configuration, read without torch.
+"""ControlNets, described by their configuration, without torch.
 
-A ControlNet (Zhang et al. 2023) travels as a checkpoint does: a folder in diffusers' layout, `config.json` and the weights beside
-it, packed into one tar. It copies the first half of a UNet, and fits those checkpoints whose UNet has that shape.
+A ControlNet (Zhang et al. 2023) is a folder in diffusers' layout, with `config.json` and the weights, packed into one tar like
+other checkpoints. It is a copy of the first half of a UNet, and fits the checkpoints whose UNet has that shape.
 """
 
 from typing import Any
@@ -17,17 +17,17 @@ _ADDED = {None: Engine.CONTROLNET_SD15, "text_time": Engine.CONTROLNET_SDXL}
 
 
 class ControlNetInfo(BaseModel):
-    """What can be said of a ControlNet from its configuration alone."""
+    """What the configuration tells of a ControlNet."""
 
     engine: Engine
     cross_attention_dim: int
-    """Width of the text that it sees, which is that of its checkpoint."""
+    """The width of the text features, as in its checkpoints."""
     block_out_channels: list[int]
-    """Its UNet's channels, from the finest level to the coarsest."""
+    """The channels of each level, from the finest to the coarsest, as in its checkpoints' UNets."""
 
     @property
     def data(self) -> dict[str, Any]:
-        """What an asset's `data` says of it, besides the engine."""
+        """The fields of an asset's `data` besides the engine."""
         return self.model_dump(exclude={"engine"})
 
 
@@ -41,8 +41,8 @@ def describe(config: dict[str, Any]) -> ControlNetInfo:
     is_known = isinstance(added, str | None) and added in _ADDED
     if not is_known or not isinstance(width, int) or not isinstance(channels, list) or not all(map(_is_count, channels)):
         msg = (
-            f"{CONFIG}: cross_attention_dim must be a number, block_out_channels a list of numbers and addition_embed_type null "
-            "(SD 1.5) or text_time (SDXL): they tell the engine, and which checkpoints it fits"
+            f"{CONFIG}: cross_attention_dim must be a number, block_out_channels a list of numbers, and addition_embed_type null "
+            "(SD 1.5) or text_time (SDXL): they tell the engine, and which checkpoints fit"
         )
         raise InvalidError(msg)
     return ControlNetInfo(engine=_ADDED[added], cross_attention_dim=width, block_out_channels=channels)

@@ -1,7 +1,7 @@
-"""Uploaded pictures: decoded and written anew, in a process of their own with bounded memory and time.
+"""Uploaded images: decoded and encoded again, in a child process with bounded memory and time.
 
-Whatever else a file carries (EXIF with a place in it, comments, a script or an archive behind the picture's end) stays
-behind: the clean copy holds pixels and nothing else. `python -m shared.formats.image SOURCE TARGET MAX_PIXELS` is the child.
+The clean copy has the pixels and nothing else of the file: no EXIF with a location, no comments, no script or archive after the
+image's end. The child process is `python -m shared.formats.image SOURCE TARGET MAX_PIXELS`.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ _CPU_S = 20
 _MEMORY_BYTES = 1 << 30
 _OUTPUT_BYTES = 256 * 2**20
 _WALL_S = 120.0
-"""Generous: a busy machine must not turn a good picture down, and the CPU limit binds first."""
+"""Generous, so that a busy machine refuses no good image; the limit of CPU time applies first."""
 _REFUSED = 3
 _JPEG_QUALITY = 95
 
 
 class CleanImage(BaseModel):
-    """A clean copy: its format, as OctoAI calls it and as its file ends, and its size in pixels after rotation."""
+    """A clean copy: its format (OctoAI's name, and the file's suffix), and its size in pixels after rotation."""
 
     file_format: Literal["png", "jpg"]
     width: int
@@ -39,20 +39,20 @@ class CleanImage(BaseModel):
 
     @property
     def content_type(self) -> str:
-        """The media type to store it under."""
+        """The media type of the file."""
         return "image/png" if self.file_format == "png" else "image/jpeg"
 
 
 async def clean(source: Path, target: Path, *, max_pixels: int) -> CleanImage:
-    """Write the picture anew to `target`: RGB or greyscale, 8 bits a channel, upright, without any metadata.
+    """Write a clean copy of the image to `target`: RGB or greyscale, 8 bits a channel, upright, without metadata.
 
-    JPEG stays JPEG (quality 95, chroma not subsampled), PNG stays PNG; 16 bits become 8, CMYK becomes RGB, what is
-    transparent becomes white. Colour profiles are dropped, pixels are taken as sRGB.
+    JPEG stays JPEG (quality 95, chroma not subsampled) and PNG stays PNG. 16 bits become 8, CMYK becomes RGB, and transparent
+    pixels become white. Colour profiles are dropped: pixels are read as sRGB.
 
-    Raises InvalidError that says why the picture is refused.
+    Raises InvalidError that says why the image is refused.
     """
     child = await asyncio.create_subprocess_exec(
-        # Isolated from the environment, which holds our secrets, and from the folder it is started in.
+        # Without this process's environment, which has secrets.
         *(sys.executable, "-m", "shared.formats.image", str(source), str(target), str(max_pixels)),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -62,7 +62,7 @@ async def clean(source: Path, target: Path, *, max_pixels: int) -> CleanImage:
     try:
         output, _ = await asyncio.wait_for(child.communicate(), _WALL_S)
     except TimeoutError:
-        msg = f"the picture took longer than {_WALL_S:.0f} s to decode"
+        msg = f"the image took longer than {_WALL_S:.0f} s to decode; upload a smaller one"
         raise InvalidError(msg) from None
     finally:
         if child.returncode is None:
@@ -72,7 +72,7 @@ async def clean(source: Path, target: Path, *, max_pixels: int) -> CleanImage:
         return CleanImage.model_validate_json(output)
     if child.returncode == _REFUSED:
         raise InvalidError(json.loads(output)["reason"])
-    msg = f"the picture could not be decoded within {_MEMORY_BYTES >> 20} MiB of memory and {_CPU_S} s"
+    msg = f"the image could not be decoded within {_MEMORY_BYTES >> 20} MiB of memory and {_CPU_S} s; upload a smaller one"
     raise InvalidError(msg)
 
 
@@ -84,24 +84,24 @@ def _bound() -> None:
 
 
 def _clean(source: Path, target: Path, max_pixels: int) -> CleanImage:
-    # Here, so that a service that imports this module does not pay for Pillow, and Pillow sees the bounds.
+    # Imported here, so that services do not load Pillow, and Pillow is loaded within the bounds.
     from PIL import Image, ImageOps, UnidentifiedImageError  # noqa: PLC0415
 
-    # The header's size is checked below, against our own limit, before a pixel is decoded.
+    # The size in the header is checked below, before a pixel is decoded.
     Image.MAX_IMAGE_PIXELS = None
     try:
         with Image.open(source, formats=["PNG", "JPEG"]) as image:
             width, height = image.size
             if width * height > max_pixels:
-                msg = f"the picture is {width} x {height} px; at most {max_pixels} px in all are allowed"
+                msg = f"the image has {width} x {height} px; at most {max_pixels} px in all are allowed"
                 raise InvalidError(msg)
             if min(width, height) < MIN_SIDE_PX:
-                msg = f"the picture is {width} x {height} px; each side must have at least {MIN_SIDE_PX} px"
+                msg = f"the image has {width} x {height} px; each side must have at least {MIN_SIDE_PX} px"
                 raise InvalidError(msg)
             file_format = "png" if image.format == "PNG" else "jpg"
-            # Phones append a depth map or a second exposure to a JPEG (MPO), and the first picture is the one meant.
+            # Phones append a depth map or a second exposure to a JPEG (MPO): the first image is the wanted one.
             if file_format == "png" and getattr(image, "n_frames", 1) > 1:
-                msg = "the picture is animated; send one frame of it as PNG or JPEG"
+                msg = "the image is animated; upload one frame as PNG or JPEG"
                 raise InvalidError(msg)
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -110,9 +110,9 @@ def _clean(source: Path, target: Path, max_pixels: int) -> CleanImage:
         msg = "the file is neither PNG nor JPEG"
         raise InvalidError(msg) from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        msg = f"the picture is damaged: {error}"
+        msg = f"the image is damaged: {error}"
         raise InvalidError(msg) from error
-    # A fresh picture: nothing that the decoder attached to the old one can be written along.
+    # A new image has nothing of what the decoder attached to the old one.
     fresh = Image.new(plain.mode, plain.size)
     fresh.paste(plain)
     if file_format == "png":
@@ -129,8 +129,8 @@ def _eight_bit(image: "Image.Image") -> "Image.Image":
         # Pillow clips where it should scale.
         return image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
     if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+        background = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")
     return image.convert("L" if image.mode in {"1", "L"} else "RGB")
 
 

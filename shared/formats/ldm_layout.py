@@ -1,8 +1,8 @@
-"""The tensors of Stable Diffusion's own releases: which names they have and which shapes, given what varies.
+"""The names and shapes of the tensors in Stable Diffusion's own releases, computed from what varies between models.
 
 The layout is that of the reference code (github.com/CompVis/latent-diffusion, github.com/Stability-AI/generative-models): the
-UNet under `model.diffusion_model.`, the autoencoder under `first_stage_model.`, CLIP in transformers' naming and, for
-SDXL's second encoder, in open_clip's. A file that says it has this layout is compared with these, name by name.
+UNet has the prefix `model.diffusion_model.`, the autoencoder `first_stage_model.`, CLIP has transformers' names, and SDXL's
+second text encoder has open_clip's. A file of this layout is compared with these, name by name.
 """
 
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class UNetShape:
-    """What varies between UNets. Lists have one entry a level, from the finest to the coarsest."""
+    """What varies between UNets. Tuples have one entry for each level, from the finest to the coarsest."""
 
     in_channels: int
     channels: tuple[int, ...]
     resnets: int
-    """Residual blocks a level."""
+    """Residual blocks of each level."""
     depths: tuple[int, ...]
-    """Transformer blocks a residual block is followed by; 0 for levels without attention."""
+    """Transformer blocks after each residual block; 0 for levels without attention."""
     middle_depth: int
     context: int
-    """Width of the text that cross-attention sees."""
+    """The width of the text features for cross-attention."""
     added: int | None
-    """Width of SDXL's added embedding (pooled text and sizes); None for SD 1.5."""
+    """The width of SDXL's added embedding (pooled text and sizes); None for SD 1.5."""
     linear: bool
-    """Whether attention is entered and left by matrices, as in SDXL, or by convolutions of 1 x 1, as in SD 1.5."""
+    """Whether the projections into and out of attention are matrices, as in SDXL, or convolutions of 1 x 1, as in SD 1.5."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class VaeShape:
     latent_channels: int
     channels: tuple[int, ...]
     resnets: int
-    """Residual blocks a level of the encoder; the decoder has one more."""
+    """Residual blocks of each level of the encoder; the decoder has one more."""
     middle_attention: bool
     quant_convs: bool
 
@@ -87,7 +87,7 @@ def unet(shape: UNetShape) -> Shapes:
 
 
 def vae(shape: VaeShape) -> Shapes:
-    """Return an autoencoder's tensors, without the prefix `first_stage_model.`; its attention as matrices."""
+    """Return an autoencoder's tensors, without the prefix `first_stage_model.`, with its attention as matrices."""
     channels, latent = shape.channels, shape.latent_channels
     first, last = channels[0], channels[-1]
     found = _vae_middle("encoder.mid", last, attention=shape.middle_attention)
@@ -113,7 +113,7 @@ def vae(shape: VaeShape) -> Shapes:
 
 
 def clip(shape: TextShape) -> Shapes:
-    """Return a text encoder's tensors in transformers' naming, from `text_model.` on."""
+    """Return a text encoder's tensors with transformers' names, which begin with `text_model.`."""
     width = shape.width
     found: Shapes = {
         "text_model.embeddings.token_embedding.weight": (shape.vocabulary, width),
@@ -129,7 +129,7 @@ def clip(shape: TextShape) -> Shapes:
 
 
 def open_clip(shape: TextShape) -> Shapes:
-    """Return a text encoder's tensors in open_clip's naming, with its square projection."""
+    """Return a text encoder's tensors with open_clip's names, and its square projection."""
     width = shape.width
     found: Shapes = {
         "token_embedding.weight": (shape.vocabulary, width),
@@ -146,14 +146,14 @@ def open_clip(shape: TextShape) -> Shapes:
 
 
 def differences(wanted: Shapes, found: Shapes) -> Iterator[str]:
-    """Say what keeps `found` from being `wanted`: what is missing, misshapen or not of it."""
+    """Yield the differences between `found` and `wanted`: tensors that are missing, have another shape, or do not belong."""
     for name, shape in wanted.items():
         if name not in found:
             yield f"it has no {name!r}"
         elif found[name] != shape:
-            yield f"{name!r} has the shape {list(found[name])} where {list(shape)} follows from the others"
+            yield f"{name!r} has the shape {list(found[name])}; by the other tensors it must have {list(shape)}"
     for name in found.keys() - wanted.keys():
-        yield f"it holds {name[:200]!r}, which is no part of it"
+        yield f"it holds {name[:200]!r}, which does not belong to it"
 
 
 def _norm(name: str, width: int) -> Shapes:

@@ -1,4 +1,4 @@
-"""Tells from the shapes of a file in Stable Diffusion's own layout which models are in it, and refuses what is not whole."""
+"""Finds the models in a file of Stable Diffusion's own layout by its shapes, and refuses a file that is not whole."""
 
 from dataclasses import dataclass
 from itertools import takewhile
@@ -14,13 +14,13 @@ UNET = "model.diffusion_model."
 CLIP = {Engine.SD15: "cond_stage_model.transformer.", Engine.SDXL: "conditioner.embedders.0.transformer."}
 OPEN_CLIP = {Engine.SDXL: "conditioner.embedders.1.model.", Engine.SDXL_REFINER: "conditioner.embedders.0.model."}
 NUMBERS = {Engine.SDXL: 6, Engine.SDXL_REFINER: 5}
-"""What the added embedding holds beside the pooled text: original size, crop and target size, two each; the refiner has one
-score of how good the picture looks for the target size."""
+"""How many numbers the added embedding has besides the pooled text: original size, crop and target size, two each. The refiner
+has one score of the image's looks instead of the target size."""
 _LATENT_CHANNELS = 4
 _MAX_LEVELS, _MAX_RESNETS, _MAX_WIDTH, _MAX_DEPTH = 6, 4, 2048, 24
 _MAX_TEXT_WIDTH, _MAX_TEXT_LAYERS, _MAX_POSITIONS = 2048, 48, 77
 IGNORED = ("position_ids", "logit_scale")
-"""Ends of names that old files carry besides the weights: constants, and a scale that only CLIP's training needs."""
+"""The ends of names in old files that are no weights: constants, and a scale that only CLIP's training needs."""
 _CROSS_KEYS = ".transformer_blocks.0.attn2.to_k.weight"
 _OTHERS = {
     "cond_stage_model.model.": "a Stable Diffusion 2 checkpoint",
@@ -42,11 +42,11 @@ class Parts:
     unet: UNetShape
     vae: VaeShape
     texts: tuple[TextShape, ...]
-    """One for SD 1.5, two for SDXL, the second of them alone for its refiner."""
+    """One for SD 1.5, two for SDXL, and SDXL's second alone for its refiner."""
 
 
 def read(header: Header) -> Parts:
-    """Return what is in the file. Raises InvalidError that says what is missing, or does not belong together."""
+    """Return the models in the file. Raises InvalidError that says what is missing, or does not fit together."""
     shapes: Shapes = {name: tuple(tensor.shape) for name, tensor in header.tensors.items()}
     engine = _engine(shapes)
     unet = _unet(_part(shapes, UNET))
@@ -59,7 +59,7 @@ def read(header: Header) -> Parts:
 
 
 def _engine(shapes: Shapes) -> Engine:
-    # Each is known by its first text encoder.
+    # The first text encoder tells the engine.
     for engine, prefix in (OPEN_CLIP | CLIP).items():
         if any(name.startswith(prefix) for name in shapes) and any(name.startswith(UNET) for name in shapes):
             return engine
@@ -83,7 +83,7 @@ def _part(shapes: Shapes, prefix: str) -> Shapes:
 def _unet(shapes: Shapes) -> UNetShape:
     in_channels = _side(shapes, "input_blocks.0.0.weight", 1)
     if in_channels != _LATENT_CHANNELS:
-        kind = {9: ", as inpainting models do", 8: ", as models that edit pictures do"}.get(in_channels, "")
+        kind = {9: ", as inpainting models do", 8: ", as models that edit images do"}.get(in_channels, "")
         msg = f"the UNet takes {in_channels} channels{kind}; a base checkpoint takes {_LATENT_CHANNELS}"
         raise InvalidError(msg)
     channels: list[int] = []
@@ -95,7 +95,7 @@ def _unet(shapes: Shapes) -> UNetShape:
         if _down(block) not in shapes:
             width, depth, blocks = _side(shapes, _first(block), 0), _depth(shapes, f"input_blocks.{block}.1"), blocks + 1
         block += 1
-        # A level ends with what halves its sides, the last one with the blocks.
+        # A level ends with a downsampling block, the last level with the blocks.
         if _down(block - 1) in shapes or (_first(block) not in shapes and _down(block) not in shapes):
             channels.append(width)
             depths.append(depth)
@@ -105,7 +105,7 @@ def _unet(shapes: Shapes) -> UNetShape:
     context = _side(shapes, keys, 1)
     middle = depths[-1] or _depth(shapes, "middle_block.1")
     _bound("UNet", "levels", len(channels), _MAX_LEVELS)
-    _bound("UNet", "residual blocks a level", max(resnets), _MAX_RESNETS)
+    _bound("UNet", "residual blocks in a level", max(resnets), _MAX_RESNETS)
     _bound("UNet", "channels", max(channels), _MAX_WIDTH)
     _bound("UNet", "transformer blocks in a row", max(depths), _MAX_DEPTH)
     _bound("UNet", "transformer blocks in its middle", middle, _MAX_DEPTH)
@@ -115,7 +115,7 @@ def _unet(shapes: Shapes) -> UNetShape:
         channels=tuple(channels),
         resnets=resnets[0],
         depths=tuple(depths),
-        # As diffusers builds it where the last level has some; another one is among the differences below.
+        # diffusers gives the middle as many as the last level. A file with another number differs below.
         middle_depth=middle,
         context=context,
         added=_side(shapes, "label_emb.0.0.weight", 1) or None,
@@ -163,7 +163,7 @@ def _text(part: str, shapes: Shapes, tokens: str, positions: str, inner: str) ->
 
 
 def _check_fit(engine: Engine, unet: UNetShape, vae: VaeShape, texts: list[TextShape]) -> None:
-    """Refuse parts that are each whole, but of different models."""
+    """Raise InvalidError for parts that are whole but of different models."""
     width = sum(text.width for text in texts)
     if unet.context != width:
         msg = f"the UNet attends to {unet.context} text features, but the file's text encoders make {width}"
@@ -174,12 +174,12 @@ def _check_fit(engine: Engine, unet: UNetShape, vae: VaeShape, texts: list[TextS
     numbers, rest = NUMBERS.get(engine), (unet.added or 0) - texts[-1].width
     if numbers and (rest <= 0 or rest % (2 * numbers)):
         msg = (
-            f"the UNet's added embedding has {unet.added} features: no room for the pooled text, which has {texts[-1].width}, "
-            f"and an even number for each of {numbers} numbers"
+            f"the UNet's added embedding has {unet.added} features; it must have {texts[-1].width} for the pooled text, and the "
+            f"same even number of features for each of {numbers} numbers"
         )
         raise InvalidError(msg)
     if engine is Engine.SD15 and unet.added is not None:
-        msg = "the UNet has an added embedding as in SDXL, but the file has the text encoder of SD 1.5"
+        msg = "the UNet has an added embedding, as in SDXL, but the file has the text encoder of SD 1.5"
         raise InvalidError(msg)
 
 
@@ -197,7 +197,7 @@ def _depth(shapes: Shapes, name: str) -> int:
 
 
 def _side(shapes: Shapes, name: str, number: int) -> int:
-    """Return one side of a tensor; 0 when there is no such one."""
+    """Return one dimension of a tensor, or 0 when there is none."""
     return sum(shapes.get(name, ())[number : number + 1])
 
 
@@ -209,5 +209,5 @@ def _bound(part: str, what: str, value: int, most: int) -> None:
 
 def _same(part: str, wanted: Shapes, found: Shapes) -> None:
     if difference := min(ldm_layout.differences(wanted, found), default=None):
-        msg = f"the checkpoint's {part} is not as in Stable Diffusion's releases: {difference}"
+        msg = f"the checkpoint's {part} differs from Stable Diffusion's releases: {difference}"
         raise InvalidError(msg)

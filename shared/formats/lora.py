@@ -1,9 +1,9 @@
-"""What a LoRA file says of itself, read from its safetensors header without torch.
+"""LoRA files, described by their safetensors headers, without torch.
 
 Key layouts: diffusers (`unet.<module>.lora.down.weight` or `.lora_A.weight`), PEFT (`base_model.model.<module>.lora_A.weight`)
-and kohya-ss (`lora_unet_<module>.lora_down.weight`). Ours are diffusers', with engine, shape class, base and trigger word in
-the file's metadata; in others' files the shapes tell the engine: cross-attention keys are projected from 768 features in
-SD 1.5 and from 2048 in SDXL. Where a LoRA has none of those, its metadata may tell: kohya-ss writes `ss_*` keys, and
+and kohya-ss (`lora_unet_<module>.lora_down.weight`). Tunesmith's own files have diffusers' layout, with engine, shape class, base
+and trigger word in the metadata. In other files the shapes tell the engine: cross-attention keys are projected from 768 features
+in SD 1.5 and from 2048 in SDXL. For a LoRA without cross-attention the metadata may tell: kohya-ss writes `ss_*` keys, and
 Stability AI's model specification (github.com/Stability-AI/ModelSpec) has `modelspec.*`.
 """
 
@@ -17,23 +17,22 @@ from pydantic import BaseModel
 
 from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
-from shared.formats.safetensors import Header, Tensor, read_header
+from shared.formats.safetensors import Header, Tensor, data_type, read_header
 
 _DOWN = re.compile(r"\.(lora_A|lora\.down|lora_linear_layer\.down|lora_down)(\.default)?\.weight$")
 _UP = re.compile(r"\.(lora_B|lora\.up|lora_linear_layer\.up|lora_up)(\.default)?\.weight$")
 _OTHER = re.compile(r"\.(alpha|dora_scale|lora_magnitude_vector(\.default)?(\.weight)?)$")
 _CROSS_ATTENTION = re.compile(r"attn2[._]to_[kv]\b")
 _FEATURES = {768: Engine.SD15, 2048: Engine.SDXL}
-_DATA_TYPES = {"F16": "fp16", "BF16": "fp16", "F32": "fp32"}
 _MAX_RANK = 1024
 _WORD = re.compile(r"[^\x00-\x1f]{1,200}")
 _MAX_WORDS = 5
 _OTHER_KINDS = {
-    re.compile(r"\.(hada_w|lokr_w|oft_|on_input$)"): "weights of LyCORIS (LoHa, LoKr, OFT, IA3); only LoRAs proper are read",
-    re.compile(r"\.lora_mid\.weight$"): "a convolution in three parts (lora_mid); only two-part LoRAs are read",
+    re.compile(r"\.(hada_w|lokr_w|oft_|on_input$)"): "a weight of LyCORIS (LoHa, LoKr, OFT, IA3); only LoRAs are supported",
+    re.compile(r"\.lora_mid\.weight$"): "a convolution in three parts (lora_mid); only LoRAs in two parts are supported",
     re.compile(
         r"^(base_model\.model\.)?(transformer\.|lora_transformer_|lora_unet_(double|single|joint)_blocks_|double_blocks\.)"
-    ): ("a LoRA for a transformer model such as FLUX or SD 3; LoRAs for SD 1.5 and SDXL are read"),
+    ): ("a LoRA for a transformer model such as FLUX or SD 3; LoRAs for SD 1.5 and SDXL are supported"),
 }
 _ARCHITECTURES = {
     "stable-diffusion-v1": Engine.SD15,
@@ -42,7 +41,7 @@ _ARCHITECTURES = {
     "sd_1.5": Engine.SD15,
     "sdxl": Engine.SDXL,
 }
-"""How the values of `modelspec.architecture` and `ss_base_model_version` begin."""
+"""Engines by the beginnings of the values of `modelspec.architecture` and `ss_base_model_version`."""
 _SD2_FEATURES = 1024
 
 
@@ -55,18 +54,18 @@ class KeyFormat(StrEnum):
 
 
 class LoraInfo(BaseModel):
-    """What can be said of a LoRA from its header. `None` or empty where the header does not tell."""
+    """What the header tells of a LoRA; None or empty where it does not tell."""
 
     engine: Engine | None
     key_format: KeyFormat
     rank: int
     """The largest rank of its adapters."""
     data_type: str
-    """`fp16` (bfloat16 counts as it) or `fp32`: OctoAI knows no others for a LoRA."""
+    """`fp16` (bfloat16 counts as it) or `fp32`."""
     trigger_words: list[str]
     base_sha256: str | None
     shape_class: str | None
-    """As its metadata says; else that of the published checkpoint that it was made for."""
+    """That of its metadata, or else that of the published checkpoint that it was made for."""
     has_text_encoder: bool
 
 
@@ -75,29 +74,23 @@ def read_lora(path: Path) -> LoraInfo:
     header = read_header(path)
     for pattern, what in _OTHER_KINDS.items():
         if found := next(filter(pattern.search, header.tensors), None):
-            msg = f"the file holds {found[:200]!r}, {what}"
+            msg = f"the file has {found[:200]!r}, {what}"
             raise InvalidError(msg)
     downs = {name: tensor for name, tensor in header.tensors.items() if _DOWN.search(name)}
     if not downs:
-        msg = (
-            "the file holds no LoRA weights: no tensor is named like diffusers', PEFT's or kohya's (lora_A, lora.down, lora_down)"
-        )
+        msg = "the file has no LoRA weights: no tensor is named as in diffusers, PEFT or kohya-ss (lora_A, lora.down, lora_down)"
         raise InvalidError(msg)
     _check_pairs(header, downs)
     ranks = {tensor.shape[0] for tensor in downs.values()}
     if not 1 <= min(ranks) <= max(ranks) <= _MAX_RANK:
         msg = f"the LoRA has ranks from {min(ranks)} to {max(ranks)}; 1 to {_MAX_RANK} are allowed"
         raise InvalidError(msg)
-    types = {tensor.dtype for tensor in downs.values()}
-    if unknown := sorted(types - _DATA_TYPES.keys()):
-        msg = f"the LoRA's weights are {', '.join(unknown)}; float16, bfloat16 or float32 are needed"
-        raise InvalidError(msg)
     meta = header.metadata
     return LoraInfo(
-        engine=_engine(header.metadata, downs),
+        engine=_engine(meta, downs),
         key_format=_key_format(downs),
         rank=max(ranks),
-        data_type="fp32" if "F32" in types else "fp16",
+        data_type=data_type({tensor.dtype for tensor in downs.values()}, "the LoRA's"),
         trigger_words=_trigger_words(meta),
         base_sha256=meta.get("base_sha256"),
         shape_class=meta.get("shape_class") or _full_size(downs),
@@ -106,16 +99,19 @@ def read_lora(path: Path) -> LoraInfo:
 
 
 def _check_pairs(header: Header, downs: dict[str, Tensor]) -> None:
-    """Every tensor is half of a pair whose ranks agree, or a scale of one: a whole model or a stray tensor is neither."""
+    """Raise InvalidError unless every tensor is half of a pair with one rank, or a scale of one.
+
+    This refuses a whole model with LoRA weights in it, and stray tensors.
+    """
     ups = {_UP.sub("", name): tensor for name, tensor in header.tensors.items() if _UP.search(name)}
     for name, down in downs.items():
         up = ups.pop(_DOWN.sub("", name), None)
         if up is None or len(up.shape) < 2 or len(down.shape) < 2 or up.shape[1] != down.shape[0]:  # noqa: PLR2004
-            msg = f"the LoRA's {name[:200]!r} has no counterpart of its rank"
+            msg = f"the LoRA's {name[:200]!r} has no counterpart with its rank; upload the whole file"
             raise InvalidError(msg)
     strays = [n for n in header.tensors if not (_DOWN.search(n) or _UP.search(n) or _OTHER.search(n))]
     if ups or strays:
-        msg = f"the file holds {min([*ups, *strays])[:200]!r}, which is no part of a LoRA"
+        msg = f"the file has {min([*ups, *strays])[:200]!r}, which is no part of a LoRA"
         raise InvalidError(msg)
 
 
@@ -127,7 +123,7 @@ def _key_format(downs: dict[str, Tensor]) -> KeyFormat:
 
 
 def _full_size(downs: dict[str, Tensor]) -> str | None:
-    """Return the shape class of the published checkpoint whose text features the LoRA's cross-attention sees."""
+    """Return the shape class of the published checkpoint of the LoRA's engine, as its shapes tell it."""
     engine = _engine({}, downs)
     return FULL_SIZE_SHAPES[engine] if engine else None
 
@@ -138,11 +134,11 @@ def _engine(metadata: dict[str, str], downs: dict[str, Tensor]) -> Engine | None
         return Engine(told)
     features = {tensor.shape[1] for name, tensor in downs.items() if _CROSS_ATTENTION.search(name)}
     if features == {_SD2_FEATURES}:
-        msg = "the LoRA is for Stable Diffusion 2: its cross-attention has 1024 features; SD 1.5 has 768 and SDXL 2048"
+        msg = "the LoRA is for Stable Diffusion 2: its cross-attention has 1024 features; 768 (SD 1.5) or 2048 (SDXL) are needed"
         raise InvalidError(msg)
     if len(features) == 1:
         return _FEATURES.get(features.pop())
-    # Without cross-attention: only SDXL has a second text encoder.
+    # Without cross-attention, a second text encoder tells SDXL.
     if any(name.startswith(("lora_te2_", "text_encoder_2.")) for name in downs):
         return Engine.SDXL
     told = [metadata.get(key, "").lower() for key in ("modelspec.architecture", "ss_base_model_version")]
@@ -157,17 +153,17 @@ def _trigger_words(metadata: dict[str, str]) -> list[str]:
 
 
 def _common_tags(metadata: dict[str, str]) -> list[str]:
-    """Return the tags that stood in every caption of a folder: that is what a LoRA of kohya-ss was taught to go by.
+    """Return the tags that every caption of a folder has: the words that a LoRA of kohya-ss was trained with.
 
-    `ss_tag_frequency` says how often each tag stood in a folder's captions, `ss_dataset_dirs` how many pictures it had.
+    `ss_tag_frequency` has the number of each tag in a folder's captions, `ss_dataset_dirs` the number of its images.
     """
     frequencies, folders = (_object(metadata.get(key)) for key in ("ss_tag_frequency", "ss_dataset_dirs"))
     common: list[str] = []
     for folder, tags in frequencies.items():
         about = folders.get(folder)
-        pictures = about.get("img_count") if isinstance(about, dict) else None
-        if isinstance(tags, dict) and isinstance(pictures, int) and pictures > 0:
-            common += [tag.strip() for tag, times in tags.items() if isinstance(times, int) and times >= pictures]
+        images = about.get("img_count") if isinstance(about, dict) else None
+        if isinstance(tags, dict) and isinstance(images, int) and images > 0:
+            common += [tag.strip() for tag, times in tags.items() if isinstance(times, int) and times >= images]
     return [word for word in dict.fromkeys(common) if _WORD.fullmatch(word)][:_MAX_WORDS]
 
 

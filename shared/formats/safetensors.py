@@ -1,10 +1,11 @@
-"""The header of a safetensors file, read without torch and without reading the weights.
+"""The header of a safetensors file, read without torch and without the weights.
 
-The layout is the format's own (github.com/huggingface/safetensors): eight bytes of little-endian length, that many bytes
-of JSON, then the tensors' bytes, back to back. A pickle is not one, whatever it is called.
+The format (github.com/huggingface/safetensors): the header's length in eight little-endian bytes, the header as JSON, and the
+bytes of the tensors, one after the other. A pickle is refused, whatever its name.
 """
 
 import json
+from collections.abc import Collection
 from math import prod
 from pathlib import Path
 
@@ -17,10 +18,11 @@ _LENGTH_BYTES = 8
 _FLOAT_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}
 _INTEGER_BITS = {"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8}
 _BITS = _FLOAT_BITS | _INTEGER_BITS
+_DATA_TYPES = {"F16", "BF16", "F32"}
 
 
 class Tensor(BaseModel):
-    """One entry: its element type (`F16`, `BF16`, `F32`, ...), its shape, and where its bytes begin and end."""
+    """A tensor's type (`F16`, `BF16`, `F32`, ...), its shape, and where its bytes begin and end."""
 
     dtype: str
     shape: list[int]
@@ -28,14 +30,14 @@ class Tensor(BaseModel):
 
 
 class Header(BaseModel):
-    """What a safetensors file says of itself."""
+    """The metadata of a safetensors file, and its tensors by name."""
 
     metadata: dict[str, str] = Field(default_factory=dict)
     tensors: dict[str, Tensor]
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header: every tensor's bytes are there, in order, without a gap, and nothing else is.
+    """Return the header, checked: the file has the bytes of every tensor, without a gap, and nothing else.
 
     Raises InvalidError that says what is wrong.
     """
@@ -43,10 +45,10 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if size <= _LENGTH_BYTES or length > size - _LENGTH_BYTES:
-            msg = f"the file is not safetensors: its {size} bytes cannot hold the header that they announce"
+            msg = f"the file is not safetensors: it has {size} bytes, less than the length of its header says"
             raise InvalidError(msg)
         if length > MAX_HEADER_BYTES:
-            msg = f"the safetensors header is {length} bytes long; at most {MAX_HEADER_BYTES} are allowed"
+            msg = f"the safetensors header has {length} bytes; at most {MAX_HEADER_BYTES} are allowed"
             raise InvalidError(msg)
         text = file.read(length)
     try:
@@ -54,10 +56,21 @@ def read_header(path: Path) -> Header:
         header = Header(metadata=document.pop("__metadata__", {}), tensors=document)
     # RecursionError: brackets nested a million deep are valid JSON.
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        msg = "the file is not safetensors: its header is not the JSON object that the format asks for"
+        msg = "the file is not safetensors: its header is not the JSON object of the format"
         raise InvalidError(msg) from error
     _check_offsets(header, size - _LENGTH_BYTES - length)
     return header
+
+
+def data_type(types: Collection[str], whose: str) -> str:
+    """Return `fp16` (bfloat16 counts as it) or `fp32`, the widest of these types. Raises InvalidError for any other type.
+
+    OctoAI's API knows these two.
+    """
+    if unknown := sorted(set(types) - _DATA_TYPES):
+        msg = f"{whose} weights are {', '.join(unknown)}; float16, bfloat16 or float32 are needed"
+        raise InvalidError(msg)
+    return "fp32" if "F32" in types else "fp16"
 
 
 def with_ordered_metadata(file: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""Single-file checkpoints in the layout of Stable Diffusion's own releases, read from their safetensors header without torch.
+"""Single-file checkpoints in the layout of Stable Diffusion's own releases, read from their safetensors headers without torch.
 
-Such a file brings weights and no configuration. Most of that follows from the shapes (widths, levels, layers, vocabulary). What
-does not is as in the releases of SD 1.5 and SDXL, unless the file's metadata says otherwise: `modelspec.prediction_type` and
-`modelspec.resolution` (github.com/Stability-AI/ModelSpec), and keys of ours, listed in `KEYS`, for models of other sizes.
+Such a file has weights but no configuration. Most of the configuration follows from the shapes (widths, levels, layers,
+vocabulary). The rest is as in the releases of SD 1.5 and SDXL, unless the metadata says otherwise: `modelspec.prediction_type`
+and `modelspec.resolution` (github.com/Stability-AI/ModelSpec), and Tunesmith's own keys (`KEYS`), for models of other sizes.
 """
 
 import json
@@ -20,11 +20,11 @@ from shared.formats.ldm_shapes import Parts
 from shared.formats.safetensors import Header, read_header
 
 WEIGHTS = "model.safetensors"
-"""The file's name in an unpacked checkpoint, beside the configuration that was inferred for it."""
+"""The file's name in an unpacked checkpoint, which also has the configuration that was inferred for it."""
 _HEAD_WIDTH = 64
 _SDXL_PAD = "!"
 _FULL_WIDTH = 320
-"""The first width of both releases' UNets; narrower ones are small models."""
+"""The first width of the UNets of both releases; models with narrower ones are small."""
 _SMALL_PX = 64
 _NATIVE_PX = {Engine.SD15: 512, Engine.SDXL: 1024, Engine.SDXL_REFINER: 1024}
 _SCALING = {Engine.SD15: 0.18215, Engine.SDXL: 0.13025, Engine.SDXL_REFINER: 0.13025}
@@ -37,7 +37,7 @@ _V_PREDICTION = {"v", "v_prediction", "v-prediction"}
 
 
 def read(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    """Return a checkpoint's configuration, as documents by their paths in diffusers' layout, and its data type.
+    """Return a checkpoint's configuration (documents by their paths in diffusers' layout) and its data type.
 
     Raises InvalidError that says why the file is no such checkpoint.
     """
@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
     except InvalidError as error:
         msg = f"the checkpoint is neither an uncompressed tar of a model folder nor a single safetensors file: {error.message}"
         raise InvalidError(msg) from error
-    return describe(header), vae.data_type(header, "the checkpoint's")
+    return describe(header), vae.weights_type(header, "the checkpoint's")
 
 
 def describe(header: Header) -> dict[str, dict[str, Any]]:
@@ -76,7 +76,7 @@ def describe(header: Header) -> dict[str, dict[str, Any]]:
 
 
 def unpack(path: Path, folder: Path) -> None:
-    """Make a folder of the file, its inferred configuration and its tokenizers. Raises InvalidError."""
+    """Fill a folder with the file, its inferred configuration and its tokenizers. Raises InvalidError."""
     documents, _ = read(path)
     for name, document in documents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def unpack(path: Path, folder: Path) -> None:
             clip_tokenizer.write(
                 folder / tokenizer, vocabulary=config["vocab_size"], positions=config["max_position_embeddings"], pad=pad
             )
-    # The same bytes under a second name: a copy of some gigabytes would take its time.
+    # A hard link, because a copy of several gigabytes takes long.
     (folder / WEIGHTS).hardlink_to(path)
 
 
@@ -97,9 +97,9 @@ def _unet(parts: Parts, header: Header, native_px: int) -> dict[str, Any]:
     shape, metadata = parts.unet, header.metadata
     numbers = ldm_shapes.NUMBERS.get(parts.engine)
     down = ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in shape.depths]
-    # The middle takes the last level's number, whether that level has any or not.
+    # diffusers gives the middle block the last level's number of transformer blocks, even if that level has none.
     depths = [max(1, depth) for depth in shape.depths[:-1]] + [shape.middle_depth]
-    # SD 1.5 has eight heads on every level, SDXL heads of a fixed width.
+    # SD 1.5 has eight heads on every level; SDXL has heads of a fixed width.
     heads: int | list[int] = [max(1, width // _HEAD_WIDTH) for width in shape.channels] if numbers else 8
     heads = _told(metadata, "tunesmith.unet.attention_head_dim", default=heads)
     per_level = heads if isinstance(heads, list) else [heads] * len(shape.channels)
@@ -107,10 +107,16 @@ def _unet(parts: Parts, header: Header, native_px: int) -> dict[str, Any]:
     if len(per_level) != len(shape.channels) or any(
         width % count for width, count in zip(shape.channels, per_level, strict=False)
     ):
-        msg = f"the UNet's widths {list(shape.channels)} cannot be split into {per_level} heads; the metadata may say others"
+        msg = (
+            f"the UNet's widths {list(shape.channels)} cannot be split into {per_level} heads; "
+            "set tunesmith.unet.attention_head_dim in the metadata"
+        )
         raise InvalidError(msg)
     if any(width % groups for width in shape.channels):
-        msg = f"the UNet's widths {list(shape.channels)} cannot be split into {groups} groups; the metadata may say others"
+        msg = (
+            f"the UNet's widths {list(shape.channels)} cannot be split into {groups} groups; "
+            "set tunesmith.unet.norm_num_groups in the metadata"
+        )
         raise InvalidError(msg)
     added: dict[str, Any] = {}
     if numbers:
@@ -147,7 +153,10 @@ def _text(shape: TextShape, part: str, metadata: Mapping[str, str], *, projected
     clip_tokenizer.check(shape.vocabulary)
     heads = _told(metadata, f"tunesmith.{part}.num_attention_heads", default=max(1, shape.width // _HEAD_WIDTH))
     if shape.width % heads:
-        msg = f"{part}: a width of {shape.width} cannot be split into {heads} heads; the metadata may say another number"
+        msg = (
+            f"{part}: a width of {shape.width} cannot be split into {heads} heads; "
+            f"set tunesmith.{part}.num_attention_heads in the metadata"
+        )
         raise InvalidError(msg)
     return {
         "architectures": ["CLIPTextModelWithProjection" if projected else "CLIPTextModel"],
@@ -168,9 +177,9 @@ def _text(shape: TextShape, part: str, metadata: Mapping[str, str], *, projected
 
 
 def _scheduler(header: Header) -> dict[str, Any]:
-    """Return Stable Diffusion's noise schedule; epsilon prediction, unless the file says v-prediction."""
+    """Return Stable Diffusion's noise schedule, with epsilon prediction unless the file says v-prediction."""
     told = header.metadata.get("modelspec.prediction_type", "").lower()
-    # Files of SDXL that predict v are marked by an empty tensor of this name where they have no metadata.
+    # In files of SDXL without metadata, an empty tensor of this name marks v-prediction.
     v_prediction = told in _V_PREDICTION or (not told and "v_pred" in header.tensors)
     return {
         "_class_name": "DDIMScheduler",
@@ -186,11 +195,11 @@ def _scheduler(header: Header) -> dict[str, Any]:
 
 
 def _native_px(parts: Parts, metadata: Mapping[str, str]) -> int:
-    """Return the side of the pictures that it was trained on: as its metadata says, or its engine's."""
+    """Return the side of the images that it was trained on: that of the metadata, or its engine's."""
     small = parts.unet.channels[0] < _FULL_WIDTH
     default = _SMALL_PX if small else _NATIVE_PX[parts.engine]
     told = re.fullmatch(r"(\d{2,4})x(\d{2,4})", metadata.get("modelspec.resolution", ""))
-    # Other people's tools write what they like here: what is no plain square is not taken as said.
+    # Tools write many forms here; anything but a square in pixels is ignored.
     if told is None or told[1] != told[2]:
         return default
     side, factor = int(told[1]), 2 ** (len(parts.vae.channels) + len(parts.unet.channels) - 2)
@@ -239,7 +248,7 @@ KEYS: dict[str, Callable[[str], Any]] = {
     "tunesmith.text_encoder_2.hidden_act": _word("quick_gelu", "gelu"),
     "tunesmith.force_zeros_for_empty_prompt": lambda text: _word("true", "false")(text) == "true",
 }
-"""Metadata that tells what shapes cannot, and how each is read; besides `tunesmith.vae.norm_num_groups`."""
+"""The metadata that tells what shapes do not, with a reader each; `vae` reads `tunesmith.vae.norm_num_groups`."""
 
 
 def _told(metadata: Mapping[str, str], key: str, *, default: Any) -> Any:

@@ -1,8 +1,8 @@
-"""What a VAE file says of itself, read from its safetensors header without torch.
+"""VAE files, described by their safetensors headers, without torch.
 
-Two layouts: diffusers' (`encoder.down_blocks.0.resnets.0.conv1.weight`) and that of Stable Diffusion's own releases
-(`encoder.down.0.block.0.conv1.weight`, maybe under `first_stage_model.`). The configuration follows from the shapes; the
-number of groups of the normalisations does not, and is 32 as in all releases, unless the metadata says another.
+There are two layouts: diffusers' (`encoder.down_blocks.0.resnets.0.conv1.weight`) and that of Stable Diffusion's own releases
+(`encoder.down.0.block.0.conv1.weight`, maybe with the prefix `first_stage_model.`). The configuration follows from the shapes,
+except for the number of groups of the normalisations: it is 32, as in all releases, unless the metadata has another number.
 """
 
 import math
@@ -18,12 +18,11 @@ from pydantic import BaseModel
 from shared.errors import InvalidError
 from shared.formats import ldm_layout
 from shared.formats.ldm_layout import Shapes, VaeShape
-from shared.formats.safetensors import Header, read_header
+from shared.formats.safetensors import Header, data_type, read_header
 
 PREFIX = "first_stage_model."
 GROUPS_KEY = "tunesmith.vae.norm_num_groups"
 _GROUPS = 32
-_DATA_TYPES = {"F16": "fp16", "BF16": "fp16", "F32": "fp32"}
 _MAX_LEVELS, _MAX_RESNETS, _MAX_WIDTH, _MAX_LATENT = 6, 4, 1024, 16
 _PARTS = {
     ".resnets.": ".block.",
@@ -33,7 +32,7 @@ _PARTS = {
     "conv_norm_out": "norm_out",
 }
 _ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"} | {
-    # As diffusers named them until 2023, and as most files in use still do.
+    # The names that diffusers used until 2023; most files still have them.
     "query": "q",
     "key": "k",
     "value": "v",
@@ -49,16 +48,17 @@ class VaeLayout(StrEnum):
 
 
 class VaeInfo(BaseModel):
-    """What can be said of a VAE from its header."""
+    """What the header tells of a VAE."""
 
     layout: VaeLayout
     factor: int
-    """Pixels a side that one latent stands for. It and the next must be those of the checkpoint that the VAE is used with."""
+    """Pixels on each side that one latent stands for; it must be that of the checkpoint that the VAE is used with."""
     latent_channels: int
+    """These too must be those of the checkpoint."""
     data_type: str
     """`fp16` (bfloat16 counts as it) or `fp32`."""
     config: dict[str, Any]
-    """For diffusers' AutoencoderKL, without `scaling_factor`: that is the checkpoint's, whose UNet was trained with it."""
+    """For diffusers' AutoencoderKL. Without `scaling_factor`: the checkpoint has it, because its UNet was trained with it."""
 
 
 def read_vae(path: Path) -> VaeInfo:
@@ -74,17 +74,17 @@ def read_vae(path: Path) -> VaeInfo:
         layout=VaeLayout.DIFFUSERS if diffusers else VaeLayout.ORIGINAL,
         factor=2 ** (len(shape.channels) - 1),
         latent_channels=shape.latent_channels,
-        data_type=data_type(header, "the VAE's"),
+        data_type=weights_type(header, "the VAE's"),
         config=config(shape, header.metadata),
     )
 
 
 def check(shapes: Shapes) -> VaeShape:
-    """Return what varies, from names in the original layout without a prefix.
+    """Return the shape of the VAE with these tensors, which are named as in the original layout without a prefix.
 
-    Raises InvalidError for what is out of bounds, or differs from the tensors that such a VAE has.
+    Raises InvalidError for a shape out of bounds, and for tensors that differ from those of such a VAE.
     """
-    # Its attention comes as matrices and as convolutions of 1 x 1; a discriminator and averages are left-overs of its training.
+    # Attention comes as matrices or as convolutions of 1 x 1. A discriminator and averages are left over from the training.
     shapes = {
         name: shape[:2] if ".attn_1." in name and shape[2:] == (1, 1) else shape
         for name, shape in shapes.items()
@@ -92,7 +92,7 @@ def check(shapes: Shapes) -> VaeShape:
     }
     shape = _infer(shapes)
     if difference := min(ldm_layout.differences(ldm_layout.vae(shape), shapes), default=None):
-        msg = f"it is not a VAE of Stable Diffusion's kind: {difference}"
+        msg = f"it is not a VAE of Stable Diffusion: {difference}"
         raise InvalidError(msg)
     return shape
 
@@ -103,14 +103,14 @@ def _infer(shapes: Shapes) -> VaeShape:
     latent = shapes.get("decoder.conv_in.weight", (0, 0))
     if not levels or not resnets or len(latent) < 2:  # noqa: PLR2004 - a convolution has more sides
         msg = (
-            "it is not a VAE of Stable Diffusion's kind: an encoder and a decoder in diffusers' naming "
-            "(encoder.down_blocks...) or in the original one (encoder.down...) are needed"
+            "it is not a VAE of Stable Diffusion: an encoder and a decoder in diffusers' layout (encoder.down_blocks...) "
+            "or in the original one (encoder.down...) are needed"
         )
         raise InvalidError(msg)
     channels = tuple(sum(shapes[f"encoder.down.{level}.block.0.conv1.weight"][:1]) for level in range(levels))
     for what, value, limit in (
         ("levels", levels, _MAX_LEVELS),
-        ("residual blocks a level", resnets, _MAX_RESNETS),
+        ("residual blocks in a level", resnets, _MAX_RESNETS),
         ("channels", max(channels), _MAX_WIDTH),
         ("latent channels", latent[1], _MAX_LATENT),
     ):
@@ -127,9 +127,12 @@ def _infer(shapes: Shapes) -> VaeShape:
 
 
 def config(shape: VaeShape, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return diffusers' configuration, without `scaling_factor`. Raises InvalidError for groups that do not divide."""
+    """Return diffusers' configuration, without `scaling_factor`.
+
+    Raises InvalidError for a number of groups that does not divide the widths.
+    """
     common = math.gcd(*shape.channels)
-    # Where 32 groups do not divide the widths, the largest number that does is the likeliest.
+    # Where 32 does not divide the widths, their greatest common divisor is the likeliest number of groups.
     told = metadata.get(GROUPS_KEY, str(_GROUPS if common % _GROUPS == 0 else common))
     if not told.isdecimal() or len(told) > 4 or int(told) < 1 or common % int(told):  # noqa: PLR2004 - as widths have digits
         msg = f"the metadata's {GROUPS_KEY} is {told[:50]!r}; a divisor of the VAE's widths {list(shape.channels)} is needed"
@@ -150,7 +153,7 @@ def config(shape: VaeShape, metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def original_name(name: str, levels: int) -> str:
-    """Translate a tensor's name from diffusers' layout to the original one; what it does not know stays as it is."""
+    """Return a tensor's name in the original layout, from its name in diffusers'; unknown names stay as they are."""
     name = re.sub(r"\bdown_blocks\.", "down.", name)
     name = re.sub(r"\bup_blocks\.(\d{1,2})\.", lambda found: f"up.{levels - 1 - int(found[1])}.", name)
     name = re.sub(r"\bmid_block\.resnets\.(\d{1,2})\.", lambda found: f"mid.block_{int(found[1]) + 1}.", name)
@@ -161,15 +164,14 @@ def original_name(name: str, levels: int) -> str:
     )
 
 
-def data_type(header: Header, whose: str) -> str:
-    """Return `fp16` or `fp32`, the widest of a file's floating point types. Raises InvalidError for others."""
-    types = {tensor.dtype for tensor in header.tensors.values() if tensor.dtype not in {"I64", "I32"}}
-    if unknown := sorted(types - _DATA_TYPES.keys()):
-        msg = f"{whose} weights are {', '.join(unknown)}; float16, bfloat16 or float32 are needed"
-        raise InvalidError(msg)
-    return "fp32" if "F32" in types else "fp16"
+def weights_type(header: Header, whose: str) -> str:
+    """Return `fp16` or `fp32`, the widest of a file's types; counters, as of training steps, are integers and do not count.
+
+    Raises InvalidError for other types.
+    """
+    return data_type({tensor.dtype for tensor in header.tensors.values()} - {"I64", "I32"}, whose)
 
 
 def _count(shapes: Shapes, pattern: str) -> int:
-    """Count how many numbers, from 0 on without a gap, name a tensor. One more than the most that is allowed is enough."""
+    """Return how many numbers, from 0 on without a gap, make the pattern a tensor's name; at most two above the limit."""
     return sum(1 for _ in takewhile(lambda number: pattern.format(number) in shapes, range(_MAX_LEVELS + 2)))

@@ -1,1 +1,1 @@
-"""What both GPU workers know of models: loading checkpoints, LoRA files, sampling. Imports torch."""
+"""What both GPU workers need for models: checkpoints, pipelines, samplers and edges. Imports torch."""

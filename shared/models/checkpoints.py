@@ -1,4 +1,4 @@
-"""Loads a checkpoint's parts from its folder, offline, with the real diffusers and transformers classes."""
+"""Loads a checkpoint's parts from its folder, offline, as classes of diffusers and transformers."""
 
 import json
 from dataclasses import dataclass
@@ -18,26 +18,26 @@ from shared.models import single_file
 
 @dataclass(frozen=True)
 class Components:
-    """A checkpoint in memory, in eval mode and without gradients."""
+    """A loaded checkpoint, in eval mode and without gradients."""
 
     info: CheckpointInfo
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoders: tuple[CLIPTextModel | CLIPTextModelWithProjection, ...]
-    """One for SD 1.5; two for SDXL, the second with a projection; that one alone for its refiner."""
+    """One for SD 1.5; two for SDXL, the second with a projection; this second one alone for its refiner."""
     tokenizers: tuple[CLIPTokenizer, ...]
     scheduler_folder: Path
-    """Any diffusers scheduler class reads its noise schedule and prediction type from here."""
+    """The folder from which diffusers' schedulers read the noise schedule and the prediction type."""
 
     @property
     def zeros_for_empty_prompt(self) -> bool:
-        """Whether SDXL is given zeros where there is no negative prompt, as it was trained to, or the text of an empty one."""
+        """Whether SDXL gets zeros for an empty negative prompt, as in its training, instead of the encoded empty text."""
         index = json.loads((self.scheduler_folder.parent / "model_index.json").read_bytes())
         return bool(index.get("force_zeros_for_empty_prompt", True))
 
 
 def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
-    """Load every part. Raises InvalidError for a folder that is no checkpoint, OSError for missing weights."""
+    """Load every part. Raises InvalidError for a folder that is no checkpoint, and OSError for missing weights."""
     info = read_folder(folder)
     names = [part.replace("text_encoder", "tokenizer") for part in TEXT_ENCODERS[info.engine]]
     tokenizers = [CLIPTokenizer.from_pretrained(folder, subfolder=name, local_files_only=True) for name in names]

@@ -1,4 +1,4 @@
-"""Puts loaded components together as diffusers' own pipelines."""
+"""Builds diffusers' pipelines from loaded components."""
 
 import json
 from enum import StrEnum
@@ -14,11 +14,11 @@ from shared.engines import Engine
 from shared.models.checkpoints import Components
 
 Pipeline = Any
-"""One of diffusers' pipelines; their classes have no common base that says what they are called with."""
+"""One of diffusers' pipelines; their classes have no common base with the signature of a call."""
 
 
 class Task(StrEnum):
-    """What a pipeline starts from: noise, a picture, or a picture and a mask; by the name that diffusers' classes have."""
+    """What a pipeline starts from: noise, an image, or an image and a mask. The values are parts of diffusers' class names."""
 
     TEXT_TO_IMAGE = ""
     IMAGE_TO_IMAGE = "Img2Img"
@@ -26,13 +26,13 @@ class Task(StrEnum):
 
 
 def pipeline_class(engine: Engine, task: Task, *, with_controlnet: bool) -> type[Any]:
-    """Return diffusers' class, whose names are regular."""
+    """Return diffusers' class for the engine and the task; the names of these classes are regular."""
     family = "" if engine is Engine.SD15 else "XL"
     return getattr(diffusers, f"StableDiffusion{family}{'ControlNet' if with_controlnet else ''}{task}Pipeline")
 
 
 def preload() -> None:
-    """Import every class now, so that no request pays for it."""
+    """Import every pipeline class, so that no request waits for it."""
     for engine, task, with_controlnet in product((Engine.SD15, Engine.SDXL), Task, (False, True)):
         pipeline_class(engine, task, with_controlnet=with_controlnet)
 
@@ -45,10 +45,10 @@ def build(
     controlnet: ControlNetModel | None = None,
     vae: AutoencoderKL | None = None,
 ) -> Any:
-    """Return the pipeline of the components' engine for a task, without a safety checker or watermark, and silent.
+    """Return a pipeline of the components' engine for a task, without safety checker, watermark and progress bar.
 
-    Nothing is copied: LoRAs loaded into the components are in every pipeline of them. `vae` stands in for the checkpoint's own.
-    A refiner has image-to-image alone.
+    Nothing is copied: LoRAs that are loaded into the components act in every pipeline of them. `vae` replaces the checkpoint's
+    VAE. A refiner has image-to-image only.
     """
     kind = pipeline_class(components.info.engine, task, with_controlnet=controlnet is not None)
     parts: dict[str, Any] = {"vae": vae or components.vae, "unet": components.unet, "scheduler": scheduler}
@@ -59,7 +59,7 @@ def build(
         parts |= {"text_encoder": encoder, "tokenizer": tokenizer, "safety_checker": None, "feature_extractor": None}
         parts["requires_safety_checker"] = False
     else:
-        # A refiner has the second of each alone.
+        # A refiner has only the second of each.
         *first, second = components.text_encoders
         *tokenizer, tokenizer_2 = components.tokenizers
         parts |= {"text_encoder": first[0] if first else None, "text_encoder_2": second}

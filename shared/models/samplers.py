@@ -1,6 +1,6 @@
-"""OctoAI's sampler names and the diffusers scheduler behind each.
+"""OctoAI's sampler names, with the scheduler of diffusers that each one means.
 
-The pairing of k-diffusion's names with classes follows the table in diffusers' own documentation of its schedulers.
+The pairs follow the table of k-diffusion's names in diffusers' documentation of its schedulers.
 """
 
 from pathlib import Path
@@ -33,13 +33,13 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "UNI_PC": ("UniPCMultistepScheduler", {}),
     "LCM": ("LCMScheduler", {}),
 }
-"""Class and configuration beyond the checkpoint's own noise schedule, by OctoAI's name."""
+"""By OctoAI's name: the class, and its configuration besides the checkpoint's noise schedule."""
 
 
 def make(name: str, folder: Path) -> Any:
-    """Return a fresh scheduler: they keep state while they run, so each request has its own.
+    """Return a new scheduler; a scheduler has state while it runs, so each request needs its own.
 
-    `folder` is the checkpoint's scheduler folder, from which the noise schedule and the prediction type are read.
+    `folder` is the checkpoint's scheduler folder, with its noise schedule and prediction type.
     """
     kind, options = SAMPLERS[name]
     return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **options)

@@ -1,7 +1,7 @@
-"""Loads the parts of a single-file checkpoint with diffusers' own conversion, offline.
+"""Loads the parts of a single-file checkpoint with diffusers' conversion, offline.
 
-The file lies in a folder with the configuration that `shared.formats.single_file` inferred for it. Each part is read alone,
-so that a file of seven gigabytes is never in memory twice and no part is mistaken for another of its width.
+The file is in a folder with the configuration that `shared.formats.single_file` inferred for it. Each part is read separately:
+a file of seven gigabytes is not in memory twice, and diffusers cannot mistake one part for another of the same width.
 """
 
 from pathlib import Path
@@ -20,19 +20,19 @@ from shared.formats.single_file import WEIGHTS
 
 
 def load_unet(folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
-    """Load the denoiser."""
+    """Load the UNet."""
     weights = _read(folder, ldm_shapes.UNET)
     return UNet2DConditionModel.from_single_file(weights, subfolder="unet", torch_dtype=dtype, **_local(folder))
 
 
 def load_vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
-    """Load the autoencoder."""
+    """Load the VAE."""
     weights = _read(folder, vae.PREFIX)
     return AutoencoderKL.from_single_file(weights, subfolder="vae", torch_dtype=dtype, **_local(folder))
 
 
 def load_text_encoders(folder: Path, engine: Engine, dtype: torch.dtype) -> list[Any]:
-    """Load the text encoder of SD 1.5, both of SDXL, or the second of them, which is its refiner's."""
+    """Load the engine's text encoders: one for SD 1.5, two for SDXL, and SDXL's second for its refiner."""
     parts: list[tuple[Any, str, str]] = []
     if engine in ldm_shapes.CLIP:
         parts.append((CLIPTextModel, "text_encoder", ldm_shapes.CLIP[engine]))

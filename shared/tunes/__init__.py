@@ -1,1 +1,1 @@
-"""What scheduler and trainer share: the lease and the states of a tune."""
+"""What the scheduler and the trainer share: leases, transitions, options, webhooks and memory of tunes."""

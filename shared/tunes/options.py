@@ -1,4 +1,4 @@
-"""What a tune may choose beyond OctoAI's fields, with its limits: one place for the API that takes it and the recipe."""
+"""A tune's options beyond OctoAI's fields, with their limits, for the API that accepts them and for the recipe."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -14,12 +14,12 @@ MAX_VALIDATION_PROMPTS = 4
 
 
 class Optimizer(StrEnum):
-    """How the adapter's weights are moved by their gradients."""
+    """The optimizer of the adapter's weights."""
 
     ADAMW = "adamw"
     """Loshchilov & Hutter 2019."""
     ADAFACTOR = "adafactor"
-    """Shazeer & Stern 2018: factored second moments, so far less memory; the learning rate is used as it is given."""
+    """Shazeer & Stern 2018: factored second moments need far less memory. The learning rate is used as given."""
 
 
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
@@ -32,15 +32,15 @@ Resolution = Annotated[int, Field(ge=32, le=MAX_RESOLUTION_PX)]
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 ValidationPrompts = Annotated[list[Prompt], Field(max_length=MAX_VALIDATION_PROMPTS)]
 CLASS_BATCH_SIZE = 2
-"""Class pictures in a step, beside the images."""
+"""Class images in a step, besides the training images."""
 
 
 def default_parameters(engine: Engine, native_size_px: int) -> dict[str, Any]:
-    """Return what differs by model: its adapter's size and how fast it learns.
+    """Return the parameters whose defaults depend on the model: resolution, rank, learning rate, batch size and text encoder.
 
-    512 and 1024 px: rank 16 and 1e-4, as diffusers' and kohya's examples train SD 1.5 and SDXL. Small models (below 256 px)
-    have little width to adapt and take far larger steps, and their text encoders tell a new word from others only when they
-    are trained along; theirs were measured.
+    512 and 1024 px: rank 16 and 1e-4, as in the examples of diffusers and kohya-ss for SD 1.5 and SDXL. Models below `SMALL_PX`
+    have little width to adapt and need far larger steps. Their text encoders distinguish a new word only when they are trained
+    too. These values were measured.
     """
     by_size = {"resolution": native_size_px}
     if native_size_px < SMALL_PX:

@@ -1,7 +1,7 @@
-"""Moves a tune and says so: the row, its event and its event, in one transaction and one order.
+"""Changes a tune and publishes its event: the row, the log of its events and the outbox, in one transaction.
 
-Every write that is visible outside goes through `move`: it bumps the tune's version, which is the event's sequence number
-and the event's version at once, so that a tune's events have no gap and no two writers can tell the same number.
+Every change that clients can see goes through `move`. It raises the tune's version by one, which is also the event's sequence
+number: so a tune's events have no gap, and no two writers use one number.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.accounts import names
 from shared.blobs import rows as blob_rows
 from shared.database.tables import Checkpoint, Context, Sample, Tune, TuneEvent
+from shared.failures import storable
 from shared.messaging import outbox
 from shared.messaging.events import Event, TuneCancelled, TuneFailed
 from shared.states import TRANSITIONS, TuneState
 from shared.tunes import webhooks
 
 CHANNEL = "tune_events"
-"""The notification of a new event; its payload is the tune's id."""
+"""The channel of the notification about a new event; its payload is the tune's id."""
 NO_LEASE: dict[str, None] = {"lease_token": None, "lease_holder": None, "lease_expires_at": None}
 
 
@@ -36,9 +37,10 @@ async def move(
     values: dict[str, Any],
     event: Callable[[Tune], Event],
 ) -> Tune | None:
-    """Change the tune if `where` holds, then write its event and its event; None when it does not hold.
+    """Change the tune if `where` holds, publish its event, and return the tune; return None if `where` does not hold.
 
-    The UPDATE decides and locks; the outbox row comes after it, so that the outbox's order is the order of commits.
+    The UPDATE decides, and locks the row. The outbox's row is written after it, so that a tune's events are in the order of the
+    commits.
     """
     changed = (
         update(Tune)
@@ -49,17 +51,17 @@ async def move(
     )
     tune = (await session.scalars(changed)).one_or_none()
     if tune is not None:
-        await tell(session, tune, event(tune))
+        await _publish(session, tune, event(tune))
     return tune
 
 
-async def tell(session: AsyncSession, tune: Tune, event: Event) -> None:
-    """Write the event, the webhook's delivery and the event of the version that the tune's row has just reached."""
+async def _publish(session: AsyncSession, tune: Tune, event: Event) -> None:
+    """Write the event to the tune's log and to the outbox, and the webhook's delivery; the row already has its version."""
     data = event.model_dump(mode="json", exclude={"tune_id", "account_id", "version"})
     await session.execute(insert(TuneEvent).values(tune_id=tune.id, sequence=tune.version, type=event.type, data=data))
     await webhooks.write(session, tune, event, data)
     await outbox.publish(session, Context.TUNES, event)
-    # Delivered at commit, to whoever shows the tune's events as they come.
+    # PostgreSQL delivers it at commit, to the processes that stream the tune's events.
     await session.execute(select(func.pg_notify(CHANNEL, tune.id)))
 
 
@@ -70,6 +72,8 @@ def about(tune: Tune) -> dict[str, Any]:
 
 async def fail(session: AsyncSession, tune_id: str, where: list[ColumnElement[bool]], *, code: str, message: str) -> Tune | None:
     """End the tune without a LoRA, if `where` holds."""
+    # The message may be that of a library's error.
+    message = storable(message)
     values = {"state": TuneState.FAILED, "error_code": code, "status_details": message, "ended_at": func.now(), **NO_LEASE}
     where = [Tune.state.in_(sources(TuneState.FAILED)), *where]
     ended = await move(session, tune_id, where, values, lambda tune: TuneFailed(**about(tune), code=code, message=message))
@@ -91,9 +95,9 @@ async def cancel(session: AsyncSession, tune_id: str, where: list[ColumnElement[
 
 
 async def clear_up(session: AsyncSession, tune: Tune) -> None:
-    """Give up what only a running tune needs in the store: its checkpoints, and its own copy of the LoRA.
+    """Orphan the blobs that an ended tune does not need: its checkpoints, and its copy of the LoRA.
 
-    Samples stay as long as somebody can look at them, which is until the tune is deleted.
+    Samples stay until the tune is deleted.
     """
     keys = list(await session.scalars(delete(Checkpoint).where(Checkpoint.tune_id == tune.id).returning(Checkpoint.blob_key)))
     if tune.lora_key:

@@ -1,4 +1,4 @@
-"""Webhook deliveries, written with the event that they tell of; `services/scheduler/webhooks/service.py` sends them."""
+"""Writes webhook deliveries, in the transaction of their events; `services/scheduler/webhooks/service.py` sends them."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -28,9 +28,9 @@ _COMPLETED = (TuneSucceeded, TuneFailed, TuneCancelled)
 
 
 def kind_of(event: Event) -> str | None:
-    """Return what a webhook calls this event; None for one that it is never called for.
+    """Return the webhook's kind of this event, or None for an event that no webhook is called for.
 
-    A tune starts once: a claim after a trainer was lost is progress.
+    A tune starts once: a claim after the first is progress.
     """
     if isinstance(event, TuneStarted):
         return "start" if event.epoch == 1 else "progress"
@@ -40,9 +40,9 @@ def kind_of(event: Event) -> str | None:
 
 
 async def write(session: AsyncSession, tune: Tune, event: Event, data: dict[str, Any]) -> None:
-    """Write the delivery that the event asks for, if any; the caller holds the tune's row.
+    """Write the event's delivery, if it has one. The caller has locked the tune's row.
 
-    Progress is thinned out here: one in half a second, and one that could not be delivered yet makes way for the newer.
+    Of progress, at most one delivery is written in half a second, and a newer event replaces a delivery that still waits.
     """
     kind = kind_of(event)
     if tune.webhook is None or kind is None or kind not in tune.webhook_events:
@@ -52,11 +52,11 @@ async def write(session: AsyncSession, tune: Tune, event: Event, data: dict[str,
         recent = exists().where(*of_progress, WebhookDelivery.created_at > func.now() - PROGRESS_EVERY)
         if await session.scalar(select(recent)):
             return
-    # One that is being sent is left alone: its sender will report on it.
+    # Keep one that is being sent: its sender writes the result.
     in_hand = func.coalesce(WebhookDelivery.claimed_until > func.now(), False)
     await session.execute(delete(WebhookDelivery).where(*of_progress, WebhookDelivery.state == "pending", ~in_hand))
     if isinstance(event, TuneSampled):
-        # Where a picture lies in the store is not for outside; the tune's events have a link to it.
+        # The images' keys in the store are internal; the API's events have links to the images.
         data = data | {"samples": [sample.model_dump(exclude={"key"}) for sample in event.samples]}
     body = {
         "type": event.type,

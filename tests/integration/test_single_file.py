@@ -1,4 +1,4 @@
-"""A checkpoint draws the same from one file as from its folder, for both engines, and its parts can be exchanged."""
+"""A single-file checkpoint loads as its folder does, for both engines, and its parts can be replaced."""
 
 import json
 import warnings
@@ -93,7 +93,7 @@ def test_a_checkpoint_is_the_same_from_one_file(tmp_path: Path, folders: dict[En
 
 
 def _half(folder: Path) -> Components:
-    """Return the folder's parts as they are after a time in half precision, which is what the file keeps."""
+    """Return the folder's parts, rounded to half precision as in the file."""
     half = load(folder, device=CPU, dtype=torch.float16)
     for part in (half.unet, half.vae, *half.text_encoders):
         part.float()
@@ -116,7 +116,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path, folders: dict[Engi
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
-def test_a_file_that_says_nothing_predicts_epsilon(tmp_path: Path, folders: dict[Engine, Path]) -> None:
+def test_a_file_without_metadata_predicts_epsilon(tmp_path: Path, folders: dict[Engine, Path]) -> None:
     file = tmp_path / "model.safetensors"
     single_file.export_folder(folders[Engine.SD15], file)
     told = read_header(file).metadata
@@ -132,7 +132,7 @@ def test_a_file_that_says_nothing_predicts_epsilon(tmp_path: Path, folders: dict
 
 
 @pytest.mark.parametrize("original", [False, True])
-def test_a_vae_stands_in_for_the_checkpoints_own(tmp_path: Path, folders: dict[Engine, Path], original: bool) -> None:
+def test_a_vae_replaces_the_checkpoints_own(tmp_path: Path, folders: dict[Engine, Path], original: bool) -> None:
     base = _load(folders[Engine.SD15])
     save_tiny_pipeline(Engine.SD15, tmp_path / "other", seed=7)
     other = AutoencoderKL.from_pretrained(tmp_path / "other", subfolder="vae")
@@ -160,7 +160,7 @@ def test_a_vae_of_another_factor_is_refused(folders: dict[Engine, Path]) -> None
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model.diffusion_model.out.2.bias": None}, "UNet is not as in Stable Diffusion's releases: it has no 'out.2.bias'"),
+        ({"model.diffusion_model.out.2.bias": None}, "UNet differs from Stable Diffusion's releases: it has no 'out.2.bias'"),
         ({"first_stage_model.decoder.conv_in.weight": None}, "the checkpoint's VAE: the VAE has 0 latent channels"),
         ({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(16, 9, 3, 3)}, "takes 9 channels, as inpainting models do"),
         ({"cond_stage_model.transformer.text_model.final_layer_norm.bias": None}, "text encoder is not as in"),
@@ -178,7 +178,7 @@ def test_a_file_that_is_not_whole_is_refused(
         checkpoint.read_file(file)
 
 
-def test_the_layout_is_the_files(tmp_path: Path, folders: dict[Engine, Path]) -> None:
+def test_the_computed_layout_is_that_of_the_file(tmp_path: Path, folders: dict[Engine, Path]) -> None:
     file = tmp_path / "model.safetensors"
     single_file.export_folder(folders[Engine.SDXL], file)
     header = read_header(file)

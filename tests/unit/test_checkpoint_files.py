@@ -1,4 +1,4 @@
-"""The published checkpoints are recognised from the shapes in their header alone, and what is none of them is refused."""
+"""The published checkpoints are recognised by the shapes in their headers, and other files are refused."""
 
 import json
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_the_folder_form_has_the_same_shape_class() -> None:
         ({}, False, "epsilon"),
     ],
 )
-def test_a_file_says_what_it_predicts(metadata: dict[str, str], marker: bool, prediction: str) -> None:
+def test_the_metadata_or_a_marker_tells_the_prediction_type(metadata: dict[str, str], marker: bool, prediction: str) -> None:
     shapes = FILES[Engine.SDXL] | ({"v_pred": (0,)} if marker else {})
 
     documents = single_file.describe(_header(shapes, metadata))
@@ -148,7 +148,7 @@ def test_a_file_says_what_it_predicts(metadata: dict[str, str], marker: bool, pr
 
 
 @pytest.mark.parametrize(("told", "native"), [("768x768", 768), ("512x768", 512), ("huge", 512), ("9000x9000", 512)])
-def test_a_file_says_its_native_size(told: str, native: int) -> None:
+def test_the_metadata_tells_the_native_size(told: str, native: int) -> None:
     documents = single_file.describe(_header(FILES[Engine.SD15], {"modelspec.resolution": told}))
 
     assert _info(documents).native_size_px == native
@@ -187,7 +187,7 @@ def test_metadata_out_of_bounds_is_refused(metadata: dict[str, str], reason: str
         (_under(unet=SD15, vae=VAE, text=ldm_layout.clip(TextShape(49_408, 128, 768, 3072, 12))), "128 positions; 1 to 77"),
     ],
 )  # fmt: skip
-def test_what_is_not_such_a_checkpoint_is_named(shapes: Shapes, reason: str) -> None:
+def test_a_file_that_is_no_such_checkpoint_is_refused_with_the_reason(shapes: Shapes, reason: str) -> None:
     with pytest.raises(InvalidError, match=reason):
         single_file.describe(_header(shapes))
 

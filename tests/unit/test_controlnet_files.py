@@ -1,4 +1,4 @@
-"""A ControlNet's packed folder tells its engine and what it fits, and is refused with a reason when it does not."""
+"""A ControlNet's configuration tells its engine and which checkpoints fit, and is refused when it does not."""
 
 import json
 from pathlib import Path
@@ -49,6 +49,6 @@ def test_its_configuration_tells_the_engine(tmp_path: Path, added: str | None, e
         {"block_out_channels": [320, 0]},
     ],
 )
-def test_what_is_no_controlnet_of_ours_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_another_configuration_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     with pytest.raises(InvalidError, match=r"config\.json: "):
         checkpoint.read_file(packed(tmp_path, CONFIG | change))

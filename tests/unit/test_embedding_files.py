@@ -1,4 +1,4 @@
-"""What a textual inversion's header tells, in the layouts that people use, and what is refused."""
+"""What a textual inversion's header tells, in each layout, and what is refused."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def _write(tmp_path: Path, shapes: dict[str, list[int]], dtype: str = "F16") -> 
         ({"clip_g": [2, 1280], "clip_l": [2, 768]}, Engine.SDXL, [768, 1280], 2, None),
     ],
 )
-def test_each_layout_is_known(
+def test_each_layout_is_recognised(
     tmp_path: Path, shapes: dict[str, list[int]], engine: Engine, widths: list[int], vectors: int, word: str | None
 ) -> None:
     info = read_embedding(_write(tmp_path, shapes))
@@ -33,22 +33,22 @@ def test_each_layout_is_known(
     assert (info.engine, info.widths, info.vectors, info.trigger_word, info.data_type) == (engine, widths, vectors, word, "fp16")
 
 
-def test_single_precision_is_said(tmp_path: Path) -> None:
+def test_the_data_type_is_told(tmp_path: Path) -> None:
     assert read_embedding(_write(tmp_path, {"emb_params": [1, 768]}, dtype="F32")).data_type == "fp32"
 
 
 @pytest.mark.parametrize(
     ("shapes", "reason"),
     [
-        ({}, "holds 0 tensors"),
-        ({"a": [1, 768], "b": [1, 768]}, "holds 2 tensors; a textual inversion has one"),
-        ({"clip_l": [1, 768]}, "holds clip_l alone"),
+        ({}, "has 0 tensors"),
+        ({"a": [1, 768], "b": [1, 768]}, "has 2 tensors; a textual inversion has one"),
+        ({"clip_l": [1, 768]}, "has clip_l alone"),
         ({"a": [65, 768]}, "has the shape \\[65, 768\\]; 1 to 64 vectors"),
         ({"a": [0, 768]}, "has the shape \\[0, 768\\]"),
         ({"a": [1, 4096]}, "a width of 1 to 2048"),
         ({"a": []}, "has the shape \\[\\]"),
         ({"a": [1, 1, 768]}, "has the shape \\[1, 1, 768\\]"),
-        ({"clip_l": [1, 768], "clip_g": [2, 1280]}, "hold 1 and 2 vectors"),
+        ({"clip_l": [1, 768], "clip_g": [2, 1280]}, "have 1 and 2 vectors"),
     ],
 )
 def test_what_is_not_a_textual_inversion_is_refused(tmp_path: Path, shapes: dict[str, list[int]], reason: str) -> None:

@@ -1,4 +1,4 @@
-"""The tensors of Stable Diffusion's own layout add up to the published models."""
+"""The tensors of Stable Diffusion's own layout have as many parameters as the published models."""
 
 from math import prod
 
@@ -27,11 +27,11 @@ def test_the_full_size_models_have_their_published_number_of_parameters(shapes: 
     assert sum(prod(shape) for shape in shapes.values()) == parameters
 
 
-def test_what_differs_is_named() -> None:
+def test_differences_are_named() -> None:
     found = {"a": (2, 2), "c": (1,)}
 
     assert sorted(ldm_layout.differences({"a": (2,), "b": (3,)}, found)) == [
-        "'a' has the shape [2, 2] where [2] follows from the others",
+        "'a' has the shape [2, 2]; by the other tensors it must have [2]",
         "it has no 'b'",
-        "it holds 'c', which is no part of it",
+        "it holds 'c', which does not belong to it",
     ]

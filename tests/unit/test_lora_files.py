@@ -1,4 +1,4 @@
-"""What a LoRA's header tells, in the three layouts that people use, and what it must not get away with."""
+"""What a LoRA's header tells, in each of the three layouts, and what is refused."""
 
 import json
 import random
@@ -30,7 +30,7 @@ def _write(tmp_path: Path, content: bytes) -> Path:
         ({f"{KOHYA}_attn2_to_k.lora_down.weight": [8, 768], f"{KOHYA}_attn2_to_k.lora_up.weight": [320, 8], f"{KOHYA}_attn2_to_k.alpha": []}, KeyFormat.KOHYA),
     ],
 )  # fmt: skip
-def test_each_layout_is_known(tmp_path: Path, shapes: dict[str, list[int]], key_format: KeyFormat) -> None:
+def test_each_layout_is_recognised(tmp_path: Path, shapes: dict[str, list[int]], key_format: KeyFormat) -> None:
     info = read_lora(_write(tmp_path, safetensors(shapes)))
 
     assert (info.key_format, info.engine, info.rank, info.data_type) == (key_format, Engine.SD15, 8, "fp16")
@@ -41,7 +41,7 @@ def test_the_features_of_cross_attention_tell_sdxl(tmp_path: Path) -> None:
     assert read_lora(_write(tmp_path, lora(features=2048))).engine is Engine.SDXL
 
 
-def test_the_metadata_tells_what_shapes_cannot(tmp_path: Path) -> None:
+def test_the_metadata_tells_what_shapes_do_not(tmp_path: Path) -> None:
     info = read_lora(_write(tmp_path, lora(features=128, metadata={"engine": str(Engine.SDXL), "trigger_word": "sks1"})))
 
     assert (info.engine, info.trigger_words) == (Engine.SDXL, ["sks1"])
@@ -65,13 +65,13 @@ FEED_FORWARD = {f"{KOHYA}_ff_net_2.lora_down.weight": [4, 1280], f"{KOHYA}_ff_ne
         ({}, None),
     ],
 )
-def test_without_cross_attention_the_trainers_notes_tell_the_engine(
+def test_without_cross_attention_the_metadata_tells_the_engine(
     tmp_path: Path, metadata: dict[str, str], engine: Engine | None
 ) -> None:
     assert read_lora(_write(tmp_path, safetensors(FEED_FORWARD, metadata))).engine is engine
 
 
-def test_the_shapes_are_believed_before_the_notes(tmp_path: Path) -> None:
+def test_the_shapes_decide_before_the_metadata(tmp_path: Path) -> None:
     assert read_lora(_write(tmp_path, lora(metadata={"ss_base_model_version": "sdxl_base_v1-0"}))).engine is Engine.SD15
 
 
@@ -91,13 +91,13 @@ FOLDERS = {"10_sks dog": {"n_repeats": 10, "img_count": 4}, "1_reg": {"n_repeats
         ({"ss_tag_frequency": json.dumps({"a": {"x\u0000": 9}}), "ss_dataset_dirs": json.dumps({"a": {"img_count": 9}})}, []),
     ],
 )  # fmt: skip
-def test_trigger_words_are_what_the_file_says_or_what_every_caption_had(
+def test_trigger_words_are_those_of_the_metadata_or_the_tags_of_every_caption(
     tmp_path: Path, metadata: dict[str, str], words: list[str]
 ) -> None:
     assert read_lora(_write(tmp_path, lora(metadata=metadata))).trigger_words == words
 
 
-def test_a_text_encoder_is_seen(tmp_path: Path) -> None:
+def test_a_text_encoder_is_found(tmp_path: Path) -> None:
     name = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
     shapes = {f"{name}.lora_linear_layer.down.weight": [4, 1280], f"{name}.lora_linear_layer.up.weight": [1280, 4]}
 
@@ -110,7 +110,7 @@ def test_a_text_encoder_is_seen(tmp_path: Path) -> None:
     ("shapes", "reason"),
     [
         ({"unet.a.lora_A.weight": [4, 8]}, "no counterpart"),
-        ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 2]}, "no counterpart of its rank"),
+        ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 2]}, "no counterpart with its rank"),
         ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 4], "unet.b.weight": [1]}, "'unet.b.weight', which is no part"),
         ({f"{KOHYA}_attn1_to_q.hada_w1_a": [4, 8]}, "LyCORIS"),
         ({f"{KOHYA}_conv.lora_mid.weight": [4, 4, 3, 3]}, "three parts"),
@@ -153,7 +153,7 @@ def test_a_broken_header_is_refused(tmp_path: Path, content: bytes) -> None:
         read_lora(_write(tmp_path, content))
 
 
-def test_no_damage_to_a_header_does_more_than_a_refusal(tmp_path: Path) -> None:
+def test_a_damaged_header_is_read_or_refused(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)
@@ -169,7 +169,7 @@ def test_no_damage_to_a_header_does_more_than_a_refusal(tmp_path: Path) -> None:
             assert error.message
 
 
-def test_a_lora_of_others_is_for_the_published_checkpoint(tmp_path: Path) -> None:
+def test_a_lora_trained_elsewhere_is_for_the_published_checkpoint(tmp_path: Path) -> None:
     assert read_lora(_write(tmp_path, lora(features=768))).shape_class == FULL_SIZE_SHAPES[Engine.SD15]
     assert read_lora(_write(tmp_path, lora(features=2048))).shape_class == FULL_SIZE_SHAPES[Engine.SDXL]
     assert read_lora(_write(tmp_path, lora(features=128))).shape_class is None

@@ -53,7 +53,7 @@ def _tensor(begin: int, end: int, shape: list[int], dtype: str = "F32") -> dict[
     ("file", "says"),
     [
         (b"", "is not safetensors"),
-        (b"\x80\x04\x95 a pickle, whose first bytes are no length", "cannot hold the header"),
+        (b"\x80\x04\x95 a pickle, whose first bytes are no length", "less than the length of its header says"),
         ((17 * 2**20).to_bytes(8, "little") + bytes(17 * 2**20), "at most 16777216 are allowed"),
         (_with_header(b"not JSON"), "header is not the JSON object"),
         (_with_header([1, 2]), "header is not the JSON object"),

@@ -26,7 +26,7 @@ def _small(prefix: str = "") -> dict[str, tuple[int, ...]]:
     return {f"{prefix}{name}": shape for name, shape in ldm_layout.vae(SMALL).items()}
 
 
-def test_the_shipped_vae_is_read_as_it_is_configured() -> None:
+def test_the_shipped_vae_is_described_as_it_is_configured() -> None:
     info = read_vae(TINY)
 
     assert (info.layout, info.factor, info.latent_channels, info.data_type) == (VaeLayout.DIFFUSERS, 4, 4, "fp16")
@@ -71,7 +71,7 @@ def test_names_are_translated(name: str, original: str) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda shapes: shapes.clear(), "not a VAE of Stable Diffusion's kind: an encoder and a decoder"),
+        (lambda shapes: shapes.clear(), "not a VAE of Stable Diffusion: an encoder and a decoder"),
         (lambda shapes: shapes.pop("decoder.norm_out.bias"), "it has no 'decoder.norm_out.bias'"),
         (lambda shapes: shapes.update({"stray": (1,)}), "it holds 'stray'"),
         (lambda shapes: shapes.update({"decoder.conv_out.bias": (4,)}), "'decoder.conv_out.bias' has the shape \\[4\\]"),
@@ -88,7 +88,7 @@ def test_what_is_not_a_vae_is_refused(tmp_path: Path, change, reason: str) -> No
         read_vae(_write(tmp_path, shapes))
 
 
-def test_no_damage_to_a_header_does_more_than_a_refusal(tmp_path: Path) -> None:
+def test_a_damaged_header_is_read_or_refused(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     chance = random.Random(seed)

@@ -1,8 +1,8 @@
-"""CLIP's tokenizer, of any size, written as files that transformers reads; without torch.
+"""CLIP's tokenizer, with a vocabulary of any size, written as files that transformers reads; without torch.
 
-`clip/bpe_simple_vocab_16e6.txt.gz` is OpenAI's vocabulary (github.com/openai/CLIP, MIT licence): merges, the most frequent ones
-first. CLIP takes the first 48,894 of them, which makes 49,408 tokens: each byte, each byte at a word's end, each merge, start
-and end. A smaller text encoder takes fewer, so that the size of its vocabulary alone tells which.
+`bpe_simple_vocab_16e6.txt.gz` is OpenAI's vocabulary (github.com/openai/CLIP, MIT licence): merges, the most frequent first. CLIP
+uses the first 48,894 of them, which makes 49,408 tokens: each byte, each byte at the end of a word, each merge, start and end. A
+smaller text encoder uses fewer merges, so the size of its vocabulary tells which.
 """
 
 import gzip
@@ -13,15 +13,15 @@ from pathlib import Path
 from shared.errors import InvalidError
 
 FULL, LEAST = 49_408, 514
-"""Tokens of CLIP's own tokenizer, and of one without any merge."""
+"""The number of tokens of CLIP's own tokenizer, and of one without merges."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 _FILE = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
 
 
 def write(folder: Path, *, vocabulary: int, positions: int, pad: str = END) -> None:
-    """Write the tokenizer of a text encoder with so many tokens, for prompts of at most `positions` of them.
+    """Write the tokenizer of a text encoder with a vocabulary of this size, for prompts of at most `positions` tokens.
 
-    Raises InvalidError for a vocabulary that is none of CLIP's.
+    Raises InvalidError for a size that CLIP's merges do not make.
     """
     check(vocabulary)
     merges = _merges()[: vocabulary - LEAST]
@@ -40,7 +40,7 @@ def write(folder: Path, *, vocabulary: int, positions: int, pad: str = END) -> N
 def check(vocabulary: int) -> None:
     """Raise InvalidError unless CLIP's merges make a vocabulary of this size."""
     if not LEAST <= vocabulary <= FULL:
-        msg = f"the text encoder has a vocabulary of {vocabulary}; {LEAST} to {FULL} are what CLIP's tokenizer makes"
+        msg = f"the text encoder has a vocabulary of {vocabulary} tokens; CLIP's tokenizer has {LEAST} to {FULL}"
         raise InvalidError(msg)
 
 
@@ -48,12 +48,12 @@ def check(vocabulary: int) -> None:
 def _merges() -> list[tuple[str, str]]:
     with gzip.open(_FILE, "rt", encoding="utf-8") as file:
         lines = file.read().splitlines()
-    # The first line is the file's version.
+    # The first line has the file's version.
     return [(first, second) for first, second in (line.split() for line in lines[1 : FULL - LEAST + 1])]
 
 
 def _letters() -> list[str]:
-    """Return a printable letter for each byte, in CLIP's order: bytes that print stand for themselves, the others follow."""
+    """Return a printable letter for each byte, in CLIP's order: the printable bytes themselves, then letters for the others."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = range(256, 256 + 256 - len(printable))
     return [chr(code) for code in [*printable, *others]]

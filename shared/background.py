@@ -83,7 +83,9 @@ async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
             backoff_s = _FIRST_BACKOFF_S if clock() - began > _STEADY_S else min(backoff_s * 2, _MAX_BACKOFF_S)
             if is_unmigrated(error):
                 # Services may start before the migrations have run: one line is enough, without a traceback.
-                log.warning("background.waiting", task=name, error="the database lacks a table: `tunesmith migrate` makes it")
+                log.warning(
+                    "background.waiting", task=name, error="the database lacks a table or a column: run `tunesmith migrate`"
+                )
             else:
                 log.exception("background.crashed", task=name, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)

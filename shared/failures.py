@@ -28,7 +28,8 @@ _CLASS_OF_DATA = "22"
 asyncpg reports an argument that it cannot encode as 22000, without asking the server.
 """
 
-_UNDEFINED_TABLE = "42P01"
+_UNDEFINED = ("42P01", "42703")
+"""The SQLSTATEs of a missing table and a missing column."""
 
 _TRANSIENT = (
     # A connection that broke.
@@ -36,9 +37,12 @@ _TRANSIENT = (
     # A transaction or a session that idled for too long, as in a process that was paused.
     "25P03",
     "57P05",
-    # A transaction that lost to a concurrent one (serialization failure, deadlock): PostgreSQL expects the client to repeat it.
+    # A transaction that lost to a concurrent one (serialization failure, deadlock, lock timeout): the client is to repeat it.
     "40001",
     "40P01",
+    "55P03",
+    # A connection to a server that a failover has made a read-only replica.
+    "25006",
     # A server without a free connection, memory or disk.
     "53",
     # A server that goes down or comes up.
@@ -97,16 +101,16 @@ def is_value(error: BaseException) -> bool:
 
 
 def is_unmigrated(error: BaseException) -> bool:
-    """Say whether an error means that a table is missing, as it is before the migrations have run."""
-    return _state(error) == _UNDEFINED_TABLE
+    """Say whether an error means that a table or a column is missing, as it is before the migrations have run."""
+    return _state(error) in _UNDEFINED
 
 
 def storable(text: str) -> str:
-    """Return the text as PostgreSQL can store it, also in JSON: NUL characters and lone surrogates are replaced.
+    r"""Return the text as PostgreSQL can store it, also in JSON: NUL characters and lone surrogates are escaped, as `\x00`.
 
     For texts that come from elsewhere, such as those of libraries' errors.
     """
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+    return text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
 
 
 async def retry_while_unavailable(

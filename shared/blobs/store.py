@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _CONNECT_S = 2.0
 _READ_S = 30.0
+_PING_READ_S = 2.0
 _THREADS = 8
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
@@ -94,6 +95,10 @@ class Blobs:
         }
         self._signer = _client(public_url, access_key, secret_key, region, self._connections)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
+        # Pings have a thread and a connection of their own: those of a silent store would keep the threads that others need.
+        self._ping_connections = _connections(read_s=_PING_READ_S, retries=0, maxsize=1)
+        self._ping_client = _client(endpoint, access_key, secret_key, region, self._ping_connections)
+        self._ping_pool = ThreadPoolExecutor(1, thread_name_prefix="blobs-ping")
 
     @classmethod
     def from_settings(cls, settings: ServiceSettings) -> "Blobs":
@@ -112,7 +117,9 @@ class Blobs:
     async def close(self) -> None:
         """Wait for running calls, end the threads and close the connections."""
         await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._ping_pool.shutdown)
         self._connections.clear()
+        self._ping_connections.clear()
 
     async def ensure_bucket(self) -> None:
         """Create the bucket unless it exists."""
@@ -128,7 +135,7 @@ class Blobs:
 
     async def ping(self) -> None:
         """Raise UnavailableError unless the store answers and has the bucket."""
-        if not await self._run(lambda: self._client.bucket_exists(self.bucket)):
+        if not await self._run(lambda: self._ping_client.bucket_exists(self.bucket), self._ping_pool):
             msg = f"the store has no bucket {self.bucket!r}"
             raise UnavailableError(msg)
 
@@ -259,9 +266,9 @@ class Blobs:
 
         return await self._run(assume)
 
-    async def _run(self, call: Callable[[], T]) -> T:
+    async def _run(self, call: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+            return await asyncio.get_running_loop().run_in_executor(pool or self._pool, call)
         except S3Error as error:
             if error.code in _MISSING:
                 msg = f"the store has no object {error.object_name!r}"
@@ -301,11 +308,11 @@ def _client(url: str, access_key: str, secret_key: str, region: str, connections
     )
 
 
-def _connections() -> urllib3.PoolManager:
+def _connections(*, read_s: float = _READ_S, retries: int = 2, maxsize: int = _THREADS) -> urllib3.PoolManager:
     return urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=_CONNECT_S, read=_READ_S),
-        maxsize=_THREADS,
+        timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
+        maxsize=maxsize,
         cert_reqs="CERT_REQUIRED",
         ca_certs=certifi.where(),
-        retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+        retries=urllib3.Retry(total=retries, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
     )

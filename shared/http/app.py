@@ -5,6 +5,7 @@ import contextlib
 import re
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import FrameType
@@ -123,29 +124,53 @@ async def _on_replay(_request: Request, replay: Exception) -> Response:
     return Response(replay.body, replay.status, {REPLAYED_HEADER: "true"}, "application/json")
 
 
+class _Probe:
+    """A check that is asked by many and runs once at a time.
+
+    A check that does not end is not started again beside itself: each would keep a thread or a connection.
+    """
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+        self._running: asyncio.Task[str] | None = None
+        self._began = 0.0
+
+    async def problem(self) -> str:
+        """Return what is wrong, or an empty text."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._problem())
+            self._began = time.monotonic()
+        running = self._running
+        await asyncio.wait([running], timeout=_CHECK_TIMEOUT_S)
+        return running.result() if running.done() else f"no answer for {time.monotonic() - self._began:.0f} s"
+
+    async def _problem(self) -> str:
+        try:
+            await self._check()
+        except Exception as error:  # noqa: BLE001 - whatever is wrong is the answer
+            return str(error) or type(error).__name__
+        return ""
+
+
 def _probes(service: str, ready: Mapping[str, Check], live: Mapping[str, Check]) -> APIRouter:
     router = APIRouter()
 
-    async def answer(checks: Mapping[str, Check]) -> JSONResponse:
-        problems: dict[str, str] = {}
-
-        async def attempt(name: str, check: Check) -> None:
-            try:
-                await asyncio.wait_for(check(), _CHECK_TIMEOUT_S)
-            except Exception as error:  # noqa: BLE001 - the answer reports every error
-                problems[name] = str(error) or type(error).__name__
-
-        await asyncio.gather(*(attempt(name, check) for name, check in checks.items()))
+    async def answer(probes: Mapping[str, _Probe]) -> JSONResponse:
+        found = await asyncio.gather(*(probe.problem() for probe in probes.values()))
+        problems = {name: problem for name, problem in zip(probes, found, strict=True) if problem}
         status = "ok" if not problems else "failing"
         return JSONResponse({"service": service, "status": status, "problems": problems}, 503 if problems else 200)
 
+    ready_probes = {name: _Probe(check) for name, check in ready.items()}
+    live_probes = {name: _Probe(check) for name, check in live.items()}
+
     @router.get("/health", summary="Whether the process is alive")
     async def health() -> JSONResponse:
-        return await answer(live)
+        return await answer(live_probes)
 
     @router.get("/ready", include_in_schema=False)
     async def readiness() -> JSONResponse:
-        return await answer(ready)
+        return await answer(ready_probes)
 
     @router.get("/metrics", include_in_schema=False)
     async def metrics() -> PlainTextResponse:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from aiokafka import ConsumerRecord
 
+from shared.failures import storable
 from shared.messaging.outbox import MAX_BODY_BYTES
 
 CUT_HEADER = "ts_cut"
@@ -72,5 +73,4 @@ def _fits(value: str | bytes | None) -> bool:
 def _escaped(value: str | bytes | None) -> str:
     # No more is read of a value of a megabyte than could be kept.
     start = (value or b"")[: 4 * _MAX_TEXT]
-    text = start.decode(errors="backslashreplace") if isinstance(start, bytes) else start
-    return text.encode(errors="backslashreplace").decode().replace("\0", r"\x00")
+    return storable(start.decode(errors="backslashreplace") if isinstance(start, bytes) else start)

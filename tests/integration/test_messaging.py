@@ -1,4 +1,4 @@
-"""Events travel from a transaction to a handler: once in effect, in order, and past what is broken."""
+"""Events reach their handlers: once in effect, in order, and past records that cannot be handled."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.structs import RecordMetadata
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.local.commands import dlq
+from deploy.local import dlq
 from shared.background import Background
 from shared.database.sessions import Database
 from shared.database.tables import OUTBOXES, Context
@@ -24,7 +25,7 @@ from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
 
 MakeSettings = Callable[..., ServiceSettings]
-WAIT_S = 30
+WAIT_S = 60
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ async def recorder(database: Database, settings: ServiceSettings) -> AsyncIterat
         yield recorder
 
 
-async def test_a_event_of_a_committed_transaction_arrives(database: Database, recorder: Recorder) -> None:
+async def test_an_event_of_a_committed_transaction_arrives(database: Database, recorder: Recorder) -> None:
     event = deleted(recorder.prefix)
     async with database.begin() as session:
         await outbox.publish(session, Context.UPLOAD, event)
@@ -89,7 +90,7 @@ async def test_a_event_of_a_committed_transaction_arrives(database: Database, re
     assert await recorder.until(1) == [event]
 
 
-async def test_a_event_of_a_transaction_that_failed_does_not(database: Database, recorder: Recorder) -> None:
+async def test_an_event_of_a_transaction_that_failed_does_not_arrive(database: Database, recorder: Recorder) -> None:
     with pytest.raises(ZeroDivisionError):
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix + "lost"))
@@ -133,7 +134,7 @@ async def test_a_redelivered_event_is_handled_once(database: Database, recorder:
     assert sorted(f.asset_id for f in await recorder.until(2)) == [event.asset_id, last.asset_id]
 
 
-async def test_a_handler_that_asks_for_another_try_gets_it(database: Database, recorder: Recorder) -> None:
+async def test_an_event_whose_handler_raises_a_retryable_error_is_retried(database: Database, recorder: Recorder) -> None:
     recorder.fail[recorder.prefix] = [LimitError("too many at once")]
     async with database.begin() as session:
         await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix))
@@ -141,8 +142,10 @@ async def test_a_handler_that_asks_for_another_try_gets_it(database: Database, r
     assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix]
 
 
-async def test_what_is_away_is_waited_for_and_nothing_overtakes(database: Database, recorder: Recorder) -> None:
-    recorder.fail[recorder.prefix] = [ConnectionError("the store is away") for _ in range(3)]
+async def test_a_record_is_retried_while_a_dependency_is_unavailable_and_none_overtakes_it(
+    database: Database, recorder: Recorder
+) -> None:
+    recorder.fail[recorder.prefix] = [ConnectionError("the store is unavailable") for _ in range(3)]
     for version in (1, 2):
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix, version))
@@ -150,42 +153,60 @@ async def test_what_is_away_is_waited_for_and_nothing_overtakes(database: Databa
     assert [event.version for event in await recorder.until(2)] == [1, 2]
 
 
-async def test_poison_becomes_a_dead_letter_with_its_reason_and_blocks_nobody(
+async def test_a_record_that_cannot_be_handled_becomes_a_dead_letter_with_its_reason_and_blocks_none(
     database: Database, recorder: Recorder, settings: ServiceSettings
 ) -> None:
-    poison = recorder.prefix + "poison"
-    recorder.fail[poison] = [ValueError("cannot be handled")]
+    unwanted = recorder.prefix + "unwanted"
+    recorder.fail[unwanted] = [ValueError("cannot be handled")]
     async with _dead_letters(settings) as letters:
         async with _producer(settings) as producer:
-            await producer.send_and_wait("assets", b"{not json", key=b"x", headers=[("ce_type", b"asset.deleted")])
+            malformed = await producer.send_and_wait("assets", b"{not json", key=b"x", headers=[("ce_type", b"asset.deleted")])
         async with database.begin() as session:
-            await outbox.publish(session, Context.UPLOAD, deleted(poison), deleted(recorder.prefix + "neighbour"))
+            await outbox.publish(session, Context.UPLOAD, deleted(unwanted), deleted(recorder.prefix + "neighbour"))
 
         assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix + "neighbour"]
-        found: dict[str, str] = {}
-        async with asyncio.timeout(WAIT_S):
-            async for record in letters:
-                headers = {name: value.decode() for name, value in record.headers}
-                if headers["ts_group"] == recorder.consumers.group:
-                    found[headers["ts_code"]] = headers["ts_reason"]
-                if len(found) == 2:
-                    break
-    assert found["ValueError"] == "cannot be handled"
-    assert "ce_id" in found["malformed"]
+        first, _ = await _letter(letters, recorder, _is_of(malformed))
+        second, _ = await _letter(letters, recorder, lambda headers: headers["ts_code"] == "ValueError")
+    assert (first["ts_code"], first["ts_reason"]) == ("malformed", "the header ce_id is None; it must be a UUID")
+    assert second["ts_reason"] == "cannot be handled"
 
 
-async def test_a_dead_letter_that_is_replayed_after_the_mending_is_handled(
+async def test_a_dead_letter_is_written_whatever_characters_the_record_and_its_error_have(
     database: Database, recorder: Recorder, settings: ServiceSettings
 ) -> None:
-    recorder.fail[recorder.prefix] = [ValueError("not mended yet")]
+    event = deleted(recorder.prefix + "unwanted")
+    recorder.fail[event.asset_id] = [ValueError("a NUL \0 and a surrogate \ud800")]
+    headers = outbox.cloudevents.headers(event, uuid4(), source="test") | {"ce_source": "a NUL \0"}
+    async with _dead_letters(settings) as letters:
+        async with _producer(settings) as producer:
+            body, raw = event.model_dump_json().encode(), [(name, value.encode()) for name, value in headers.items()]
+            written = await producer.send_and_wait(event.topic, body, key=b"a NUL \0, no UTF-8 \xff", headers=raw)
+        found, letter = await _letter(letters, recorder, _is_of(written))
+    assert (found["ts_reason"], found["ce_source"]) == (r"a NUL \x00 and a surrogate \ud800", r"a NUL \x00")
+    assert (letter.key or b"").decode() == r"a NUL \x00, no UTF-8 \xff"
+    assert letter.value == body
+
+
+async def test_a_dead_letter_cuts_a_body_that_is_too_large_for_the_outbox(
+    database: Database, recorder: Recorder, settings: ServiceSettings
+) -> None:
+    async with _dead_letters(settings) as letters:
+        async with _producer(settings) as producer:
+            large = b"x" * (outbox.MAX_BODY_BYTES + 1)
+            written = await producer.send_and_wait("assets", large, key=b"x", headers=[("ce_type", b"asset.deleted")])
+        found, letter = await _letter(letters, recorder, _is_of(written))
+    assert letter.value == large[: outbox.MAX_BODY_BYTES]
+    assert found["ts_cut"] == "body of 262145 bytes"
+
+
+async def test_a_dead_letter_that_is_replayed_after_its_cause_was_fixed_is_handled(
+    database: Database, recorder: Recorder, settings: ServiceSettings
+) -> None:
+    recorder.fail[recorder.prefix] = [ValueError("not fixed yet")]
     async with _dead_letters(settings) as letters:
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix))
-        async with asyncio.timeout(WAIT_S):
-            async for letter in letters:
-                # The group also meets what other tests have left on the topic, and puts that aside.
-                if {("ts_group", recorder.consumers.group.encode()), ("ts_code", b"ValueError")} <= set(letter.headers):
-                    break
+        _, letter = await _letter(letters, recorder, lambda headers: headers["ts_code"] == "ValueError")
     assert recorder.heard == []
 
     await asyncio.to_thread(dlq.replay, [f"{letter.topic}/{letter.offset}"], settings.kafka_bootstrap_servers, None)
@@ -193,7 +214,7 @@ async def test_a_dead_letter_that_is_replayed_after_the_mending_is_handled(
     assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix]
 
 
-async def test_everybody_who_listens_hears_a_hint(database: Database, settings: ServiceSettings) -> None:
+async def test_every_listener_hears_a_hint(database: Database, settings: ServiceSettings) -> None:
     asset_id = f"asset_{uuid4().hex}"
     heard = [asyncio.Event(), asyncio.Event()]
 
@@ -213,12 +234,34 @@ async def test_everybody_who_listens_hears_a_hint(database: Database, settings: 
         await asyncio.wait_for(asyncio.gather(*(came.wait() for came in heard)), WAIT_S)
 
 
+async def _letter(
+    letters: AIOKafkaConsumer, recorder: Recorder, is_wanted: Callable[[dict[str, str]], bool]
+) -> tuple[dict[str, str], ConsumerRecord[bytes, bytes]]:
+    """Wait for the dead letter of the recorder's group whose headers are wanted, and return it with its headers.
+
+    The group also makes dead letters of records that other tests have left on the topic.
+    """
+    async with asyncio.timeout(WAIT_S):
+        async for letter in letters:
+            headers = {name: value.decode() for name, value in letter.headers}
+            if headers["ts_group"] == recorder.consumers.group and is_wanted(headers):
+                return headers, letter
+    raise AssertionError
+
+
+def _is_of(written: RecordMetadata) -> Callable[[dict[str, str]], bool]:
+    source = f"{written.topic}/{written.partition}/{written.offset}"
+    return lambda headers: headers["ts_source"] == source
+
+
 @asynccontextmanager
 async def _producer(settings: ServiceSettings) -> AsyncIterator[AIOKafkaProducer]:
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all")
     await producer.start()
-    yield producer
-    await producer.stop()
+    try:
+        yield producer
+    finally:
+        await producer.stop()
 
 
 @asynccontextmanager
@@ -228,5 +271,7 @@ async def _dead_letters(settings: ServiceSettings) -> AsyncIterator[AIOKafkaCons
     partition = TopicPartition("assets.dlq", 0)
     consumer.assign([partition])
     await consumer.seek_to_end(partition)
-    yield consumer
-    await consumer.stop()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()

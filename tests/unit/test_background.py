@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from shared.background import Background
 
 
@@ -85,3 +87,28 @@ async def test_a_child_tasks_cancellation_that_leaks_does_not_end_a_task() -> No
     async with Background() as background:
         background.run("sample", leaks_a_childs_cancellation)
         await asyncio.wait_for(twice.wait(), 10)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+async def test_a_cancellation_that_a_library_turned_into_an_error_is_an_end(periodic: bool) -> None:
+    runs = 0
+
+    async def turns_it_into_an_error() -> None:
+        nonlocal runs
+        runs += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            msg = "closed"
+            raise ConnectionError(msg) from None
+
+    async with Background(stop_timeout_s=5) as background:
+        if periodic:
+            background.every("sample", 0, turns_it_into_an_error)
+        else:
+            background.run("sample", turns_it_into_an_error)
+        await asyncio.sleep(0)
+        [task] = background._tasks.values()
+
+    assert task.done()
+    assert runs == 1

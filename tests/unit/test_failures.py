@@ -66,7 +66,7 @@ def _wrapped(error: Exception, *, connection_is_closed: bool = False) -> BaseExc
         ("23503", False),  # foreign_key_violation
         ("23505", False),  # unique_violation
         ("23514", False),  # check_violation
-        ("25006", False),  # read_only_sql_transaction
+        ("25006", True),  # read_only_sql_transaction: the server was demoted in a failover
         ("25P02", False),  # in_failed_sql_transaction
         ("28P01", False),  # invalid_password
         ("3D000", False),  # invalid_catalog_name: no such database
@@ -77,6 +77,7 @@ def _wrapped(error: Exception, *, connection_is_closed: bool = False) -> BaseExc
         ("42P01", False),  # undefined_table
         ("54000", False),  # program_limit_exceeded
         ("57014", False),  # query_canceled: a statement_timeout, or pg_cancel_backend
+        ("55P03", True),  # lock_not_available: a lock_timeout
         ("57P04", False),  # database_dropped
         ("P0001", False),  # raise_exception
         ("XX000", False),  # internal_error
@@ -172,11 +173,12 @@ def test_a_value_that_fits_no_column_and_a_missing_table_are_told_apart() -> Non
 
     assert (is_value(nul), is_value(too_large), is_value(missing_table)) == (True, True, False)
     assert (is_unmigrated(nul), is_unmigrated(missing_table)) == (False, True)
+    assert is_unmigrated(_wrapped(_refused("42703"))), "a column is missing"
 
 
 @pytest.mark.parametrize(
     ("text", "stored"),
-    [("as it is: é\n\t😀", "as it is: é\n\t😀"), ("a NUL \0.", "a NUL \ufffd."), ("half a pair \ud83d.", "half a pair ?.")],
+    [("as it is: é\n\t😀", "as it is: é\n\t😀"), ("a NUL \0.", r"a NUL \x00."), ("half a pair \ud83d.", r"half a pair \ud83d.")],
 )
 def test_a_text_is_stored_without_the_characters_that_postgresql_refuses(text: str, stored: str) -> None:
     assert storable(text) == stored

@@ -1,5 +1,6 @@
 """Every process answers errors and probes in one form, with a request id."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -117,3 +118,28 @@ async def test_readiness_names_what_is_unavailable_and_liveness_ignores_it(clien
 
     assert (ready.status_code, ready.json()["problems"]) == (503, {"broker": "the broker is unavailable"})
     assert live.status_code == 200
+
+
+async def test_a_check_that_does_not_end_runs_once_however_often_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_CHECK_TIMEOUT_S", 0.01)
+    answered, calls = asyncio.Event(), 0
+
+    async def store() -> None:
+        nonlocal calls
+        calls += 1
+        await answered.wait()
+
+    probes = web._probes("sample", {"store": store}, {})
+    app = FastAPI()
+    app.include_router(probes)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://sample") as client:
+        silent = [await client.get("/ready") for _ in range(5)]
+        calls_in_silence = calls
+        answered.set()
+        after = [await client.get("/ready") for _ in range(2)]
+
+    assert {answer.status_code for answer in silent} == {503}
+    assert silent[0].json()["problems"] == {"store": "no answer for 0 s"}
+    assert {answer.status_code for answer in after} == {200}
+    assert calls_in_silence == 1
+    assert calls > 1, "it is checked again"

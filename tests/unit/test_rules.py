@@ -79,7 +79,7 @@ BASE_MODULES = {
 }
 """The lowest modules of the services that have sub-folders: they import no other module of their service."""
 
-SQL_IN_REPOSITORIES = ("services/scheduler/",)
+SQL_IN_REPOSITORIES = ("services/console/", "services/inference/", "services/scheduler/")
 """The services that keep all of their SQL in `repository.py`."""
 _SQL = re.compile(
     r"^(from|import) sqlalchemy(?!\.(ext|exc)\b)|\bsession\.(execute|scalars?|get|get_one|add|add_all)\(", re.MULTILINE

@@ -26,7 +26,7 @@ def headers(event: Event, event_id: UUID, *, source: str) -> dict[str, str]:
 
 
 def decode_headers(raw: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:
-    """Return a message's headers as text; one without a value is empty."""
+    """Return a message's headers as text; bytes that are not UTF-8 are replaced, and a header without a value is empty."""
     return {name: (value or b"").decode(errors="replace") for name, value in raw}
 
 

@@ -41,9 +41,9 @@ _ALL = {
 
 
 async def ensure_topics(settings: ServiceSettings) -> list[str]:
-    """Make the topics that are missing and return their names.
+    """Create the topics that are missing, and return their names.
 
-    Call it once a connection, as it opens one of its own. Raises UnavailableError when the broker does not answer.
+    Call it once for each connection: it opens one of its own. Raises UnavailableError when the broker does not answer.
     """
     bootstrap_servers = settings.kafka_bootstrap_servers
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(_TIMEOUT_S * 1000))

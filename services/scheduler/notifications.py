@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from shared.database.listen import Listener
 from shared.settings import ServiceSettings
@@ -23,7 +23,7 @@ class Notifications:
         await self._listener.run()
 
     @contextlib.contextmanager
-    def about(self, tune_id: str | None) -> Iterator[asyncio.Event]:
+    def about(self, tune_id: str | None) -> Generator[asyncio.Event]:
         """Yield an event that is set whenever something happened to the tune; None means any tune."""
         event = asyncio.Event()
         self._waiting.setdefault(tune_id, set()).add(event)

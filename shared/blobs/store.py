@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import certifi
@@ -85,7 +85,7 @@ class Blobs:
         self.endpoint = endpoint
         self._connections = _connections()
         self._client = _client(endpoint, access_key, secret_key, region, self._connections)
-        self._sts = {
+        self._sts: dict[str, Any] = {
             "sts_endpoint": sts_endpoint or endpoint,
             "access_key": access_key,
             "secret_key": secret_key,

@@ -11,7 +11,7 @@ from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
-_CONNECT_S = 5.0
+_CONNECT_S = 5
 _RECONNECT_S = 1.0
 _PING_EVERY_S = 10.0
 _PING_S = 5.0

@@ -5,9 +5,8 @@ Every wait has a bound, since a server that accepts a connection and says nothin
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 from weakref import WeakSet
 
 import asyncpg
@@ -46,7 +45,7 @@ class Database:
                 "server_settings": {"application_name": application_name, "idle_in_transaction_session_timeout": "30000"},
             },
         )
-        self._opened: WeakSet[asyncpg.Connection[Any]] = WeakSet()
+        self._opened: WeakSet[asyncpg.Connection] = WeakSet()
         event.listen(self.engine.sync_engine, "connect", lambda connection, _record: self._opened.add(_driver(connection)))
         event.listen(self.engine.sync_engine, "checkout", _ping)
         event.listen(self.engine.sync_engine, "handle_error", _leave_silent_connection)
@@ -62,7 +61,7 @@ class Database:
         )
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncSession]:
+    async def begin(self) -> AsyncGenerator[AsyncSession]:
         """Open a transaction (READ COMMITTED), which commits when the block ends and rolls back when the block raises."""
         async with self._sessions() as session, session.begin():
             yield session
@@ -99,7 +98,7 @@ def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Pool
         raise InvalidatePoolError from error
 
 
-def _driver(connection: DBAPIConnection) -> "asyncpg.Connection[Any]":
+def _driver(connection: DBAPIConnection) -> "asyncpg.Connection":
     return connection.driver_connection  # pyright: ignore[reportAttributeAccessIssue] - of SQLAlchemy's adapter for asyncpg
 
 

@@ -212,7 +212,7 @@ def run(service: str, create: Callable[[], FastAPI], settings: ProcessSettings) 
     """Serve until SIGTERM or SIGINT; running requests get a bounded time to end, then the lifespan is left."""
     configure_logging(service, settings)
     # uvicorn raises the signal again after it has stopped; without a handler the process would end with an error status.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))
     app = create()
     server = _Server(
         app,

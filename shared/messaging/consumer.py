@@ -13,7 +13,7 @@ Both of the last two are rows of the outbox, committed before the offset: the re
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -224,7 +224,7 @@ class Consumers:
             await outbox.enqueue(session, self._context, uuid4(), topic, kept.key, kept.headers, kept.body, not_before=not_before)
 
     @asynccontextmanager
-    async def _transaction(self, bound_s: float) -> AsyncIterator[AsyncSession]:
+    async def _transaction(self, bound_s: float) -> AsyncGenerator[AsyncSession]:
         async with self._slots:
             attempt = object()
             self._began[attempt] = time.monotonic()

@@ -77,11 +77,15 @@ class Member(ConsumerRebalanceListener):
         finally:
             await self._end(tasks)
 
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+    async def on_partitions_revoked(  # pyright: ignore[reportIncompatibleMethodOverride] - aiokafka also takes coroutines
+        self, revoked: Iterable[TopicPartition]
+    ) -> None:
         """End the handling of these partitions before another member may begin with them."""
         await self._cancel([self._workers.pop(partition) for partition in revoked if partition in self._workers])
 
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+    async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
+        self, assigned: Iterable[TopicPartition]
+    ) -> None:
         """Do nothing: the next poll returns what is assigned."""
 
     async def _poll(self) -> None:

@@ -11,7 +11,7 @@ from aiokafka.structs import RecordMetadata
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.local import dlq
+from deploy.local.commands import dlq
 from shared.background import Background
 from shared.database.sessions import Database
 from shared.database.tables import OUTBOXES, Context

@@ -301,6 +301,21 @@ def test_the_table_of_imports_is_documented_as_it_is() -> None:
     assert {folder: set(others.split(", ")) for folder, others in rows if folder != "folder"} == MAY_IMPORT
 
 
+def test_every_file_that_a_page_names_or_links_exists() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "deploy" / "checkpoints" / "README.md"]
+    named = re.compile(r"`((?:shared|services|client|deploy|tests|migrations)/[\w./*-]+)`")
+    linked = re.compile(r"\]\((?!https?:)([^)#]+)")
+    missing = {
+        f"{_relative(page)}: {path}"
+        for page in pages
+        for folder, pattern in ((ROOT, named), (page.parent, linked))
+        for path in pattern.findall(page.read_text())
+        if not any(folder.glob(path.rstrip("/"))) and not (folder / path).exists()
+    }
+
+    assert missing == set()
+
+
 def test_every_event_is_documented() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
 

@@ -61,10 +61,9 @@ class Background:
 
 
 def is_cancelled() -> bool:
-    """Say whether the current task was asked to end, whatever a library has made of that request.
+    """Say whether the current task was cancelled.
 
-    An error says nothing of it: a library that awaits tasks which it has cancelled leaks their CancelledError, and another turns
-    ours into an error of its own.
+    Its error does not tell: some libraries leak the CancelledError of tasks of their own, others turn ours into another error.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

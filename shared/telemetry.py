@@ -15,7 +15,7 @@ _SILENT = ("aiokafka",)
 
 
 def configure_logging(service: str, settings: ProcessSettings) -> None:
-    """Send every log line of the process to standard output, its own and the libraries' alike."""
+    """Send every log line of the process to standard output, those of the libraries included."""
 
     def add_service(_logger: object, _method: str, event: EventDict) -> EventDict:
         event.setdefault("service", service)

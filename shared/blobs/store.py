@@ -95,7 +95,7 @@ class Blobs:
         }
         self._signer = _client(public_url, access_key, secret_key, region, self._connections)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
-        # Pings have a thread and a connection of their own: those of a silent store would keep the threads that others need.
+        # Pings have a thread and a connection of their own: pings of a silent store must not occupy the threads of other calls.
         self._ping_connections = _connections(read_s=_PING_READ_S, retries=0, maxsize=1)
         self._ping_client = _client(endpoint, access_key, secret_key, region, self._ping_connections)
         self._ping_pool = ThreadPoolExecutor(1, thread_name_prefix="blobs-ping")

@@ -61,7 +61,7 @@ class Listener:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(lost.wait(), _PING_EVERY_S)
                     return
-                # A listener sends nothing, so without this it would never notice a server that is gone without a word.
+                # A listener sends nothing, so only a ping finds a server that does not answer any more.
                 await connection.execute("SELECT 1", timeout=_PING_S)
         finally:
             connection.terminate()

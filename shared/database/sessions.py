@@ -1,6 +1,6 @@
-"""The database: one engine a process, one transaction a request or message, committed at the edge.
+"""The database: one engine a process, and one transaction a request or message.
 
-Every wait has a bound, since a server that accepts a connection and says nothing is as common as one that is down.
+Every wait has a bound, because a server may accept a connection and never answer.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Database:
         self._opened: WeakSet[asyncpg.Connection] = WeakSet()
         event.listen(self.engine.sync_engine, "connect", lambda connection, _record: self._opened.add(_driver(connection)))
         event.listen(self.engine.sync_engine, "checkout", _ping)
-        event.listen(self.engine.sync_engine, "handle_error", _leave_silent_connection)
+        event.listen(self.engine.sync_engine, "handle_error", _discard_silent_connection)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @classmethod
@@ -72,7 +72,7 @@ class Database:
             await connection.execute(text("SELECT 1"))
 
     async def close(self) -> None:
-        """Close every connection; a server that does not answer is not waited for."""
+        """Close every connection, without waiting for a server that does not answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self.engine.dispose()
@@ -81,9 +81,9 @@ class Database:
 
 
 def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
-    """Replace a pooled connection that died, or fell silent, before a transaction is lost on it.
+    """Replace a pooled connection that broke, or whose server does not answer, before a transaction uses it.
 
-    SQLAlchemy's own `pool_pre_ping` takes three round trips and waits as long as a statement may, for each connection in turn.
+    SQLAlchemy's own `pool_pre_ping` needs three round trips, and waits as long as a statement may for each connection in turn.
     """
     if _USED not in record.info:
         record.info[_USED] = True
@@ -92,9 +92,9 @@ def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Pool
     try:
         await_only(driver.execute("SELECT 1", timeout=_PING_S))
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        # A polite end would wait for an answer, too.
+        # `close` would wait for an answer too.
         driver.terminate()
-        # The pool replaces this one and all that are as old: what silenced one connection has silenced the others.
+        # The pool replaces this connection and all that are as old, because they have the same server.
         raise InvalidatePoolError from error
 
 
@@ -102,8 +102,8 @@ def _driver(connection: DBAPIConnection) -> "asyncpg.Connection":
     return connection.driver_connection  # pyright: ignore[reportAttributeAccessIssue] - of SQLAlchemy's adapter for asyncpg
 
 
-def _leave_silent_connection(context: ExceptionContext) -> None:
-    """Give up a connection whose statement got no answer in time: a ROLLBACK on it would wait as long again, twice."""
+def _discard_silent_connection(context: ExceptionContext) -> None:
+    """Discard a connection whose statement was not answered in time: a ROLLBACK on it would wait twice as long again."""
     if isinstance(context.original_exception, TimeoutError):
         context.is_disconnect = True
         context.invalidate_pool_on_disconnect = False

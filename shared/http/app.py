@@ -125,9 +125,9 @@ async def _on_replay(_request: Request, replay: Exception) -> Response:
 
 
 class _Probe:
-    """A check that is asked by many and runs once at a time.
+    """A check that runs once at a time, however many requests ask for its result.
 
-    A check that does not end is not started again beside itself: each would keep a thread or a connection.
+    A check that hangs is not started a second time: each run would keep a thread or a connection.
     """
 
     def __init__(self, check: Check) -> None:
@@ -147,7 +147,7 @@ class _Probe:
     async def _problem(self) -> str:
         try:
             await self._check()
-        except Exception as error:  # noqa: BLE001 - whatever is wrong is the answer
+        except Exception as error:  # noqa: BLE001 - the answer reports every error
             return str(error) or type(error).__name__
         return ""
 
@@ -209,7 +209,7 @@ def create_app(
 
 
 def run(service: str, create: Callable[[], FastAPI], settings: ProcessSettings) -> None:
-    """Serve until SIGTERM or SIGINT; running requests get a bounded time to end, then the lifespan is left."""
+    """Serve until SIGTERM or SIGINT; running requests then have 20 seconds to end, before the lifespan ends."""
     configure_logging(service, settings)
     # uvicorn raises the signal again after it has stopped; without a handler the process would end with an error status.
     signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))

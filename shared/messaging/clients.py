@@ -1,4 +1,4 @@
-"""How Kafka's clients are started, asked and ended, so that none keeps a connection, a membership or the process."""
+"""How Kafka's clients are started, checked and ended, so that none keeps a connection or a membership, or blocks the process."""
 
 import asyncio
 import os
@@ -48,27 +48,26 @@ async def end_within(timeout_s: float, ending: Awaitable[object]) -> None:
 async def check_topics(consumer: AIOKafkaConsumer, topics: Iterable[str], timeout_s: float) -> None:
     """Raise UnavailableError unless the broker answers on the consumer's own connections and has the topics.
 
-    A consumer whose broker is unavailable raises nothing: it only waits. Topics that are missing are those of a broker that
-    lost its data.
+    aiokafka raises nothing when the broker is unavailable: the consumer only waits. A broker without the topics lost its data.
     """
     try:
         async with asyncio.timeout(timeout_s):
             has_answered = await _client(consumer).force_metadata_update()
     except TimeoutError as error:
-        msg = f"Kafka has not answered within {timeout_s:.0f} s"
+        msg = f"Kafka did not answer within {timeout_s:.0f} s"
         raise UnavailableError(msg) from error
     if not has_answered:
         raise UnavailableError("Kafka does not answer")
     if missing := sorted(topic for topic in topics if not consumer.partitions_for_topic(topic)):
-        msg = f"Kafka has lost the topics {', '.join(missing)}"
+        msg = f"Kafka lost the topics {', '.join(missing)}"
         raise UnavailableError(msg)
 
 
 async def end_consumer(consumer: AIOKafkaConsumer, timeout_s: float) -> bool:
-    """Leave the group and end the consumer to its last task and connection; return whether it has ended.
+    """Leave the group, end all of the consumer's tasks and connections, and return whether they have ended.
 
-    What has not ended by itself after `timeout_s` seconds is cancelled. A heartbeat that outlived its consumer would keep the
-    partitions of a member that handles nothing.
+    Tasks that do not end by themselves within `timeout_s` seconds are cancelled. A heartbeat that outlived its consumer would
+    keep the partitions for a member that handles nothing.
     """
     await end_within(timeout_s, consumer.stop())
     coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001 - aiokafka has no way to end without an answer
@@ -89,7 +88,7 @@ async def abort_client(client: AIOKafkaClient, *tasks: asyncio.Task[object]) -> 
         task.cancel()
     for connection in client._conns.values():  # noqa: SLF001 - as above
         writer = connection._writer  # noqa: SLF001 - as above
-        # A polite close waits until what is buffered has been sent.
+        # `close` alone waits until the buffered bytes have been sent.
         if writer is not None:
             writer.transport.abort()
         connection.close()
@@ -100,9 +99,9 @@ async def abort_client(client: AIOKafkaClient, *tasks: asyncio.Task[object]) -> 
 
 
 def end_process(reason: str) -> None:
-    """Have this process stopped, as by its supervisor, which starts it again.
+    """Stop this process with SIGTERM; its supervisor starts it again.
 
-    For a client or a handler that cannot be ended: a second one beside it would be worse than a restart.
+    For a client or a handler that cannot be ended: a restart is better than a second one beside it.
     """
     log.critical("process.ends", reason=reason)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,6 @@
-"""How a record becomes a message that the outbox, PostgreSQL and Kafka accept, whatever the record holds.
+"""Makes a message of any record that the outbox, PostgreSQL and Kafka accept.
 
-A record that could not be set aside would block its partition, or be lost.
+A record that could not become a dead letter would block its partition, or be lost.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from shared.failures import storable
 from shared.messaging.outbox import MAX_BODY_BYTES
 
 CUT_HEADER = "ts_cut"
-"""Names what of the record did not fit."""
+"""The header that names what was cut off the record."""
 _MAX_TEXT = 1000
 """Characters kept of a key, of a header's name and value, and of a reason."""
 _MAX_HEADERS = 64
@@ -19,7 +19,7 @@ _MAX_HEADERS = 64
 
 @dataclass(frozen=True)
 class Copy:
-    """What is kept of a record: its key, headers and body, escaped and cut where they do not fit."""
+    """A copy of a record: its key, headers and body, escaped and cut where they do not fit."""
 
     key: str
     headers: dict[str, str]
@@ -35,13 +35,13 @@ class Copy:
         return Copy(self.key, self.headers | {name: fit(text) for name, text in headers.items()}, self.body)
 
     def bare(self) -> "Copy":
-        """Return the copy without anything of the record but where it came from and why."""
+        """Return a copy without the record's key, headers and body; it has the record's source and the reason."""
         kept = {name: text for name, text in self.headers.items() if name.startswith("ts_")}
         return Copy("", kept | {CUT_HEADER: "everything"}, b"")
 
 
 def copy(record: ConsumerRecord[bytes, bytes]) -> Copy:
-    """Return what is kept of a record."""
+    """Return a copy of a record that fits."""
     key, body = record.key or b"", record.value or b""
     headers: dict[str, str] = {}
     cut: list[str] = []
@@ -71,6 +71,6 @@ def _fits(value: str | bytes | None) -> bool:
 
 
 def _escaped(value: str | bytes | None) -> str:
-    # No more is read of a value of a megabyte than could be kept.
+    # Of a long value, decode only what may be kept.
     start = (value or b"")[: 4 * _MAX_TEXT]
     return storable(start.decode(errors="backslashreplace") if isinstance(start, bytes) else start)

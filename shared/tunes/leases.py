@@ -256,9 +256,7 @@ async def trained(session: AsyncSession, lease: Lease, *, lora_key: str, sha256:
 
 async def fail(session: AsyncSession, lease: Lease, *, code: str, message: str) -> None:
     """End the tune as failed, with the error's code and a message that says what to do."""
-    # The text of an exception may contain what PostgreSQL cannot store: NUL, and the surrogates of undecodable file names.
-    storable = message.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
-    if await transitions.fail(session, lease.tune_id, _fence(lease), code=code, message=storable) is None:
+    if await transitions.fail(session, lease.tune_id, _fence(lease), code=code, message=message) is None:
         raise _lost(lease)
 
 

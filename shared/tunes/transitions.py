@@ -72,7 +72,7 @@ def about(tune: Tune) -> dict[str, Any]:
 
 async def fail(session: AsyncSession, tune_id: str, where: list[ColumnElement[bool]], *, code: str, message: str) -> Tune | None:
     """End the tune without a LoRA, if `where` holds."""
-    # The message may be that of a library's error.
+    # The text of a library's error may have a NUL, or the surrogates of a file name that is not UTF-8.
     message = storable(message)
     values = {"state": TuneState.FAILED, "error_code": code, "status_details": message, "ended_at": func.now(), **NO_LEASE}
     where = [Tune.state.in_(sources(TuneState.FAILED)), *where]

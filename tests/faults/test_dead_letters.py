@@ -37,7 +37,7 @@ class Hostile:
 
 HOSTILE = {
     "no body": Hostile("malformed", None, keeps_body=False),
-    "no JSON": Hostile("malformed", b"\x00\xff{", says="the body is no asset.deleted"),
+    "no JSON": Hostile("malformed", b"\x00\xff{", says="the body does not fit asset.deleted"),
     "a large body": Hostile("malformed", b"x" * (MAX_BODY_BYTES + 1), letter_headers={"ts_cut": "body of 262145 bytes"}),
     "a body of nearly a megabyte": Hostile("malformed", b"x" * 1_000_000, letter_headers={"ts_cut": "body of 1000000 bytes"}),
     "a NUL in a header": Hostile(

@@ -142,12 +142,12 @@ async def test_after_a_passing_error_the_tune_resumes_from_the_last_checkpoint(w
     assert await world.lora(tune_id) == await world.lora(plain)
 
 
-async def test_an_error_text_with_a_nul_is_recorded_with_the_nul_replaced(world: World) -> None:
+async def test_an_error_text_with_a_nul_is_recorded_with_the_nul_escaped(world: World) -> None:
     tune_id = await world.queue_tune(trigger_word="nul@2:internal")
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.FAILED)
     assert (tune.error_code, tune.attempt) == ("internal", 1)
-    assert tune.status_details == "made to fail at step 2: \N{REPLACEMENT CHARACTER}"
+    assert tune.status_details == r"made to fail at step 2: \x00"
 
 
 async def test_a_passing_error_in_every_attempt_uses_up_the_attempts(world: World) -> None:

@@ -12,7 +12,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -210,9 +210,11 @@ def _pick(config: dict[str, Any], part: str) -> dict[str, Any]:
 
 
 def _once(value: Any) -> Any:
-    if isinstance(value, list) and value and not isinstance(value[0], str) and all(item == value[0] for item in value):
-        return value[0]
-    return value
+    if not isinstance(value, list):
+        return value
+    items = cast("list[Any]", value)
+    is_repeated = bool(items) and not isinstance(items[0], str) and all(item == items[0] for item in items)
+    return items[0] if is_repeated else items
 
 
 def _json(texts: dict[str, bytes], name: str) -> dict[str, Any]:
@@ -227,4 +229,4 @@ def _json(texts: dict[str, bytes], name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         msg = f"{name} is not a JSON object"
         raise InvalidError(msg)
-    return found
+    return cast("dict[str, Any]", found)

@@ -4,7 +4,7 @@ A ControlNet (Zhang et al. 2023) is a folder in diffusers' layout, with `config.
 other checkpoints. It is a copy of the first half of a UNet, and fits the checkpoints whose UNet has that shape.
 """
 
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from pydantic import BaseModel
 
@@ -39,7 +39,7 @@ def describe(config: dict[str, Any]) -> ControlNetInfo:
     added = config.get("addition_embed_type")
     width, channels = config.get("cross_attention_dim"), config.get("block_out_channels")
     is_known = isinstance(added, str | None) and added in _ADDED
-    if not is_known or not isinstance(width, int) or not isinstance(channels, list) or not all(map(_is_count, channels)):
+    if not is_known or not isinstance(width, int) or not _are_counts(channels):
         msg = (
             f"{CONFIG}: cross_attention_dim must be a number, block_out_channels a list of numbers, and addition_embed_type null "
             "(SD 1.5) or text_time (SDXL): they tell the engine, and which checkpoints fit"
@@ -48,5 +48,5 @@ def describe(config: dict[str, Any]) -> ControlNetInfo:
     return ControlNetInfo(engine=_ADDED[added], cross_attention_dim=width, block_out_channels=channels)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value > 0
+def _are_counts(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(isinstance(item, int) and item > 0 for item in cast("list[object]", value))

@@ -11,7 +11,7 @@ import json
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
@@ -157,19 +157,22 @@ def _common_tags(metadata: dict[str, str]) -> list[str]:
 
     `ss_tag_frequency` has the number of each tag in a folder's captions, `ss_dataset_dirs` the number of its images.
     """
-    frequencies, folders = (_object(metadata.get(key)) for key in ("ss_tag_frequency", "ss_dataset_dirs"))
+    frequencies, folders = (_document(metadata.get(key)) for key in ("ss_tag_frequency", "ss_dataset_dirs"))
     common: list[str] = []
     for folder, tags in frequencies.items():
-        about = folders.get(folder)
-        images = about.get("img_count") if isinstance(about, dict) else None
-        if isinstance(tags, dict) and isinstance(images, int) and images > 0:
-            common += [tag.strip() for tag, times in tags.items() if isinstance(times, int) and times >= images]
+        images = _object(folders.get(folder)).get("img_count")
+        if isinstance(images, int) and images > 0:
+            common += [tag.strip() for tag, times in _object(tags).items() if isinstance(times, int) and times >= images]
     return [word for word in dict.fromkeys(common) if _WORD.fullmatch(word)][:_MAX_WORDS]
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def _document(text: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        return _object(json.loads(text or "{}"))
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """Return a JSON object, or an empty one for any other value."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Header, Request, Response
 from sqlalchemy import delete, func, insert, select, text
@@ -141,8 +141,9 @@ def request_digest(path: str, query: str, body: bytes) -> bytes:
 
 def _public(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _public(inner) for name, inner in value.items() if name not in SECRET_FIELDS}
-    return [_public(inner) for inner in value] if isinstance(value, list) else value
+        fields = cast("dict[str, Any]", value)
+        return {name: _public(inner) for name, inner in fields.items() if name not in SECRET_FIELDS}
+    return [_public(inner) for inner in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 async def forget(session: AsyncSession, context: Context) -> None:

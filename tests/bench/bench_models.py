@@ -33,7 +33,7 @@ from shared.messaging.topics import ensure_topics
 from shared.models import samplers
 from shared.settings import ServiceSettings
 from tests.bench.conftest import Report
-from tests.support.trainer_world import eventually
+from tests.support.waiting import eventually
 from tunesmith.demo import SAMPLES
 
 pytestmark = [

@@ -23,7 +23,7 @@ from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
 from shared.tunes import leases
 from tests.bench.conftest import Report
-from tests.support.trainer_world import eventually
+from tests.support.waiting import eventually
 
 EVENTS = 300
 IN_A_TRANSACTION = 50

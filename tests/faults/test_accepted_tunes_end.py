@@ -9,9 +9,9 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from tests.support.running_stack import until
 from tests.support.stub_stack import LEASE_S, StubStack
 from tests.support.tunes import start_tune
+from tests.support.waiting import until
 from tunesmith.client import Asset, Client, Tune, TunesmithApiError
 
 T = TypeVar("T")

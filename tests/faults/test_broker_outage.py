@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.support.running_stack import until
 from tests.support.stub_stack import StubStack
 from tests.support.tunes import ended, start_tune
+from tests.support.waiting import until
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

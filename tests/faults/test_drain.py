@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from deploy.local.process import Process
-from tests.support.running_stack import until
 from tests.support.stub_stack import StubStack
 from tests.support.tunes import drawn, ended, start_tune
+from tests.support.waiting import until
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

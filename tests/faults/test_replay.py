@@ -9,10 +9,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from shared.messaging.topics import TOPICS
 from shared.settings import ServiceSettings
-from tests.support.running_stack import until
 from tests.support.stub_stack import StubStack
 from tests.support.topic_reader import Message, messages
 from tests.support.tunes import drawn, ended, start_tune
+from tests.support.waiting import until
 from tunesmith.client import Asset, Client
 
 pytestmark = pytest.mark.timeout(900)

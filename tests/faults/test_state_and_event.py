@@ -27,7 +27,8 @@ from shared.states import TuneState
 from shared.tunes import leases
 from shared.tunes.leases import Claim
 from tests.support.topic_reader import messages
-from tests.support.trainer_world import World, eventually, make_world
+from tests.support.trainer_world import TrainerWorld, make_world
+from tests.support.waiting import eventually
 
 WRITERS = 64
 CONNECTIONS = 16
@@ -37,7 +38,7 @@ TUNES = 4
 @pytest.fixture
 async def world(
     database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
-) -> AsyncIterator[World]:
+) -> AsyncIterator[TrainerWorld]:
     settings = make_settings(TrainerSettings, outbox_poll_s=0.1)
     assert isinstance(settings, TrainerSettings)
     await ensure_topics(settings)
@@ -46,7 +47,7 @@ async def world(
     await world.database.close()
 
 
-async def claimed(world: World) -> Claim:
+async def claimed(world: TrainerWorld) -> Claim:
     await world.queue_tune(steps=WRITERS)
     async with world.database.begin() as session:
         held = await leases.claim(session, trainer="t", token=uuid4(), lease_s=600, running_per_account=TUNES)
@@ -54,7 +55,7 @@ async def claimed(world: World) -> Claim:
     return held
 
 
-async def published(world: World, tune_id: str) -> list[tuple[int, str, str]]:
+async def published(world: TrainerWorld, tune_id: str) -> list[tuple[int, str, str]]:
     """Relay all that waits, and return each message of the tune: version, type and event id."""
 
     async def outbox_is_empty() -> bool | None:
@@ -69,7 +70,7 @@ async def published(world: World, tune_id: str) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.parametrize("place", ["before_commit", "after_commit", "after_produce", "after_delete"])
-async def test_events_match_the_state_wherever_the_writer_is_killed(world: World, place: str) -> None:
+async def test_events_match_the_state_wherever_the_writer_is_killed(world: TrainerWorld, place: str) -> None:
     held = await claimed(world)
     command = [sys.executable, "-m", "tests.support.crash_point", place, held.tune.id, str(held.lease.epoch)]
     died = await asyncio.to_thread(subprocess.run, command, cwd=PROJECT, env=os.environ, check=False)
@@ -87,7 +88,7 @@ async def test_events_match_the_state_wherever_the_writer_is_killed(world: World
     assert (len(found) > len(kinds)) == place.startswith(("after_produce", "after_delete"))
 
 
-async def test_the_events_of_one_tune_are_in_order_with_many_writers(world: World, database_url: str) -> None:
+async def test_the_events_of_one_tune_are_in_order_with_many_writers(world: TrainerWorld, database_url: str) -> None:
     many = Database(database_url, pool_size=CONNECTIONS)
     drawn = random.Random(7)
     held = [await claimed(world) for _ in range(TUNES)]

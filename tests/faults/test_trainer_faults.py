@@ -19,7 +19,8 @@ from shared.errors import UnavailableError
 from shared.settings import ServiceSettings
 from shared.states import TuneState
 from shared.tunes import leases
-from tests.support.trainer_world import STUB_CHILD, World, eventually, make_world
+from tests.support.trainer_world import STUB_CHILD, TrainerWorld, make_world
+from tests.support.waiting import eventually
 
 EVERY_STEPS = 4
 STEPS = 40
@@ -28,7 +29,7 @@ STEPS = 40
 @pytest.fixture
 async def world(
     database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
-) -> AsyncIterator[World]:
+) -> AsyncIterator[TrainerWorld]:
     settings = make_settings(
         TrainerSettings,
         poll_s=0.05,
@@ -44,14 +45,14 @@ async def world(
     await world.database.close()
 
 
-async def uninterrupted(world: World) -> bytes:
+async def uninterrupted(world: TrainerWorld) -> bytes:
     tune_id = await world.queue_tune(steps=STEPS)
     async with world.trainer():
         await world.until(tune_id, TuneState.PUBLISHING)
     return await world.lora(tune_id)
 
 
-async def reap(world: World) -> None:
+async def reap(world: TrainerWorld) -> None:
     """Take expired leases until cancelled, as the scheduler does."""
     while True:
         async with world.database.begin() as session:
@@ -59,7 +60,7 @@ async def reap(world: World) -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_preemption_resumes_and_costs_no_attempt(world: World) -> None:
+async def test_preemption_resumes_and_costs_no_attempt(world: TrainerWorld) -> None:
     expected = await uninterrupted(world)
     tune_id = await world.queue_tune(steps=STEPS, trigger_word="pause@6,15,27")
     for _ in range(3):
@@ -76,7 +77,7 @@ async def test_preemption_resumes_and_costs_no_attempt(world: World) -> None:
 
 @pytest.mark.parametrize("phase", ["download", "step", "checkpoint", "publish"])
 async def test_a_killed_child_or_parent_costs_an_attempt_and_changes_nothing(
-    world: World, phase: str, monkeypatch: pytest.MonkeyPatch
+    world: TrainerWorld, phase: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = await uninterrupted(world)
     place = {"download": "get_file", "checkpoint": "put_file", "publish": "put_file"}.get(phase)
@@ -109,7 +110,7 @@ async def test_a_killed_child_or_parent_costs_an_attempt_and_changes_nothing(
     assert await world.lora(tune_id) == expected
 
 
-async def test_an_unavailable_store_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_store_is_waited_for(world: TrainerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     original, refusals = world.blobs.put_file, 2
 
     async def refuse(*args: object, **kwargs: object) -> object:
@@ -127,7 +128,7 @@ async def test_an_unavailable_store_is_waited_for(world: World, monkeypatch: pyt
     assert (tune.attempt, refusals) == (1, 0)
 
 
-async def test_a_child_ends_with_its_killed_parent(world: World, tmp_path: Path) -> None:
+async def test_a_child_ends_with_its_killed_parent(world: TrainerWorld, tmp_path: Path) -> None:
     """The trainer runs as a process of its own, which is killed: its child must not outlive it."""
     env = os.environ | {"TUNESMITH_HTTP_PORT": "0", "TUNESMITH_DEVICE": "cpu"}
     with (tmp_path / "log").open("wb") as out:

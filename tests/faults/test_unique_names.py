@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
@@ -14,24 +13,17 @@ from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.whatif.service import WhatIfService
 from services.upload.settings import UploadSettings
-from shared.accounts import accounts, names
-from shared.background import Background
-from shared.blobs import rows as blob_rows
-from shared.blobs.store import Blobs, Stored
+from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import Asset, Context
-from shared.http import app as web
-from shared.http.auth import Authenticator
-from shared.ids import new_id
 from shared.settings import ServiceSettings
 from tests.support.upload_world import UploadWorld
+from tests.support.world import CHECKPOINT, World, routes_alone
 
-ENGINE = "image/stable-diffusion-v1-5"
 REPLICAS = 2
 
 
 @dataclass
-class World:
+class Replicas:
     """Two replicas of upload and two of the scheduler on one database, and an image to tune on."""
 
     libraries: list[httpx.AsyncClient]
@@ -52,41 +44,22 @@ class World:
         return await self.schedulers[replica % REPLICAS].post("/v1/tune", json={"name": name, "details": details})
 
 
-async def add_asset(database: Database, account_id: UUID, name: str, asset_type: str, **more: Any) -> str:
-    asset_id, key = new_id("asset"), f"assets/{name}/bytes"
-    async with database.begin() as session:
-        await blob_rows.stage(session, Context.UPLOAD, key)
-        await blob_rows.commit(session, key, Stored("ab" * 32, 1))
-        values = {"asset_type": asset_type, "name": name, "status": "ready", "blob_key": key, "sha256": "ab" * 32} | more
-        session.add(Asset(id=asset_id, account_id=account_id, **values))
-        await session.flush()
-        await names.reserve(session, account_id, name, "asset", asset_id)
-    return asset_id
-
-
 @pytest.fixture
-async def world(make_settings: Callable[..., ServiceSettings], database_url: str, blobs: Blobs) -> AsyncIterator[World]:
+async def world(make_settings: Callable[..., ServiceSettings], database_url: str, blobs: Blobs) -> AsyncIterator[Replicas]:
     databases = [Database(database_url) for _ in range(2 * REPLICAS)]
     upload_settings = make_settings(UploadSettings)
     assert isinstance(upload_settings, UploadSettings)
     uploads = [await UploadWorld.build(upload_settings, database, blobs) for database in databases[:REPLICAS]]
-    async with databases[0].begin() as session:
-        platform_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
-        account_id = await accounts.create_account(session, "studio")
-    data = {"asset_type": "checkpoint", "engine": ENGINE, "native_size_px": 64, "shape_class": "sd15-3f2a9c1d"}
-    await add_asset(databases[0], platform_id, "base", "checkpoint", is_public=True, data=data)
-    image_id = await add_asset(databases[0], account_id, "image", "file", data={"asset_type": "file"})
+    base = World(database=databases[0], blobs=blobs)
+    await base.put_asset(await base.platform_account(), "base", "checkpoint", is_public=True, data=CHECKPOINT)
+    image = await base.put_asset(uploads[0].account_id, "image")
     schedulers: list[httpx.AsyncClient] = []
     for database in databases[REPLICAS:]:
         settings = make_settings(SchedulerSettings)
         assert isinstance(settings, SchedulerSettings)
         routes = api.router(database, TuneService(settings), WhatIfService(database, blobs, settings))
-        app = web.create_app("scheduler", lifespan=lambda _app: Background(), routers=[routes])
-        app.state.authenticator = Authenticator(database)
-        headers = dict(uploads[0].client.headers)
-        transport = httpx.ASGITransport(app)
-        schedulers.append(httpx.AsyncClient(transport=transport, base_url="http://scheduler.test", headers=headers))
-    yield World([one.client for one in uploads], schedulers, image_id)
+        schedulers.append(await base.connect(routes_alone("scheduler", database, [routes]), uploads[0].account_id))
+    yield Replicas([one.client for one in uploads], schedulers, image.id)
     for closing in (*schedulers, *uploads):
         await (closing.close() if isinstance(closing, UploadWorld) else closing.aclose())
     for database in databases:
@@ -94,7 +67,7 @@ async def world(make_settings: Callable[..., ServiceSettings], database_url: str
 
 
 @pytest.mark.parametrize("tries", [pytest.param(24, id="short"), pytest.param(200, id="long", marks=pytest.mark.long)])
-async def test_of_many_assets_and_tunes_that_ask_for_a_name_at_once_one_gets_it(world: World, tries: int) -> None:
+async def test_of_many_assets_and_tunes_that_ask_for_a_name_at_once_one_gets_it(world: Replicas, tries: int) -> None:
     async def taken(name: str) -> list[httpx.Response]:
         kinds: list[Callable[[int, str], Awaitable[httpx.Response]]] = [world.create_asset, world.create_tune]
         return list(await asyncio.gather(*(kinds[number % 2](number // 2, name) for number in range(tries))))

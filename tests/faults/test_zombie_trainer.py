@@ -19,7 +19,8 @@ from shared.database.tables import Blob
 from shared.settings import ServiceSettings
 from shared.states import TuneState
 from shared.tunes import leases
-from tests.support.trainer_world import World, eventually, make_world
+from tests.support.trainer_world import TrainerWorld, make_world
+from tests.support.waiting import eventually
 
 EVERY_STEPS = 4
 _BOUND_S = 120.0
@@ -29,7 +30,7 @@ QUICK = {"lease_s": 5.0, "renew_every_s": 0.5, "poll_s": 0.05, "progress_every_s
 @pytest.fixture
 async def world(
     database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
-) -> AsyncIterator[World]:
+) -> AsyncIterator[TrainerWorld]:
     settings = make_settings(TrainerSettings, device="cpu", work_dir=tmp_path / "second", **QUICK)
     assert isinstance(settings, TrainerSettings)
     world = await make_world(database_url, blobs, settings, tmp_path)
@@ -37,7 +38,7 @@ async def world(
     await world.database.close()
 
 
-async def test_a_trainer_that_sleeps_past_its_lease_publishes_nothing(world: World, tmp_path: Path) -> None:
+async def test_a_trainer_that_sleeps_past_its_lease_publishes_nothing(world: TrainerWorld, tmp_path: Path) -> None:
     tune_id = await world.queue_tune(steps=12, trigger_word="hold@7")
     work_dir = tmp_path / "zombie"
     env = os.environ | {"TUNESMITH_HTTP_PORT": "0", "TUNESMITH_DEVICE": "cpu", "TUNESMITH_WORK_DIR": str(work_dir)}
@@ -84,7 +85,7 @@ async def test_a_trainer_that_sleeps_past_its_lease_publishes_nothing(world: Wor
         assert "committed" not in own.all(), "what it may have stored has no owner, and is collected"
 
 
-async def reap(world: World) -> None:
+async def reap(world: TrainerWorld) -> None:
     """Take expired leases until cancelled, as the scheduler does."""
     while True:
         async with world.database.begin() as session:

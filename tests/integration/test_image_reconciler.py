@@ -1,34 +1,32 @@
 """Image requests whose worker was lost, or whose event reached no worker, are retried from their rows."""
 
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from services.inference.inputs import Inputs, ModelRef
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
 from services.inference.worker import repository as worker
-from shared.accounts import accounts
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import OUTBOXES, Context, Generation
+from shared.database.tables import Context, Generation
 from shared.errors import LeaseLostError
 from shared.ids import new_id
+from tests.support.world import World
 
 CLAIM_S = 30.0
 
 
-@dataclass
-class World:
+@dataclass(kw_only=True)
+class ReconcilerWorld(World):
     """The image API's reconciler, and rows of requests."""
 
-    database: Database
+    context = Context.IMAGES
     service: ImageService
     settings: InferenceSettings
     account_id: UUID
@@ -81,23 +79,23 @@ class World:
         async with self.database.begin() as session:
             return await session.get_one(Generation, generation_id)
 
-    async def waiting_events(self) -> list[tuple[str, dict[str, Any]]]:
-        outbox = OUTBOXES[Context.IMAGES]
-        async with self.database.begin() as session:
-            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
-            return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
-
 
 @pytest.fixture
-async def world(database_url: str, blobs: Blobs, make_settings: Callable[..., InferenceSettings]) -> AsyncIterator[World]:
+async def world(
+    database_url: str, blobs: Blobs, make_settings: Callable[..., InferenceSettings]
+) -> AsyncIterator[ReconcilerWorld]:
     database, settings = Database(database_url), make_settings(InferenceSettings)
-    async with database.begin() as session:
-        account_id = await accounts.create_account(session, "studio")
-    yield World(database, ImageService(settings, database, blobs), settings, account_id)
+    yield ReconcilerWorld(
+        database=database,
+        blobs=blobs,
+        service=ImageService(settings, database, blobs),
+        settings=settings,
+        account_id=await World(database=database, blobs=blobs).account("studio"),
+    )
     await database.close()
 
 
-async def test_an_unclaimed_request_is_republished_once_for_each_wait(world: World) -> None:
+async def test_an_unclaimed_request_is_republished_once_for_each_wait(world: ReconcilerWorld) -> None:
     generation_id = await world.store()
     await world.service.reconcile()
     assert await world.waiting_events() == [], "it has not waited long enough"
@@ -110,7 +108,7 @@ async def test_an_unclaimed_request_is_republished_once_for_each_wait(world: Wor
     assert await world.waiting_events() == [("image.requested", event)]
 
 
-async def test_a_request_of_a_lost_worker_goes_to_another_and_the_first_can_write_nothing(world: World) -> None:
+async def test_a_request_of_a_lost_worker_goes_to_another_and_the_first_can_write_nothing(world: ReconcilerWorld) -> None:
     generation_id = await world.store()
     first = await world.claim(generation_id)
     assert first is not None
@@ -130,7 +128,7 @@ async def test_a_request_of_a_lost_worker_goes_to_another_and_the_first_can_writ
     assert (await world.row(generation_id)).result is None
 
 
-async def test_a_request_is_claimed_once(world: World) -> None:
+async def test_a_request_is_claimed_once(world: ReconcilerWorld) -> None:
     generation_id = await world.store()
     held = await world.claim(generation_id)
     assert held is not None
@@ -142,7 +140,7 @@ async def test_a_request_is_claimed_once(world: World) -> None:
     assert [kind for kind, _ in await world.waiting_events()] == ["image.generated"]
 
 
-async def test_a_request_without_attempts_left_fails_and_the_event_is_published(world: World) -> None:
+async def test_a_request_without_attempts_left_fails_and_the_event_is_published(world: ReconcilerWorld) -> None:
     generation_id = await world.store()
     for _ in range(world.settings.generation_attempts):
         assert await world.claim(generation_id)

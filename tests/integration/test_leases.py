@@ -18,13 +18,13 @@ from shared.settings import ServiceSettings
 from shared.states import TuneState
 from shared.tunes import leases
 from shared.tunes.leases import CancelRequestedError, Claim, Lease
-from tests.support.trainer_world import World, make_world
+from tests.support.trainer_world import TrainerWorld, make_world
 
 
 @pytest.fixture
 async def world(
     database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
-) -> AsyncIterator[World]:
+) -> AsyncIterator[TrainerWorld]:
     settings = make_settings(TrainerSettings)
     assert isinstance(settings, TrainerSettings)
     world = await make_world(database_url, blobs, settings, tmp_path)
@@ -32,26 +32,26 @@ async def world(
     await world.database.close()
 
 
-async def claim(world: World, *, running_per_account: int = 100) -> Claim | None:
+async def claim(world: TrainerWorld, *, running_per_account: int = 100) -> Claim | None:
     async with world.database.begin() as session:
         return await leases.claim(
             session, trainer="trainer_a", token=uuid4(), lease_s=30, running_per_account=running_per_account
         )
 
 
-async def claimed(world: World) -> Claim:
+async def claimed(world: TrainerWorld) -> Claim:
     found = await claim(world)
     assert found is not None
     return found
 
 
-async def expire(world: World, tune_id: str) -> None:
+async def expire(world: TrainerWorld, tune_id: str) -> None:
     async with world.database.begin() as session:
         past = func.now() - text("interval '1 second'")
         await session.execute(update(Tune).where(Tune.id == tune_id).values(lease_expires_at=past))
 
 
-async def checkpoint(world: World, held: Claim, step: int) -> str:
+async def checkpoint(world: TrainerWorld, held: Claim, step: int) -> str:
     key = f"tunes/{held.tune.id}/{held.lease.epoch}/checkpoint-{step}.safetensors"
     async with world.database.begin() as session:
         await blob_rows.stage(session, Context.TUNES, key)
@@ -61,7 +61,7 @@ async def checkpoint(world: World, held: Claim, step: int) -> str:
     return key
 
 
-async def test_a_claim_raises_the_epoch_and_counts_an_attempt(world: World) -> None:
+async def test_a_claim_raises_the_epoch_and_counts_an_attempt(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     assert held.lease == Lease(tune_id, 1)
@@ -71,7 +71,7 @@ async def test_a_claim_raises_the_epoch_and_counts_an_attempt(world: World) -> N
     assert await claim(world) is None
 
 
-async def test_many_claims_at_once_never_share_a_tune(world: World) -> None:
+async def test_many_claims_at_once_never_share_a_tune(world: TrainerWorld) -> None:
     tunes = {await world.queue_tune() for _ in range(6)}
     found = await asyncio.gather(*(claim(world) for _ in range(9)))
     held = [one.tune.id for one in found if one]
@@ -79,14 +79,14 @@ async def test_many_claims_at_once_never_share_a_tune(world: World) -> None:
     assert set(held) == tunes
 
 
-async def test_the_limit_of_an_account_holds_under_concurrent_claims(world: World) -> None:
+async def test_the_limit_of_an_account_holds_under_concurrent_claims(world: TrainerWorld) -> None:
     for _ in range(4):
         await world.queue_tune()
     found = await asyncio.gather(*(claim(world, running_per_account=2) for _ in range(4)))
     assert sum(one is not None for one in found) == 2
 
 
-async def test_priority_goes_first_then_the_account_with_the_least_running_then_age(world: World) -> None:
+async def test_priority_goes_first_then_the_account_with_the_least_running_then_age(world: TrainerWorld) -> None:
     first = await world.queue_tune()
     second = await world.queue_tune()
     urgent = await world.queue_tune()
@@ -98,7 +98,7 @@ async def test_priority_goes_first_then_the_account_with_the_least_running_then_
     assert order == [urgent, others, first, second]
 
 
-async def test_a_claim_is_found_again_by_its_token(world: World) -> None:
+async def test_a_claim_is_found_again_by_its_token(world: TrainerWorld) -> None:
     tune_id, token = await world.queue_tune(), uuid4()
     async with world.database.begin() as session:
         await leases.claim(session, trainer="trainer_a", token=token, lease_s=30, running_per_account=1)
@@ -109,7 +109,7 @@ async def test_a_claim_is_found_again_by_its_token(world: World) -> None:
     assert (found.tune.id, len(found.files)) == (tune_id, 2)
 
 
-async def test_every_write_of_an_older_epoch_is_refused_and_changes_nothing(world: World) -> None:
+async def test_every_write_of_an_older_epoch_is_refused_and_changes_nothing(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     old = await claimed(world)
     await expire(world, tune_id)
@@ -141,7 +141,7 @@ async def test_every_write_of_an_older_epoch_is_refused_and_changes_nothing(worl
     assert (after.version, after.state, after.lease_epoch) == (before.version, before.state, before.lease_epoch)
 
 
-async def test_preemption_gives_the_attempt_back_and_a_crash_does_not(world: World) -> None:
+async def test_preemption_gives_the_attempt_back_and_a_crash_does_not(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     async with world.database.begin() as session:
@@ -155,14 +155,14 @@ async def test_preemption_gives_the_attempt_back_and_a_crash_does_not(world: Wor
     assert (tune.attempt, tune.state) == (1, TuneState.QUEUED)
 
 
-async def test_a_lease_that_has_not_expired_is_not_reaped(world: World) -> None:
+async def test_a_lease_that_has_not_expired_is_not_reaped(world: TrainerWorld) -> None:
     await world.queue_tune()
     await claimed(world)
     async with world.database.begin() as session:
         assert await leases.reap(session) == []
 
 
-async def test_a_lease_that_expires_in_the_last_attempt_fails_the_tune(world: World) -> None:
+async def test_a_lease_that_expires_in_the_last_attempt_fails_the_tune(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     for _ in range(3):
         await claimed(world)
@@ -174,7 +174,7 @@ async def test_a_lease_that_expires_in_the_last_attempt_fails_the_tune(world: Wo
     assert tune.status_details == "the last attempt failed: trainer trainer_a stopped renewing its lease"
 
 
-async def test_an_error_text_is_stored_with_the_characters_escaped_that_the_database_refuses(world: World) -> None:
+async def test_an_error_text_is_stored_with_the_characters_escaped_that_the_database_refuses(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     async with world.database.begin() as session:
@@ -182,7 +182,7 @@ async def test_an_error_text_is_stored_with_the_characters_escaped_that_the_data
     assert (await world.tune(tune_id)).status_details == r"NUL \x00, undecodable \udcff, Grüße"
 
 
-async def test_the_next_claim_resumes_from_the_last_checkpoint_and_only_the_last_two_are_kept(world: World) -> None:
+async def test_the_next_claim_resumes_from_the_last_checkpoint_and_only_the_last_two_are_kept(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     keys = [await checkpoint(world, held, step) for step in (2, 4, 6)]
@@ -196,7 +196,7 @@ async def test_the_next_claim_resumes_from_the_last_checkpoint_and_only_the_last
     assert [states[key] for key in keys] == ["orphaned", "committed", "committed"]
 
 
-async def test_a_checkpoint_recorded_twice_is_still_the_one_to_resume_from(world: World) -> None:
+async def test_a_checkpoint_recorded_twice_is_still_the_one_to_resume_from(world: TrainerWorld) -> None:
     await world.queue_tune()
     held = await claimed(world)
     key = await checkpoint(world, held, 4)
@@ -211,7 +211,7 @@ async def test_a_checkpoint_recorded_twice_is_still_the_one_to_resume_from(world
 
 
 @pytest.mark.parametrize("round_", range(10))
-async def test_a_cancel_and_a_completion_at_once_have_one_winner(world: World, round_: int) -> None:
+async def test_a_cancel_and_a_completion_at_once_have_one_winner(world: TrainerWorld, round_: int) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     key = f"tunes/{tune_id}/1/lora.safetensors"
@@ -248,7 +248,7 @@ async def test_a_cancel_and_a_completion_at_once_have_one_winner(world: World, r
     assert len([kind for kind in events if kind in {"tune.trained", "tune.cancelled"}]) == 1
 
 
-async def test_events_have_no_gap_and_end_at_the_tunes_version(world: World) -> None:
+async def test_events_have_no_gap_and_end_at_the_tunes_version(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     held = await claimed(world)
     async with world.database.begin() as session:

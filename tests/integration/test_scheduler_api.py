@@ -18,17 +18,20 @@ from shared.database.sessions import Database
 from shared.database.tables import Account, Asset, Blob, Context, Tune
 from shared.engines import Engine
 from shared.ids import new_id
-from tests.support.scheduler_world import SD15, World, make_world
+from tests.support.scheduler_world import SchedulerWorld, make_world
 from tests.support.trainer_world import claim_next
+from tests.support.world import SD15
 
 
 @pytest.fixture
-async def world(make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs) -> AsyncIterator[World]:
+async def world(
+    make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs
+) -> AsyncIterator[SchedulerWorld]:
     async with make_world(make_settings, database_url, blobs) as world:
         yield world
 
 
-async def test_a_new_tune_is_queued_and_its_answer_is_complete(world: World) -> None:
+async def test_a_new_tune_is_queued_and_its_answer_is_complete(world: SchedulerWorld) -> None:
     image = await world.add_asset("photo")
 
     tune = await world.create(files=[{"file_id": image}], seed=None, tune_type="lora_tune")
@@ -48,7 +51,7 @@ async def test_a_new_tune_is_queued_and_its_answer_is_complete(world: World) -> 
     assert await world.name_holder("sks1-dog") == "tune"
 
 
-async def test_a_tune_waits_for_its_files_and_is_queued_without_their_event(world: World) -> None:
+async def test_a_tune_waits_for_its_files_and_is_queued_without_their_event(world: SchedulerWorld) -> None:
     uploaded = await world.add_asset("photo", status="uploaded")
     tune = await world.create(files=[{"file_id": uploaded}])
     assert (await world.row(tune["id"])).state == "waiting_files"
@@ -61,7 +64,7 @@ async def test_a_tune_waits_for_its_files_and_is_queued_without_their_event(worl
     assert shown["status"] == "pending"
 
 
-async def test_a_tune_with_a_rejected_file_fails_unless_it_continues_on_rejection(world: World) -> None:
+async def test_a_tune_with_a_rejected_file_fails_unless_it_continues_on_rejection(world: SchedulerWorld) -> None:
     good, bad = await world.add_asset("good"), await world.add_asset("bad", status="uploaded")
     files = [{"file_id": good}, {"file_id": bad}]
     strict = await world.create("strict", files=files)
@@ -110,7 +113,7 @@ WRONG: list[tuple[dict[str, Any], list[str | int]]] = [
 ]
 
 
-async def test_an_error_of_a_request_names_its_field(world: World) -> None:
+async def test_an_error_of_a_request_names_its_field(world: SchedulerWorld) -> None:
     good = await world.body()
     for change, loc in WRONG:
         top = {key: value for key, value in change.items() if key in {"name", "webhook", "webhook_events_filter"}}
@@ -126,7 +129,7 @@ async def test_an_error_of_a_request_names_its_field(world: World) -> None:
 
 
 @pytest.mark.parametrize("engine", [Engine.SDXL_REFINER, Engine.CONTROLNET_SDXL, Engine.SSD])
-async def test_a_checkpoint_that_cannot_be_tuned_is_refused_with_its_engine(world: World, engine: Engine) -> None:
+async def test_a_checkpoint_that_cannot_be_tuned_is_refused_with_its_engine(world: SchedulerWorld, engine: Engine) -> None:
     data = {"asset_type": "checkpoint", "engine": engine, "native_size_px": 64, "shape_class": "other"}
     await world.add_asset("other", "checkpoint", account_id=world.platform_id, is_public=True, data=data)
     body = await world.body(base_checkpoint={"checkpoint_id": "octoai:other"})
@@ -138,7 +141,7 @@ async def test_a_checkpoint_that_cannot_be_tuned_is_refused_with_its_engine(worl
     assert f"'other' is for {engine}; only checkpoints for" in fault["msg"]
 
 
-async def test_one_of_many_simultaneous_requests_for_a_name_gets_it(world: World) -> None:
+async def test_one_of_many_simultaneous_requests_for_a_name_gets_it(world: SchedulerWorld) -> None:
     body = await world.body("dog")
 
     answers = await asyncio.gather(*(world.client.post("/v1/tune", json=body) for _ in range(20)))
@@ -148,7 +151,7 @@ async def test_one_of_many_simultaneous_requests_for_a_name_gets_it(world: World
     assert "'dog' is in use by tune tune_" in refused.json()["detail"]
 
 
-async def test_simultaneous_requests_do_not_exceed_the_accounts_limit_of_tunes(world: World) -> None:
+async def test_simultaneous_requests_do_not_exceed_the_accounts_limit_of_tunes(world: SchedulerWorld) -> None:
     async with world.database.begin() as session:
         await session.execute(update(Account).where(Account.id == world.account_id).values(max_unfinished_tunes=2))
     bodies = [await world.body(f"dog-{number}") for number in range(6)]
@@ -164,7 +167,7 @@ async def test_simultaneous_requests_do_not_exceed_the_accounts_limit_of_tunes(w
     await world.create("cat")
 
 
-async def test_a_tune_cannot_have_the_name_of_an_asset(world: World) -> None:
+async def test_a_tune_cannot_have_the_name_of_an_asset(world: SchedulerWorld) -> None:
     asset_id = await world.add_asset("dog", "lora")
 
     answer = await world.client.post("/v1/tune", json=await world.body("dog"))
@@ -173,7 +176,7 @@ async def test_a_tune_cannot_have_the_name_of_an_asset(world: World) -> None:
     assert asset_id in answer.json()["detail"]
 
 
-async def test_a_queued_tune_is_cancelled_at_once_and_its_name_is_free(world: World) -> None:
+async def test_a_queued_tune_is_cancelled_at_once_and_its_name_is_free(world: SchedulerWorld) -> None:
     tune = await world.create("dog")
 
     answers = [await world.client.post(f"/v1/tune/{tune['id']}/cancel") for _ in range(2)]
@@ -183,7 +186,7 @@ async def test_a_queued_tune_is_cancelled_at_once_and_its_name_is_free(world: Wo
     assert await world.name_holder("dog") is None
 
 
-async def test_a_trained_tune_cannot_be_cancelled(world: World) -> None:
+async def test_a_trained_tune_cannot_be_cancelled(world: SchedulerWorld) -> None:
     tune = await world.create()
     await world.train(tune["id"])
 
@@ -193,7 +196,7 @@ async def test_a_trained_tune_cannot_be_cancelled(world: World) -> None:
     assert "its LoRA is being published" in answer.json()["detail"]
 
 
-async def test_a_tune_succeeds_when_its_lora_is_in_the_library(world: World) -> None:
+async def test_a_tune_succeeds_when_its_lora_is_in_the_library(world: SchedulerWorld) -> None:
     tune = await world.create("dog")
     await world.train(tune["id"])
     assert (await world.client.get(f"/v1/tune/{tune['id']}")).json()["status"] == "running"
@@ -212,26 +215,28 @@ async def test_a_tune_succeeds_when_its_lora_is_in_the_library(world: World) -> 
     assert own_copy == "orphaned"
 
 
-async def test_the_event_of_an_unclaimed_tune_is_republished_once_in_requeue_hint_s(world: World) -> None:
+async def test_the_event_of_an_unclaimed_tune_is_republished_once_in_requeue_hint_s(world: SchedulerWorld) -> None:
     tune = await world.create("dog")
     bound_s = SchedulerSettings.model_fields["requeue_hint_s"].default
-    assert await world.waiting_events() == [("tune.queued", 1)]
+
+    async def published() -> list[tuple[str, int]]:
+        return [(kind, event["version"]) for kind, event in await world.waiting_events()]
+
+    assert await published() == [("tune.queued", 1)]
 
     await Reconciler(world.database, world.service).run_once()
-    assert await world.waiting_events() == [("tune.queued", 1)], "it is not queued for long enough"
+    assert await published() == [("tune.queued", 1)], "it is not queued for long enough"
 
     async with world.database.begin() as session:
         await session.execute(update(Tune).values(updated_at=func.now() - timedelta(seconds=bound_s + 1)))
     for _ in range(2):
         await Reconciler(world.database, world.service).run_once()
 
-    assert await world.waiting_events() == [("tune.queued", 1), ("tune.queued", 1)], (
-        "the same version, since the tune has not changed"
-    )
+    assert await published() == [("tune.queued", 1), ("tune.queued", 1)], "the same version, since the tune has not changed"
     assert await world.events(tune["id"]) == [(1, "tune.queued")]
 
 
-async def test_a_tune_whose_lora_cannot_be_registered_fails_and_its_name_is_free(world: World) -> None:
+async def test_a_tune_whose_lora_cannot_be_registered_fails_and_its_name_is_free(world: SchedulerWorld) -> None:
     tune = await world.create("dog")
     await world.train(tune["id"])
 
@@ -244,7 +249,7 @@ async def test_a_tune_whose_lora_cannot_be_registered_fails_and_its_name_is_free
     assert await world.name_holder("dog") is None
 
 
-async def test_a_deleted_tune_is_in_the_answer_and_then_not_found(world: World) -> None:
+async def test_a_deleted_tune_is_in_the_answer_and_then_not_found(world: SchedulerWorld) -> None:
     tune = await world.create("dog")
 
     deleted = await world.client.delete(f"/v1/tune/{tune['id']}")
@@ -257,7 +262,7 @@ async def test_a_deleted_tune_is_in_the_answer_and_then_not_found(world: World) 
     await world.create("dog")
 
 
-async def test_a_tune_of_another_account_is_not_found(world: World) -> None:
+async def test_a_tune_of_another_account_is_not_found(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
 
     answers = [
@@ -274,7 +279,7 @@ async def test_a_tune_of_another_account_is_not_found(world: World) -> None:
     assert foreign.status_code == 422
 
 
-async def test_lists_are_newest_first_paged_and_filtered(world: World) -> None:
+async def test_lists_are_newest_first_paged_and_filtered(world: SchedulerWorld) -> None:
     for number in range(3):
         await world.create(f"dog-{number}", trigger_words=[f"sks{number}"])
 
@@ -293,7 +298,7 @@ async def test_lists_are_newest_first_paged_and_filtered(world: World) -> None:
     assert (await world.client.get("/v1/tunes?limit=0")).status_code == 422
 
 
-async def test_the_events_of_a_tune_come_in_order_without_a_gap(world: World) -> None:
+async def test_the_events_of_a_tune_come_in_order_without_a_gap(world: SchedulerWorld) -> None:
     tune = await world.create()
     await world.client.post(f"/v1/tune/{tune['id']}/cancel")
 
@@ -305,7 +310,7 @@ async def test_the_events_of_a_tune_come_in_order_without_a_gap(world: World) ->
     assert [(event["sequence"], event["type"]) for event in rest["data"]] == [(2, "tune.cancelled")]
 
 
-async def test_a_get_may_have_a_content_type_and_a_cancel_no_body(world: World) -> None:
+async def test_a_get_may_have_a_content_type_and_a_cancel_no_body(world: SchedulerWorld) -> None:
     tune = await world.create()
 
     got = await world.client.get(f"/v1/tune/{tune['id']}", headers={"Content-Type": "application/json", "Accept": ""})
@@ -314,7 +319,7 @@ async def test_a_get_may_have_a_content_type_and_a_cancel_no_body(world: World) 
     assert (got.status_code, cancelled.status_code) == (200, 200)
 
 
-async def test_additional_fields_of_old_clients_are_accepted(world: World) -> None:
+async def test_additional_fields_of_old_clients_are_accepted(world: SchedulerWorld) -> None:
     """The body of OctoAI's guide: `tune_type` at the top, a name of the checkpoint, and null for what the server chooses."""
     base = {"checkpoint_id": "octoai:tiny-sd15", "name": "a name of the client's own", "engine": None}
     top = {"tune_type": "lora_tune", "description": None, "continue_on_rejection": None, "unknown": 1}
@@ -330,7 +335,7 @@ async def test_additional_fields_of_old_clients_are_accepted(world: World) -> No
     assert isinstance(tune["details"]["seed"], int)
 
 
-async def test_the_options_of_a_tune_are_stored_for_its_trainer_and_in_its_answer(world: World) -> None:
+async def test_the_options_of_a_tune_are_stored_for_its_trainer_and_in_its_answer(world: SchedulerWorld) -> None:
     chosen = {
         "rank": 4,
         "alpha": 8.0,
@@ -350,7 +355,7 @@ async def test_the_options_of_a_tune_are_stored_for_its_trainer_and_in_its_answe
     assert (await world.row(tune["id"])).parameters == chosen
 
 
-async def test_the_result_lists_the_files_that_are_left_out_as_soon_as_there_is_one(world: World) -> None:
+async def test_the_result_lists_the_files_that_are_left_out_as_soon_as_there_is_one(world: SchedulerWorld) -> None:
     good, bad, late = await world.add_asset("good"), await world.add_asset("bad", status="error"), new_id("photo")
     slow = await world.add_asset(late, status="uploaded")
     files = [{"file_id": file} for file in (good, bad, slow)]
@@ -372,7 +377,7 @@ async def test_the_result_lists_the_files_that_are_left_out_as_soon_as_there_is_
     }
 
 
-async def test_a_tune_succeeds_even_if_its_lora_is_deleted_before_its_event_is_handled(world: World) -> None:
+async def test_a_tune_succeeds_even_if_its_lora_is_deleted_before_its_event_is_handled(world: SchedulerWorld) -> None:
     tune = await world.create("dog")
     await world.train(tune["id"])
     async with world.database.begin() as session:
@@ -388,7 +393,7 @@ async def test_a_tune_succeeds_even_if_its_lora_is_deleted_before_its_event_is_h
     assert (shown["status"], shown["output_lora_ids"]) == ("succeeded", [lora_id])
 
 
-async def test_the_reaper_leaves_leases_alone_for_one_lease_after_its_start_and_after_an_outage(world: World) -> None:
+async def test_the_reaper_leaves_leases_alone_for_one_lease_after_its_start_and_after_an_outage(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
     await claim_next(world.database)
     async with world.database.begin() as session:

@@ -21,7 +21,8 @@ from shared.engines import Engine
 from shared.settings import ServiceSettings
 from shared.states import TuneState
 from tests.support.tiny_pipelines import save_tiny_pipeline
-from tests.support.trainer_world import World, eventually, make_world
+from tests.support.trainer_world import TrainerWorld, make_world
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -33,7 +34,7 @@ SMALL = {"class_images": 2, "class_sampler_steps": 2, "rank": 4, "batch_size": 2
 @pytest.fixture
 async def world(
     database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
-) -> AsyncIterator[World]:
+) -> AsyncIterator[TrainerWorld]:
     settings = make_settings(
         TrainerSettings,
         poll_s=0.1,
@@ -62,7 +63,7 @@ def images() -> list[bytes]:
 
 
 @pytest.mark.timeout(600)
-async def test_a_tune_that_was_stopped_half_way_has_the_weights_of_an_uninterrupted_one(world: World) -> None:
+async def test_a_tune_that_was_stopped_half_way_has_the_weights_of_an_uninterrupted_one(world: TrainerWorld) -> None:
     whole = await world.queue_tune(steps=STEPS, images=images(), parameters=dict(SMALL))
     async with world.trainer(command=CHILD_COMMAND):
         await world.until(whole, TuneState.PUBLISHING, bound_s=240)
@@ -82,7 +83,7 @@ async def test_a_tune_that_was_stopped_half_way_has_the_weights_of_an_uninterrup
 
 
 @pytest.mark.timeout(300)
-async def test_a_terminated_trainer_releases_its_tune_and_exits_with_0(world: World, tmp_path: Path) -> None:
+async def test_a_terminated_trainer_releases_its_tune_and_exits_with_0(world: TrainerWorld, tmp_path: Path) -> None:
     tune_id = await world.queue_tune(steps=5000, images=images(), parameters=dict(SMALL))
     env = os.environ | {"TUNESMITH_HTTP_PORT": "0", "TUNESMITH_DEVICE": "cpu"}
     with (tmp_path / "log").open("wb") as out:

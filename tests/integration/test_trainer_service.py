@@ -18,13 +18,14 @@ from shared.failures import is_unmigrated
 from shared.messaging.events import TuneCancelRequested
 from shared.settings import ServiceSettings
 from shared.states import TuneState
-from tests.support.trainer_world import STUB_CHILD, World, eventually, make_world
+from tests.support.trainer_world import STUB_CHILD, TrainerWorld, make_world
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
 async def world(
     database_url: str, blobs: Blobs, make_settings: Callable[..., ServiceSettings], tmp_path: Path
-) -> AsyncIterator[World]:
+) -> AsyncIterator[TrainerWorld]:
     settings = make_settings(
         TrainerSettings, poll_s=0.05, renew_every_s=0.2, progress_every_s=0.1, checkpoint_every_steps=4, device="cpu"
     )
@@ -34,12 +35,12 @@ async def world(
     await world.database.close()
 
 
-async def request_cancel(world: World, tune_id: str) -> None:
+async def request_cancel(world: TrainerWorld, tune_id: str) -> None:
     async with world.database.begin() as session:
         await session.execute(update(Tune).where(Tune.id == tune_id).values(cancel_requested_at=func.now()))
 
 
-async def test_a_queued_tune_is_trained_and_its_lora_stored(world: World) -> None:
+async def test_a_queued_tune_is_trained_and_its_lora_stored(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(steps=10)
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.PUBLISHING)
@@ -51,7 +52,7 @@ async def test_a_queued_tune_is_trained_and_its_lora_stored(world: World) -> Non
     assert events[-1] == "tune.trained"
 
 
-async def test_validation_images_are_stored_and_published_before_the_tune_is_trained(world: World) -> None:
+async def test_validation_images_are_stored_and_published_before_the_tune_is_trained(world: TrainerWorld) -> None:
     prompts = ["sks1 on a beach", "sks1 in snow"]
     tune_id = await world.queue_tune(steps=10, parameters={"validation_prompts": prompts})
     async with world.trainer():
@@ -68,7 +69,7 @@ async def test_validation_images_are_stored_and_published_before_the_tune_is_tra
     assert (await world.event_types(tune_id))[-1] == "tune.trained"
 
 
-async def test_the_loss_of_every_step_is_published_once(world: World) -> None:
+async def test_the_loss_of_every_step_is_published_once(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(steps=40, trigger_word="hold@20")
     async with world.trainer() as trainer:
         await world.until(tune_id, TuneState.TRAINING, where=lambda tune: tune.step == 20)
@@ -83,7 +84,7 @@ async def test_the_loss_of_every_step_is_published_once(world: World) -> None:
     assert losses == [1.0 / step for step in range(1, 41)]
 
 
-async def test_two_runs_of_one_tune_give_one_lora(world: World) -> None:
+async def test_two_runs_of_one_tune_give_one_lora(world: TrainerWorld) -> None:
     first, second = await world.queue_tune(seed=5), await world.queue_tune(seed=5)
     async with world.trainer():
         for tune_id in (first, second):
@@ -91,7 +92,7 @@ async def test_two_runs_of_one_tune_give_one_lora(world: World) -> None:
     assert await world.lora(first) == await world.lora(second)
 
 
-async def test_only_the_last_two_checkpoints_are_kept_while_it_trains(world: World) -> None:
+async def test_only_the_last_two_checkpoints_are_kept_while_it_trains(world: TrainerWorld) -> None:
     await world.queue_tune(steps=50, trigger_word="pause@22")
     async with world.trainer():
 
@@ -104,7 +105,7 @@ async def test_only_the_last_two_checkpoints_are_kept_while_it_trains(world: Wor
     assert len(steps) <= 2
 
 
-async def test_a_cancel_ends_the_process_and_the_tune(world: World) -> None:
+async def test_a_cancel_ends_the_process_and_the_tune(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer(renew_every_s=600.0) as trainer:
         await world.until(tune_id, TuneState.TRAINING)
@@ -115,7 +116,7 @@ async def test_a_cancel_ends_the_process_and_the_tune(world: World) -> None:
     assert (await world.event_types(tune_id)).count("tune.cancelled") == 1
 
 
-async def test_a_cancel_without_a_hint_is_noticed_at_the_next_renewal(world: World) -> None:
+async def test_a_cancel_without_a_hint_is_noticed_at_the_next_renewal(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer():
         await world.until(tune_id, TuneState.TRAINING)
@@ -123,7 +124,7 @@ async def test_a_cancel_without_a_hint_is_noticed_at_the_next_renewal(world: Wor
         await world.until(tune_id, TuneState.CANCELLED)
 
 
-async def test_a_permanent_error_fails_the_tune_with_its_code_and_text(world: World) -> None:
+async def test_a_permanent_error_fails_the_tune_with_its_code_and_text(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(trigger_word="fail@2:loss_not_finite")
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.FAILED)
@@ -131,7 +132,7 @@ async def test_a_permanent_error_fails_the_tune_with_its_code_and_text(world: Wo
     assert "step 2" in tune.status_details
 
 
-async def test_after_a_passing_error_the_tune_resumes_from_the_last_checkpoint(world: World) -> None:
+async def test_after_a_passing_error_the_tune_resumes_from_the_last_checkpoint(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(steps=10, trigger_word="flaky@6:unavailable")
     plain = await world.queue_tune(steps=10)
     async with world.trainer():
@@ -142,7 +143,7 @@ async def test_after_a_passing_error_the_tune_resumes_from_the_last_checkpoint(w
     assert await world.lora(tune_id) == await world.lora(plain)
 
 
-async def test_an_error_text_with_a_nul_is_recorded_with_the_nul_escaped(world: World) -> None:
+async def test_an_error_text_with_a_nul_is_recorded_with_the_nul_escaped(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(trigger_word="nul@2:internal")
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.FAILED)
@@ -150,7 +151,7 @@ async def test_an_error_text_with_a_nul_is_recorded_with_the_nul_escaped(world: 
     assert tune.status_details == r"made to fail at step 2: \x00"
 
 
-async def test_a_passing_error_in_every_attempt_uses_up_the_attempts(world: World) -> None:
+async def test_a_passing_error_in_every_attempt_uses_up_the_attempts(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(trigger_word="flaky@1:unavailable")
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.FAILED)
@@ -158,7 +159,7 @@ async def test_a_passing_error_in_every_attempt_uses_up_the_attempts(world: Worl
 
 
 async def test_a_process_that_reports_nothing_is_killed_and_the_tune_resumes_from_its_checkpoint(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: TrainerWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_file, silence_s = world.blobs.put_file, 1.0
 
@@ -174,7 +175,7 @@ async def test_a_process_that_reports_nothing_is_killed_and_the_tune_resumes_fro
     assert (tune.attempt, tune.steps_run) == (2, 5 + 6)
 
 
-async def test_a_parameter_outside_its_limits_is_named(world: World) -> None:
+async def test_a_parameter_outside_its_limits_is_named(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(parameters={"rank": 4096})
     async with world.trainer():
         tune = await world.until(tune_id, TuneState.FAILED)
@@ -183,7 +184,7 @@ async def test_a_parameter_outside_its_limits_is_named(world: World) -> None:
     assert "128" in tune.status_details
 
 
-async def test_a_missing_image_is_named(world: World) -> None:
+async def test_a_missing_image_is_named(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     await world.blobs.delete(f"assets/{tune_id}/1.png")
     async with world.trainer():
@@ -192,7 +193,7 @@ async def test_a_missing_image_is_named(world: World) -> None:
     assert "files[1]" in tune.status_details
 
 
-async def test_a_lost_lease_ends_the_process_and_writes_nothing(world: World) -> None:
+async def test_a_lost_lease_ends_the_process_and_writes_nothing(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer() as trainer:
         await world.until(tune_id, TuneState.TRAINING)
@@ -207,7 +208,7 @@ async def test_a_lost_lease_ends_the_process_and_writes_nothing(world: World) ->
         assert await world.event_types(tune_id) == events
 
 
-async def test_the_base_is_downloaded_once(world: World) -> None:
+async def test_the_base_is_downloaded_once(world: TrainerWorld) -> None:
     first, second = await world.queue_tune(), await world.queue_tune()
     async with world.trainer():
         await world.until(first, TuneState.PUBLISHING)
@@ -215,7 +216,7 @@ async def test_the_base_is_downloaded_once(world: World) -> None:
         await world.until(second, TuneState.PUBLISHING)
 
 
-async def test_a_stopping_trainer_deletes_its_row_and_leaves_no_process(world: World) -> None:
+async def test_a_stopping_trainer_deletes_its_row_and_leaves_no_process(world: TrainerWorld) -> None:
     others = {child.pid for child in psutil.Process().children()}
     tune_id = await world.queue_tune(trigger_word="pause@3")
     async with world.trainer() as trainer:
@@ -229,7 +230,7 @@ async def test_a_stopping_trainer_deletes_its_row_and_leaves_no_process(world: W
     assert {child.pid for child in psutil.Process().children()} <= others
 
 
-async def test_a_trainer_that_started_before_the_migrations_releases_its_tune_when_it_stops(world: World) -> None:
+async def test_a_trainer_that_started_before_the_migrations_releases_its_tune_when_it_stops(world: TrainerWorld) -> None:
     trainer = TrainerService(world.database, world.blobs, world.settings, child_command=STUB_CHILD)
     async with world.database.begin() as session:
         await session.execute(text("ALTER TABLE tunes RENAME TO not_yet"))
@@ -248,7 +249,7 @@ async def test_a_trainer_that_started_before_the_migrations_releases_its_tune_wh
     await running
 
 
-async def test_the_job_folder_is_removed_with_its_attempt(world: World) -> None:
+async def test_the_job_folder_is_removed_with_its_attempt(world: TrainerWorld) -> None:
     tune_id = await world.queue_tune()
     async with world.trainer():
         await world.until(tune_id, TuneState.PUBLISHING)

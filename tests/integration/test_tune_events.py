@@ -15,7 +15,7 @@ from shared.database.tables import Context
 from shared.messaging.events import TuneSample
 from shared.tunes import leases
 from shared.tunes.leases import Lease
-from tests.support.scheduler_world import World, make_world
+from tests.support.scheduler_world import SchedulerWorld, make_world
 from tests.support.trainer_world import claim_next
 
 _HOUR = 3600.0
@@ -25,7 +25,7 @@ _BOUND_S = 60.0
 @pytest.fixture(params=["listening", "polling"])
 async def world(
     request: pytest.FixtureRequest, make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs
-) -> AsyncIterator[World]:
+) -> AsyncIterator[SchedulerWorld]:
     """A world whose streams learn of events by notifications alone, or by polling alone."""
     listens = request.param == "listening"
     poll_s = _HOUR if listens else 0.05
@@ -46,11 +46,11 @@ def read(frame: bytes) -> tuple[int, str]:
     return int(fields["id"]), fields["event"]
 
 
-def frames(world: World, tune_id: str, *, after: int = 0) -> aclosing[AsyncIterator[bytes]]:
+def frames(world: SchedulerWorld, tune_id: str, *, after: int = 0) -> aclosing[AsyncIterator[bytes]]:
     return aclosing(world.streams.frames(tune_id, after=after, stopping=world.app.state.stopping))
 
 
-async def test_a_stream_sends_past_and_new_events_until_the_tune_has_ended(world: World) -> None:
+async def test_a_stream_sends_past_and_new_events_until_the_tune_has_ended(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
     received: list[tuple[int, str]] = []
 
@@ -67,7 +67,7 @@ async def test_a_stream_sends_past_and_new_events_until_the_tune_has_ended(world
     assert world.streams.open == 0
 
 
-async def test_a_stream_whose_client_disconnects_is_released(world: World) -> None:
+async def test_a_stream_whose_client_disconnects_is_released(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
     async with frames(world, tune_id) as stream:
         assert (await anext(stream)).startswith(b":")
@@ -81,7 +81,7 @@ async def test_a_stream_whose_client_disconnects_is_released(world: World) -> No
     assert world.notifications._waiting == {}
 
 
-async def test_a_stopping_process_ends_its_streams(world: World) -> None:
+async def test_a_stopping_process_ends_its_streams(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
     async with asyncio.timeout(_BOUND_S), frames(world, tune_id) as stream:
         async for frame in stream:
@@ -90,7 +90,7 @@ async def test_a_stopping_process_ends_its_streams(world: World) -> None:
     world.app.state.stopping.clear()
 
 
-async def test_a_stream_over_http_continues_after_the_last_event_id(world: World) -> None:
+async def test_a_stream_over_http_continues_after_the_last_event_id(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
     await world.client.post(f"/v1/tune/{tune_id}/cancel")
     headers = {"Accept": "text/event-stream", "Last-Event-ID": "1"}
@@ -110,7 +110,7 @@ async def test_a_stream_over_http_continues_after_the_last_event_id(world: World
     assert foreign.status_code == 404
 
 
-async def test_a_stream_over_the_servers_limit_is_refused(world: World) -> None:
+async def test_a_stream_over_the_servers_limit_is_refused(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
     async with frames(world, tune_id) as one, frames(world, tune_id) as two:
         await anext(one)
@@ -121,7 +121,7 @@ async def test_a_stream_over_the_servers_limit_is_refused(world: World) -> None:
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")
 
 
-async def test_a_sample_has_a_link_until_a_later_epoch_replaces_it(world: World, blobs: Blobs) -> None:
+async def test_a_sample_has_a_link_until_a_later_epoch_replaces_it(world: SchedulerWorld, blobs: Blobs) -> None:
     tune_id = (await world.create())["id"]
 
     async def sample(epoch: int, step: int) -> None:

@@ -17,8 +17,9 @@ from services.upload import public_assets
 from shared.blobs.store import Blobs
 from shared.formats import checkpoint
 from tests.support.platform_world import Platform, running
-from tests.support.trainer_world import STUB_CHILD, eventually
+from tests.support.trainer_world import STUB_CHILD
 from tests.support.upload_world import png
+from tests.support.waiting import eventually
 
 # Whole services run in this process. The connection to a slow broker is dropped without a close when its time is up.
 pytestmark = [

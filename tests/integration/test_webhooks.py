@@ -18,8 +18,9 @@ from shared.blobs.store import Blobs
 from shared.database.tables import WebhookDelivery
 from shared.tunes import leases
 from shared.tunes.leases import Lease
-from tests.support.scheduler_world import World, make_world
-from tests.support.trainer_world import claim_next, eventually
+from tests.support.scheduler_world import SchedulerWorld, make_world
+from tests.support.trainer_world import claim_next
+from tests.support.waiting import eventually
 
 
 @dataclass
@@ -53,14 +54,16 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture
-async def world(make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs) -> AsyncIterator[World]:
+async def world(
+    make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs
+) -> AsyncIterator[SchedulerWorld]:
     # No pause between attempts: a delivery that failed is due again at once.
     settings = {"webhook_allow_private": True, "webhook_retry_s": 1e-9, "webhook_attempts": 3}
     async with make_world(make_settings, database_url, blobs, **settings) as world:
         yield world
 
 
-async def deliver(world: World, **settings: object) -> None:
+async def deliver(world: SchedulerWorld, **settings: object) -> None:
     """Call webhooks until nothing is due."""
     webhooks = Webhooks(world.database, world.notifications, world.settings.model_copy(update=settings))
     async with webhooks._http:
@@ -68,12 +71,12 @@ async def deliver(world: World, **settings: object) -> None:
             await webhooks._deliver(delivery)
 
 
-async def rows(world: World) -> list[WebhookDelivery]:
+async def rows(world: SchedulerWorld) -> list[WebhookDelivery]:
     async with world.database.begin() as session:
         return list(await session.scalars(select(WebhookDelivery).order_by(WebhookDelivery.sequence)))
 
 
-async def cancelled(world: World, receiver: Receiver, **top: Any) -> str:
+async def cancelled(world: SchedulerWorld, receiver: Receiver, **top: Any) -> str:
     """Create a tune with a webhook, claim it and cancel it."""
     tune_id = (await world.create(top={"webhook": receiver.url, **top}))["id"]
     await claim_next(world.database)
@@ -83,7 +86,7 @@ async def cancelled(world: World, receiver: Receiver, **top: Any) -> str:
     return tune_id
 
 
-async def test_a_webhook_receives_events_in_order_with_a_valid_signature(world: World, receiver: Receiver) -> None:
+async def test_a_webhook_receives_events_in_order_with_a_valid_signature(world: SchedulerWorld, receiver: Receiver) -> None:
     tune_id = await cancelled(world, receiver)
     secret = (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
 
@@ -101,7 +104,7 @@ async def test_a_webhook_receives_events_in_order_with_a_valid_signature(world: 
     assert {row.state for row in await rows(world)} == {"delivered"}
 
 
-async def test_for_a_day_after_a_rotation_the_old_secret_signs_as_well(world: World, receiver: Receiver) -> None:
+async def test_for_a_day_after_a_rotation_the_old_secret_signs_as_well(world: SchedulerWorld, receiver: Receiver) -> None:
     old = (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
     new = (await world.client.post("/v1/tunes/webhook-secret/rotate")).json()["secret"]
     assert old != new == (await world.client.get("/v1/tunes/webhook-secret")).json()["secret"]
@@ -114,7 +117,7 @@ async def test_for_a_day_after_a_rotation_the_old_secret_signs_as_well(world: Wo
     assert len(receiver.calls[0][0]["webhook-signature"].split(" ")) == 2
 
 
-async def test_a_failed_call_is_retried_with_the_same_id_and_body(world: World, receiver: Receiver) -> None:
+async def test_a_failed_call_is_retried_with_the_same_id_and_body(world: SchedulerWorld, receiver: Receiver) -> None:
     receiver.statuses = [500, 302, 200]
     await cancelled(world, receiver, webhook_events_filter=["completed"])
 
@@ -126,7 +129,7 @@ async def test_a_failed_call_is_retried_with_the_same_id_and_body(world: World, 
     assert (row.state, row.attempt, row.last_status) == ("delivered", 3, 200)
 
 
-async def test_a_redirect_is_a_failure_and_the_last_attempt_ends_the_delivery(world: World, receiver: Receiver) -> None:
+async def test_a_redirect_is_a_failure_and_the_last_attempt_ends_the_delivery(world: SchedulerWorld, receiver: Receiver) -> None:
     receiver.statuses = [302]
     await cancelled(world, receiver, webhook_events_filter=["completed"])
 
@@ -137,7 +140,7 @@ async def test_a_redirect_is_a_failure_and_the_last_attempt_ends_the_delivery(wo
     assert len(receiver.calls) == 3
 
 
-async def test_a_410_ends_the_delivery_at_once(world: World, receiver: Receiver) -> None:
+async def test_a_410_ends_the_delivery_at_once(world: SchedulerWorld, receiver: Receiver) -> None:
     receiver.statuses = [410]
     await cancelled(world, receiver, webhook_events_filter=["completed"])
 
@@ -146,7 +149,7 @@ async def test_a_410_ends_the_delivery_at_once(world: World, receiver: Receiver)
     assert [(row.state, row.attempt) for row in await rows(world)] == [("failed", 1)]
 
 
-async def test_an_account_lists_the_outcomes_of_its_calls_in_pages(world: World, receiver: Receiver) -> None:
+async def test_an_account_lists_the_outcomes_of_its_calls_in_pages(world: SchedulerWorld, receiver: Receiver) -> None:
     receiver.statuses = [410, 500, 200]
     tune_id = await cancelled(world, receiver)
 
@@ -172,7 +175,9 @@ async def test_an_account_lists_the_outcomes_of_its_calls_in_pages(world: World,
     assert (await world.stranger.get(f"/v1/tune/{tune_id}/webhook_deliveries")).status_code == 404
 
 
-async def test_between_attempts_a_delivery_shows_its_last_error_and_next_attempt(world: World, receiver: Receiver) -> None:
+async def test_between_attempts_a_delivery_shows_its_last_error_and_next_attempt(
+    world: SchedulerWorld, receiver: Receiver
+) -> None:
     receiver.statuses = [500]
     tune_id = await cancelled(world, receiver, webhook_events_filter=["completed"])
 
@@ -189,7 +194,7 @@ async def test_between_attempts_a_delivery_shows_its_last_error_and_next_attempt
     assert row["ended_at"] is None
 
 
-async def test_a_host_name_with_an_internal_address_is_not_called(world: World, receiver: Receiver) -> None:
+async def test_a_host_name_with_an_internal_address_is_not_called(world: SchedulerWorld, receiver: Receiver) -> None:
     url = receiver.url.replace("127.0.0.1", "localhost")
     await cancelled(world, receiver, webhook=url, webhook_events_filter=["completed"])
 
@@ -201,7 +206,9 @@ async def test_a_host_name_with_an_internal_address_is_not_called(world: World, 
     assert receiver.calls == []
 
 
-async def test_progress_is_limited_in_rate_and_newer_progress_replaces_what_is_pending(world: World, receiver: Receiver) -> None:
+async def test_progress_is_limited_in_rate_and_newer_progress_replaces_what_is_pending(
+    world: SchedulerWorld, receiver: Receiver
+) -> None:
     tune_id = (await world.create(top={"webhook": receiver.url, "webhook_events_filter": ["progress"]}))["id"]
     await claim_next(world.database)
 
@@ -226,7 +233,7 @@ async def test_progress_is_limited_in_rate_and_newer_progress_replaces_what_is_p
     assert [(row.state, json.loads(row.body)["data"]["step"]) for row in await rows(world)] == [("delivered", 3), ("pending", 4)]
 
 
-async def test_two_senders_make_each_call_once_and_those_of_a_tune_in_order(world: World, receiver: Receiver) -> None:
+async def test_two_senders_make_each_call_once_and_those_of_a_tune_in_order(world: SchedulerWorld, receiver: Receiver) -> None:
     for number in range(3):
         await world.create(f"dog-{number}", top={"webhook": receiver.url})
         held = await claim_next(world.database)

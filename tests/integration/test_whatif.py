@@ -16,11 +16,13 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.whatif.measures import Measurer
 from shared.blobs.store import Blobs
 from shared.database.tables import Asset, AssetName, Tune
-from tests.support.scheduler_world import World, make_world
+from tests.support.scheduler_world import SchedulerWorld, make_world
 
 
 @pytest.fixture
-async def world(make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs) -> AsyncIterator[World]:
+async def world(
+    make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs
+) -> AsyncIterator[SchedulerWorld]:
     async with make_world(make_settings, database_url, blobs) as world:
         yield world
 
@@ -34,7 +36,7 @@ def make_image(seed: int, size: tuple[int, int] = (96, 96), *, blur: float = 0.0
     return buffer.getvalue()
 
 
-async def add(world: World, blobs: Blobs, name: str, data: bytes) -> str:
+async def add(world: SchedulerWorld, blobs: Blobs, name: str, data: bytes) -> str:
     asset_id = await world.add_asset(name)
     async with world.database.begin() as session:
         key = await session.scalar(select(Asset.blob_key).where(Asset.id == asset_id))
@@ -43,17 +45,17 @@ async def add(world: World, blobs: Blobs, name: str, data: bytes) -> str:
     return asset_id
 
 
-async def ask(world: World, name: str = "sks1-dog", **details: Any) -> httpx.Response:
+async def ask(world: SchedulerWorld, name: str = "sks1-dog", **details: Any) -> httpx.Response:
     return await world.client.post("/v1/tune?whatif=true", json=await world.body(name, **details))
 
 
-async def estimate(world: World, file_id: str, **details: Any) -> dict[str, Any]:
+async def estimate(world: SchedulerWorld, file_id: str, **details: Any) -> dict[str, Any]:
     answer = await ask(world, files=[{"file_id": file_id}], **details)
     assert answer.status_code == 200, answer.text
     return answer.json()["estimate"]
 
 
-async def test_lint_names_each_weakness_with_its_image(world: World, blobs: Blobs) -> None:
+async def test_lint_names_each_weakness_with_its_image(world: SchedulerWorld, blobs: Blobs) -> None:
     ids = {
         "good": await add(world, blobs, "good", make_image(1)),
         "alike": await add(world, blobs, "alike", make_image(1, shift=3)),
@@ -85,7 +87,7 @@ async def test_lint_names_each_weakness_with_its_image(world: World, blobs: Blob
     assert all(lint["message"] for lint in answer.json()["lint"])
 
 
-async def test_a_what_if_starts_and_reserves_nothing(world: World, blobs: Blobs) -> None:
+async def test_a_what_if_starts_and_reserves_nothing(world: SchedulerWorld, blobs: Blobs) -> None:
     file_id = await add(world, blobs, "photo", make_image(1))
 
     for _ in range(2):
@@ -97,7 +99,7 @@ async def test_a_what_if_starts_and_reserves_nothing(world: World, blobs: Blobs)
     await world.create("sks1-dog")
 
 
-async def test_a_what_if_is_refused_with_the_errors_of_a_real_request(world: World) -> None:
+async def test_a_what_if_is_refused_with_the_errors_of_a_real_request(world: SchedulerWorld) -> None:
     body = await world.body("dog", steps=0)
     assert (await world.client.post("/v1/tune?whatif=true", json=body)).json() == (
         await world.client.post("/v1/tune", json=body)
@@ -108,7 +110,7 @@ async def test_a_what_if_is_refused_with_the_errors_of_a_real_request(world: Wor
     assert (await ask(world, "dog")).status_code == 409
 
 
-async def test_the_estimated_time_comes_from_the_tunes_that_this_server_trained(world: World, blobs: Blobs) -> None:
+async def test_the_estimated_time_comes_from_the_tunes_that_this_server_trained(world: SchedulerWorld, blobs: Blobs) -> None:
     file_id = await add(world, blobs, "photo", make_image(1))
     first = await estimate(world, file_id, steps=100)
     assert first["basis"] == "a small checkpoint on two CPU cores"

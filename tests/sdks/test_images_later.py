@@ -6,7 +6,8 @@ from deploy.local.paths import StackPaths
 from tests.sdks.driver import Driver
 from tests.sdks.guide import engine_of
 from tests.sdks.refusals import refused
-from tests.support.running_stack import RunningStack, until
+from tests.support.running_stack import RunningStack
+from tests.support.waiting import until
 from tunesmith.client import Client
 
 pytestmark = pytest.mark.timeout(300)

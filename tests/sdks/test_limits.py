@@ -11,7 +11,8 @@ from deploy.local.paths import StackPaths
 from tests.sdks.driver import Driver, SdkError
 from tests.sdks.guide import engine_of
 from tests.sdks.refusals import refused
-from tests.support.running_stack import RunningStack, until
+from tests.support.running_stack import RunningStack
+from tests.support.waiting import until
 from tunesmith import demo
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,7 +14,8 @@ from tests.sdks.driver import Driver
 from tests.sdks.environments import NPM_CLIENT, NPM_SDK, OCTOAI
 from tests.sdks.guide import engine_of
 from tests.sdks.refusals import refused
-from tests.support.running_stack import RunningStack, until
+from tests.support.running_stack import RunningStack
+from tests.support.waiting import until
 from tunesmith import demo
 
 pytestmark = pytest.mark.timeout(300)

@@ -20,9 +20,7 @@ from services.inference.worker import service as worker_service
 from services.inference.worker.materials import Materials
 from services.inference.worker.service import Worker
 from services.inference.worker.settings import WorkerSettings
-from shared.accounts import accounts
 from shared.background import Background
-from shared.blobs.rows import commit, stage
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Asset, Context, Generation
@@ -30,9 +28,9 @@ from shared.formats import checkpoint
 from shared.ids import new_id
 from shared.messaging.consumer import Consumers
 from shared.messaging.events import ImageRequested
-from tests.support.trainer_world import eventually
+from tests.support.waiting import eventually
+from tests.support.world import SD15, World
 
-SD15 = "image/stable-diffusion-v1-5"
 SHAPE = "sd15-random"
 
 
@@ -59,12 +57,11 @@ class FakePainter:
         return [DrawnImage(str(seed).encode()) for seed in inputs.seeds], [f"drawn from {materials.base.name[:8]}"]
 
 
-@dataclass
-class InferenceWorld:
+@dataclass(kw_only=True)
+class InferenceWorld(World):
     """The parts of the image API, a client of its account, and a client of another account."""
 
-    database: Database
-    blobs: Blobs
+    context = Context.IMAGES
     settings: InferenceSettings
     worker_settings: WorkerSettings
     folder: Path
@@ -78,10 +75,9 @@ class InferenceWorld:
     async def serving(self) -> AsyncIterator["InferenceWorld"]:
         """Run the API with its relay and reconciler, and make both accounts."""
         self.app = create_app(self.settings)
-        async with self.database.begin() as session:
-            self.platform_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
-        self.account_id, self.client = await self._account("studio")
-        _, self.stranger = await self._account("stranger")
+        self.platform_id, self.account_id = await self.platform_account(), await self.account("studio")
+        self.client = await self.connect(self.app, self.account_id)
+        self.stranger = await self.connect(self.app, await self.account("stranger"))
         async with self.app.router.lifespan_context(self.app):
             yield self
         for client in (self.client, self.stranger):
@@ -96,37 +92,10 @@ class InferenceWorld:
 
         await eventually(taken)
 
-    async def _account(self, name: str) -> tuple[UUID, httpx.AsyncClient]:
-        async with self.database.begin() as session:
-            account_id = await accounts.create_account(session, name)
-            _, secret = await accounts.create_key(session, account_id, name="key", scopes=accounts.USER_SCOPES)
-        headers = {"Authorization": f"Bearer {secret}"}
-        transport = httpx.ASGITransport(self.app)
-        return account_id, httpx.AsyncClient(transport=transport, base_url="http://images.test", headers=headers, timeout=120)
-
     async def add_asset(self, name: str, asset_type: str, content: bytes | Path, *, public: bool = True, **data: object) -> Asset:
-        """Put an asset into the library, as upload does."""
-        asset_id = new_id("asset")
-        key = f"assets/{asset_id}/{name}"
-        async with self.database.begin() as session:
-            await stage(session, Context.UPLOAD, key)
-        stored = await (self.blobs.put_file(key, content) if isinstance(content, Path) else self.blobs.put_bytes(key, content))
-        async with self.database.begin() as session:
-            await commit(session, key, stored)
-            asset = Asset(
-                id=asset_id,
-                account_id=self.platform_id if public else self.account_id,
-                asset_type=asset_type,
-                name=name,
-                is_public=public,
-                status="ready",
-                data={"asset_type": asset_type, **data},
-                size_bytes=stored.size_bytes,
-                sha256=stored.sha256,
-                blob_key=key,
-            )
-            session.add(asset)
-        return asset
+        """Put an asset into the library of the platform, or of the caller's account."""
+        account_id, data = self.platform_id if public else self.account_id, {"asset_type": asset_type} | data
+        return await self.put_asset(account_id, name, asset_type, content, is_public=public, data=data)
 
     async def add_checkpoint(self, name: str, model_folder: Path, engine: str = SD15, **data: object) -> Asset:
         """Pack a model folder and make it a public checkpoint."""
@@ -208,11 +177,11 @@ async def make_world(
     database = Database(database_url, pool_size=20)
     quick = {"outbox_poll_s": 0.1, "reconcile_every_s": 0.2, "max_requests_per_minute": 100_000} | settings
     world = InferenceWorld(
-        database,
-        blobs,
-        make_settings(InferenceSettings, **quick),
-        make_settings(WorkerSettings, poll_s=0.1, device="cpu"),
-        folder,
+        database=database,
+        blobs=blobs,
+        settings=make_settings(InferenceSettings, **quick),
+        worker_settings=make_settings(WorkerSettings, poll_s=0.1, device="cpu"),
+        folder=folder,
     )
     async with world.serving():
         yield world

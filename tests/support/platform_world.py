@@ -26,15 +26,14 @@ from services.scheduler.app import create_app as create_scheduler
 from services.scheduler.settings import SchedulerSettings
 from services.upload.app import create_app as create_upload
 from services.upload.settings import UploadSettings
-from shared.accounts import accounts, names
-from shared.blobs import rows as blob_rows
-from shared.blobs.store import Blobs, Stored
+from shared.accounts import accounts
+from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import ApiKey, Asset, Context, Generation, Tune
+from shared.database.tables import ApiKey, Generation, Tune
 from shared.ids import new_id
 from shared.settings import ServiceSettings
+from tests.support.world import CHECKPOINT, SD15, World
 
-SD15 = "image/stable-diffusion-v1-5"
 PREFIXES = {
     "/v1/assets": "upload",
     "/v1/tune": "scheduler",
@@ -82,25 +81,13 @@ class Origin:
         await self._apps[part](scope, receive, send)
 
 
-@dataclass
-class Platform:
+@dataclass(kw_only=True)
+class Platform(World):
     """The running services, and ways to write the rows that other processes would write."""
 
-    database: Database
-    blobs: Blobs
     app: Origin
     url: str
     document: dict[str, Any]
-
-    async def account(self, name: str) -> UUID:
-        async with self.database.begin() as session:
-            return await accounts.create_account(session, name)
-
-    async def key(self, account_id: UUID, *scopes: str) -> str:
-        """Make a key with these scopes; without any, with those of an account's first key."""
-        async with self.database.begin() as session:
-            _, secret = await accounts.create_key(session, account_id, name="key", scopes=scopes or accounts.USER_SCOPES)
-        return secret
 
     async def dead_keys(self, account_id: UUID) -> dict[str, str]:
         """Make a revoked and an expired key that had every scope."""
@@ -115,33 +102,14 @@ class Platform:
         return found
 
     def client(self, secret: str | None) -> httpx.AsyncClient:
+        """Return a client of the origin with this key."""
         headers = {"Authorization": f"Bearer {secret}"} if secret else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60)
 
-    async def add_asset(
-        self, account_id: UUID, name: str, asset_type: str = "file", *, asset_id: str | None = None, **more: Any
-    ) -> str:
-        """Put a ready asset into the library, as intake does."""
-        asset_id, key = asset_id or new_id("asset"), f"assets/{new_id('blob')}"
-        data = {"asset_type": asset_type, "engine": SD15, "native_size_px": 64, "shape_class": "sd15-3f2a9c1d"}
-        async with self.database.begin() as session:
-            await blob_rows.stage(session, Context.UPLOAD, key)
-            await blob_rows.commit(session, key, Stored("ab" * 32, 1))
-            await names.reserve(session, account_id, name, "asset", asset_id)
-            values = {"data": {"asset_type": "file"} if asset_type == "file" else data, "size_bytes": 1} | more
-            session.add(
-                Asset(
-                    id=asset_id,
-                    account_id=account_id,
-                    asset_type=asset_type,
-                    name=name,
-                    status="ready",
-                    blob_key=key,
-                    sha256="ab" * 32,
-                    **values,
-                )
-            )
-        return asset_id
+    async def add_asset(self, account_id: UUID, name: str, asset_type: str = "file", **values: Any) -> str:
+        """Put a ready asset into the library, as intake does, and return its id."""
+        data = {"asset_type": "file"} if asset_type == "file" else CHECKPOINT | {"asset_type": asset_type}
+        return (await self.put_asset(account_id, name, asset_type, data=data, **values)).id
 
     async def add_generation(self, account_id: UUID) -> str:
         """Put a finished image request into its table, as the worker does."""
@@ -163,10 +131,8 @@ class Platform:
 
     async def add_base(self) -> None:
         """Register the small checkpoint as a public asset, under its own name and as the default."""
-        async with self.database.begin() as session:
-            platform = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
         for name in ("tiny-sd15", "default-sd15"):
-            await self.add_asset(platform, name, "checkpoint", is_public=True)
+            await self.add_asset(await self.platform_account(), name, "checkpoint", is_public=True)
 
     async def tunes_of(self, account_id: UUID) -> int:
         async with self.database.begin() as session:
@@ -207,7 +173,7 @@ async def running(make_settings: MakeSettings, blobs: Blobs, **overrides: Any) -
             await stack.enter_async_context(app.router.lifespan_context(app))
         serving = asyncio.create_task(server.serve([socket]))
         try:
-            yield Platform(database, blobs, origin, url, document(apps, console))
+            yield Platform(database=database, blobs=blobs, app=origin, url=url, document=document(apps, console))
         finally:
             server.should_exit = True
             await serving

@@ -8,9 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
 
 import psutil
 
@@ -18,11 +16,10 @@ from deploy.local import state
 from deploy.local.paths import PROJECT, StackPaths
 from deploy.local.ports import LOOPBACK
 from deploy.local.state import ProcessState, StackState
+from tests.support.waiting import until
 from tunesmith.client import Client
 
-T = TypeVar("T")
-_BOUND_S = 300.0
-"""Generous: the product's own bounds have tests of their own, and this one only ends a test that would wait for ever."""
+_START_S = 300.0
 
 _supervisors: list[subprocess.Popen[bytes]] = []
 """Kept for as long as this process lives: a Popen that is collected while its process runs warns of it."""
@@ -34,7 +31,7 @@ def start_supervisor(
     *options: str,
     module: str = "deploy.local.supervise",
     env: Mapping[str, str] | None = None,
-    bound_s: float = _BOUND_S,
+    bound_s: float = _START_S,
 ) -> subprocess.Popen[bytes]:
     """Start a stack by its supervisor's own command, and return the supervisor once all of the stack is ready."""
     command = [sys.executable, "-m", module, str(paths.data_dir), str(port), *options, "--quiet"]
@@ -111,15 +108,6 @@ class RunningStack:
             yield
         finally:
             os.killpg(group, signal.SIGCONT)
-
-
-def until(found: Callable[[], T | None], what: str, bound_s: float = _BOUND_S) -> T:
-    """Poll until something is found, within a bound in seconds."""
-    deadline = time.monotonic() + bound_s
-    while (value := found()) is None:
-        assert time.monotonic() < deadline, f"not within {bound_s} s: {what}"
-        time.sleep(0.05)
-    return value
 
 
 def _listen(port: int) -> socket.socket | None:

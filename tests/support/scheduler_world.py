@@ -1,6 +1,5 @@
 """The scheduler's API on a real database, with assets that the tests write into the library themselves."""
 
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,24 +18,18 @@ from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.webhooks import api as webhooks_api
 from services.scheduler.whatif.service import WhatIfService
-from shared.accounts import accounts, names
-from shared.background import Background
-from shared.blobs import rows as blob_rows
-from shared.blobs.store import Blobs, Stored
+from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import OUTBOXES, Asset, AssetName, Context, Tune, TuneEvent
-from shared.http import app as web
-from shared.http.auth import Authenticator
+from shared.database.tables import Asset, AssetName, Context, Tune, TuneEvent
 from shared.ids import new_id
+from tests.support.world import CHECKPOINT, World, routes_alone
 
-SD15 = "image/stable-diffusion-v1-5"
 
-
-@dataclass
-class World:
+@dataclass(kw_only=True)
+class SchedulerWorld(World):
     """The scheduler's parts, and a client of each of two accounts: the owner of the tunes and a stranger."""
 
-    database: Database
+    context = Context.TUNES
     service: TuneService
     client: httpx.AsyncClient
     stranger: httpx.AsyncClient
@@ -47,34 +40,16 @@ class World:
     notifications: Notifications
     settings: SchedulerSettings
 
-    async def add_asset(self, name: str, asset_type: str = "file", *, status: str = "ready", **more: Any) -> str:
-        """Add an asset to the library, as the upload service does."""
-        asset_id, key = new_id("asset"), f"assets/{name}/{new_id('blob')}"
-        async with self.database.begin() as session:
-            await blob_rows.stage(session, Context.UPLOAD, key)
-            await blob_rows.commit(session, key, Stored("ab" * 32, 1))
-            values = {"account_id": self.account_id, "data": {"asset_type": asset_type}} | more
-            blob_key = key if status == "ready" else None
-            asset = Asset(
-                id=asset_id,
-                asset_type=asset_type,
-                name=name,
-                status=status,
-                blob_key=blob_key,
-                sha256="ab" * 32,
-                **values,
-            )
-            session.add(asset)
-            await session.flush()
-            await names.reserve(session, asset.account_id, name, "asset", asset_id)
-        return asset_id
+    async def add_asset(self, name: str, asset_type: str = "file", **values: Any) -> str:
+        """Add an asset to the library of the owner, or of the account in `values`, and return its id."""
+        account_id = values.pop("account_id", self.account_id)
+        return (await self.put_asset(account_id, name, asset_type, **values)).id
 
     async def verdict(self, asset_id: str, status: str) -> None:
         """Record the verdict on an uploaded image without publishing its event."""
+        key = f"assets/{asset_id}/x.png"
+        await self.put_row(key, "cd" * 32)
         async with self.database.begin() as session:
-            key = f"assets/{asset_id}/x.png"
-            await blob_rows.stage(session, Context.UPLOAD, key)
-            await blob_rows.commit(session, key, Stored("cd" * 32, 1))
             values = {"status": status, "blob_key": key if status == "ready" else None, "status_details": "not an image"}
             await session.execute(update(Asset).where(Asset.id == asset_id).values(values))
 
@@ -101,13 +76,6 @@ class World:
             )
             return [(sequence, kind) for sequence, kind in rows]
 
-    async def waiting_events(self) -> list[tuple[str, int]]:
-        """Return the type and version of each event in the outbox, in order."""
-        outbox = OUTBOXES[Context.TUNES]
-        async with self.database.begin() as session:
-            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
-            return [(headers["ce_type"], json.loads(body)["version"]) for headers, body in rows]
-
     async def name_holder(self, name: str) -> str | None:
         async with self.database.begin() as session:
             return await session.scalar(select(AssetName.holder_kind).where(AssetName.name == name))
@@ -115,9 +83,8 @@ class World:
     async def train(self, tune_id: str) -> None:
         """Move a queued tune to publishing, with its LoRA stored and not registered yet."""
         key = f"tunes/{tune_id}/1/lora.safetensors"
+        await self.put_row(key, "ef" * 32, Context.TUNES)
         async with self.database.begin() as session:
-            await blob_rows.stage(session, Context.TUNES, key)
-            await blob_rows.commit(session, key, Stored("ef" * 32, 1))
             values = {
                 "state": "publishing",
                 "lease_epoch": 1,
@@ -131,7 +98,7 @@ class World:
 @asynccontextmanager
 async def make_world(
     make_settings: Callable[..., SchedulerSettings], database_url: str, blobs: Blobs, **overrides: object
-) -> AsyncIterator[World]:
+) -> AsyncIterator[SchedulerWorld]:
     """Build a world with the owner's account, a stranger's, and the platform's with its public checkpoint tiny-sd15."""
     database = Database(database_url)
     settings = make_settings(SchedulerSettings, **overrides)
@@ -143,25 +110,24 @@ async def make_world(
         events_api.router(database, service, reader, streams),
         webhooks_api.router(database, service),
     ]
-    app = web.create_app("scheduler", lifespan=lambda _app: Background(), routers=routers)  # pyright: ignore[reportArgumentType] - never entered
-    app.state.authenticator = Authenticator(database)
-
-    async def client(account: str) -> tuple[UUID, httpx.AsyncClient]:
-        async with database.begin() as session:
-            account_id = await accounts.create_account(session, account)
-            _, secret = await accounts.create_key(session, account_id, name="key", scopes=accounts.USER_SCOPES)
-        headers = {"Authorization": f"Bearer {secret}"}
-        transport = httpx.ASGITransport(app)
-        return account_id, httpx.AsyncClient(transport=transport, base_url="http://scheduler.test", headers=headers)
-
-    account_id, own = await client("studio")
-    _, stranger = await client("stranger")
-    async with database.begin() as session:
-        platform_id = await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
-    world = World(database, service, own, stranger, account_id, platform_id, app, streams, notifications, settings)
-    data = {"asset_type": "checkpoint", "engine": SD15, "native_size_px": 64, "shape_class": "sd15-3f2a9c1d"}
-    await world.add_asset("tiny-sd15", "checkpoint", account_id=platform_id, is_public=True, data=data)
+    app = routes_alone("scheduler", database, routers)
+    base = World(database=database, blobs=blobs)
+    account_id, platform_id = await base.account("studio"), await base.platform_account()
+    world = SchedulerWorld(
+        database=database,
+        blobs=blobs,
+        service=service,
+        client=await base.connect(app, account_id),
+        stranger=await base.connect(app, await base.account("stranger")),
+        account_id=account_id,
+        platform_id=platform_id,
+        app=app,
+        streams=streams,
+        notifications=notifications,
+        settings=settings,
+    )
+    await world.add_asset("tiny-sd15", "checkpoint", account_id=platform_id, is_public=True, data=CHECKPOINT)
     yield world
-    await own.aclose()
-    await stranger.aclose()
+    await world.client.aclose()
+    await world.stranger.aclose()
     await database.close()

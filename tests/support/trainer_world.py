@@ -4,20 +4,17 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, select
 
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
-from shared.accounts import accounts
-from shared.blobs.rows import commit, stage
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Blob, Context, Tune, TuneEvent, TuneFile
@@ -26,38 +23,30 @@ from shared.formats import checkpoint
 from shared.ids import new_id
 from shared.states import TuneState
 from shared.tunes import leases
+from tests.support.waiting import eventually
+from tests.support.world import World
 
 STUB_CHILD = (sys.executable, str(Path(__file__).with_name("stub_child.py")))
 _BOUND_S = 30.0
-T = TypeVar("T")
 
 
-@dataclass
-class World:
+@dataclass(kw_only=True)
+class TrainerWorld(World):
     """What a trainer needs around it: the store, the database, and tunes to train."""
 
-    database: Database
-    blobs: Blobs
+    context = Context.TUNES
     settings: TrainerSettings
     folder: Path
-    account_id: UUID = field(default_factory=lambda: UUID(int=0))
+    account_id: UUID
     base: tuple[str, Stored] = ("", Stored("", 0))
     base_info: checkpoint.CheckpointInfo | None = None
-
-    async def put(self, key: str, data: bytes) -> Stored:
-        """Store an object with its committed row, as upload does."""
-        stored = await self.blobs.put_bytes(key, data)
-        async with self.database.begin() as session:
-            await stage(session, Context.UPLOAD, key)
-            await commit(session, key, stored)
-        return stored
 
     async def use_base(self, folder: Path) -> None:
         """Make a diffusers folder the base of the tunes to come."""
         packed = self.folder / f"{folder.name}.tar"
         checkpoint.pack(folder, packed)
         key = f"assets/{folder.name}/base.tar"
-        self.base = (key, await self.put(key, packed.read_bytes()))
+        self.base = (key, await self.put(key, packed))
         if (folder / "model_index.json").exists():
             self.base_info = checkpoint.read_folder(folder)
 
@@ -173,14 +162,6 @@ async def run_trainer(
             await running
 
 
-async def eventually(found: Callable[[], Awaitable[T | None]], bound_s: float = _BOUND_S) -> T:
-    """Poll until something is found, within a bound in seconds."""
-    async with asyncio.timeout(bound_s):
-        while (value := await found()) is None:
-            await asyncio.sleep(0.02)
-    return value
-
-
 async def claim_next(database: Database) -> leases.Claim:
     """Claim the next tune, as a trainer does."""
     async with database.begin() as session:
@@ -189,12 +170,11 @@ async def claim_next(database: Database) -> leases.Claim:
     return held
 
 
-async def make_world(database_url: str, blobs: Blobs, settings: TrainerSettings, folder: Path) -> World:
+async def make_world(database_url: str, blobs: Blobs, settings: TrainerSettings, folder: Path) -> TrainerWorld:
     """Build a world with an account and a base that only the stub child can use."""
     database = Database(database_url)
-    world = World(database, blobs, settings, folder)
-    async with database.begin() as session:
-        world.account_id = await accounts.create_account(session, "account")
+    account_id = await World(database=database, blobs=blobs).account("account")
+    world = TrainerWorld(database=database, blobs=blobs, settings=settings, folder=folder, account_id=account_id)
     stub = folder / "stub-base"
     stub.mkdir()
     (stub / "empty.json").write_text(json.dumps({}))

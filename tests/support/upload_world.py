@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
+from uuid import UUID
 
 import httpx
 from PIL import Image
@@ -19,16 +20,14 @@ from services.upload.reconciler import Reconciler
 from services.upload.service import Library
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
-from shared.accounts import accounts, names
-from shared.background import Background
-from shared.blobs import rows as blob_rows
+from shared.accounts import names
+from shared.accounts.accounts import SCOPES
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import OUTBOXES, Account, Asset, Blob, Context, Tune
-from shared.http import app as web
-from shared.http.auth import Authenticator
+from shared.database.tables import Asset, Blob, Context, Tune
 from shared.http.outbound import Resolve
 from shared.ids import new_id
+from tests.support.world import World, routes_alone
 
 ORIGIN = "http://upload.test"
 
@@ -62,13 +61,13 @@ def lora(features: int = 768, rank: int = 4, metadata: dict[str, str] | None = N
 LORA = lora(rank=8, metadata={"trigger_word": "sks1"})
 
 
-@dataclass
-class UploadWorld:
+@dataclass(kw_only=True)
+class UploadWorld(World):
     """The parts of one upload service, and clients of an account, of a stranger and of the account's admin key."""
 
-    database: Database
-    blobs: Blobs
+    context = Context.UPLOAD
     settings: UploadSettings
+    account_id: UUID
     client: httpx.AsyncClient
     stranger: httpx.AsyncClient
     admin: httpx.AsyncClient
@@ -89,31 +88,23 @@ class UploadWorld:
         queue = WorkQueue(settings.intake_concurrency)
         registration = Registration(database, blobs, settings)
 
-        app = web.create_app(
-            "upload", lifespan=lambda _app: Background(), routers=[api.router(database, library, blobs, importer)]
-        )  # pyright: ignore[reportArgumentType] - never entered
-        app.state.authenticator = Authenticator(database)
-
-        async def client(account: str, scopes: tuple[str, ...] = accounts.USER_SCOPES) -> httpx.AsyncClient:
-            async with database.begin() as session:
-                account_id = await accounts.create_account(session, account)
-                _, secret = await accounts.create_key(session, account_id, name="key", scopes=scopes)
-            headers = {"Authorization": f"Bearer {secret}"}
-            return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers=headers)
-
+        app = routes_alone("upload", database, [api.router(database, library, blobs, importer)])
+        base = World(database=database, blobs=blobs)
+        studio = await base.account("studio")
         return cls(
-            database,
-            blobs,
-            settings,
-            await client("studio"),
-            await client("stranger"),
-            await client("studio", accounts.SCOPES),
-            Intake(database, blobs, settings),
-            registration,
-            Reconciler(database, settings, registration, queue),
-            queue,
-            importer,
-            fetcher,
+            database=database,
+            blobs=blobs,
+            settings=settings,
+            account_id=studio,
+            client=await base.connect(app, studio, origin=ORIGIN),
+            stranger=await base.connect(app, await base.account("stranger"), origin=ORIGIN),
+            admin=await base.connect(app, studio, *SCOPES, origin=ORIGIN),
+            intake=Intake(database, blobs, settings),
+            registration=registration,
+            reconciler=Reconciler(database, settings, registration, queue),
+            queue=queue,
+            importer=importer,
+            fetcher=fetcher,
         )
 
     async def create(self, name: str = "photo", asset_type: str = "file", **more: Any) -> dict[str, Any]:
@@ -146,13 +137,6 @@ class UploadWorld:
         async with self.database.begin() as session:
             return await session.scalar(select(Blob.state).where(Blob.key == key))
 
-    async def waiting_events(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return the events in the outbox in order, each as its type and body."""
-        outbox = OUTBOXES[Context.UPLOAD]
-        async with self.database.begin() as session:
-            rows = await session.execute(select(outbox.c.headers, outbox.c.body).order_by(outbox.c.id))
-            return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
-
     async def add_trained_tune(self, content: bytes = LORA, name: str = "sks1-dog") -> str:
         """Store a LoRA as a trainer does, and return the id of its tune, which is `publishing`.
 
@@ -160,19 +144,14 @@ class UploadWorld:
         """
         tune_id = new_id("tune")
         base_key, lora_key = f"assets/{tune_id}/base.tar", f"tunes/{tune_id}/1/lora.safetensors"
-        for key, owner in ((base_key, Context.UPLOAD), (lora_key, Context.TUNES)):
-            async with self.database.begin() as session:
-                await blob_rows.stage(session, owner, key)
-            stored = await self.blobs.put_bytes(key, content)
-            async with self.database.begin() as session:
-                await blob_rows.commit(session, key, stored)
+        await self.put_row(base_key)
+        await self.put(lora_key, content, Context.TUNES)
         async with self.database.begin() as session:
-            account_id = (await session.scalars(select(Account.id).where(Account.name == "studio"))).one()
-            await names.reserve(session, account_id, name, "tune", tune_id)
+            await names.reserve(session, self.account_id, name, "tune", tune_id)
             session.add(
                 Tune(
                     id=tune_id,
-                    account_id=account_id,
+                    account_id=self.account_id,
                     name=name,
                     base_asset_id="asset_base",
                     base_name="octoai:tiny-sd15",

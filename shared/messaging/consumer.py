@@ -32,7 +32,7 @@ from shared.messaging import cloudevents, dead_letters, inbox, outbox
 from shared.messaging.cloudevents import MalformedError
 from shared.messaging.dead_letters import Copy
 from shared.messaging.events import Event
-from shared.messaging.member import Member, Record
+from shared.messaging.member import Member, Record, UnreadableError
 from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX, ensure_topics
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
@@ -100,12 +100,18 @@ class Consumers:
     async def run(self) -> None:
         """Consume until cancelled; wait for a broker that is unavailable, and make its topics when it is back."""
         topics = {topic + suffix for topic in self._topics for suffix in ("", RETRY_SUFFIX)}
+        careful = False
         while True:
             # Every wait below has a bound: a broker that is unavailable is no reason to restart this process.
             self._last_poll = time.monotonic()
             try:
                 await ensure_topics(self._settings)
-                await Member(self._settings, self.group, topics, self._bring_to_its_end, self._polled).run()
+                member = Member(self._settings, self.group, topics, self._bring_to_its_end, self._polled, careful=careful)
+                careful = False
+                await member.run()
+            except UnreadableError as error:
+                log.warning("consumer.unreadable", group=self.group, error=str(error))
+                careful = True
             except (KafkaError, OSError, UnavailableError) as error:
                 # One line an outage, not one an attempt.
                 if not self._has_logged:
@@ -135,12 +141,20 @@ class Consumers:
         self._last_poll = time.monotonic()
         self._backoff_s, self._has_logged = _FIRST_PAUSE_S, False
 
-    async def _bring_to_its_end(self, record: Record) -> None:
-        """Return when the record is handled, will be retried later, or is a dead letter."""
+    async def _bring_to_its_end(self, record: Record, problem: str) -> bool:
+        """Return True when the record is handled, will be retried later, or is a dead letter, as one with a problem is.
+
+        False at once for one that this group passes over.
+        """
+        if not (problem or self._wants(record)):
+            return False
         pause_s, bound_s, is_first = _FIRST_PAUSE_S, self._transaction_s, True
         while True:
             try:
-                await self._settle(record, bound_s)
+                if problem:
+                    await self._put_aside(record, "unreadable", problem, bound_s)
+                else:
+                    await self._settle(record, bound_s)
             except (Exception, asyncio.CancelledError) as error:
                 if is_cancelled():
                     raise
@@ -148,19 +162,22 @@ class Consumers:
                     log.warning("consumer.dependency_unavailable", group=self.group, topic=record.topic, error=repr(error))
                 is_first = False
             else:
-                return
+                return True
             await asyncio.sleep(pause_s)
             pause_s, bound_s = min(pause_s * 2, _MAX_PAUSE_S), min(bound_s * 2, _MAX_TRANSACTION_S)
+
+    def _wants(self, record: Record) -> bool:
+        headers = cloudevents.decode_headers(record.headers)
+        # What stands on a retry topic is for the group that asked for it; anywhere else the header means nothing.
+        if record.topic.endswith(RETRY_SUFFIX) and headers.get("ts_group", self.group) != self.group:
+            return False
+        kind = headers.get("ce_type", "")
+        return kind in self._handlers or kind not in cloudevents.EVENTS
 
     async def _settle(self, record: Record, bound_s: float) -> None:
         """Make one attempt to bring the record to its end. Raises where another attempt may do so."""
         headers = cloudevents.decode_headers(record.headers)
-        # What stands on a retry topic is for the group that asked for it; anywhere else the header means nothing.
-        if record.topic.endswith(RETRY_SUFFIX) and headers.get("ts_group", self.group) != self.group:
-            return
         kind = headers.get("ce_type", "")
-        if kind not in self._handlers and kind in cloudevents.EVENTS:
-            return
         try:
             await self._handle(record, headers, kind, bound_s)
         except MalformedError as error:

@@ -6,12 +6,13 @@ handlers inside of the poll, every outage of a dependency would end in a rebalan
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from functools import partial
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 
 from shared.messaging.clients import check_topics, end_consumer, end_process, start_whole
 from shared.settings import ServiceSettings
@@ -29,14 +30,25 @@ _WATCH_EVERY_S = 5.0
 _ANSWER_S = 10.0
 _BATCH = 100
 _RECOMMIT_S = 1.0
+_CAREFUL_S = 30.0
+_CAREFUL_PAUSE_S = 0.05
 
 Record = ConsumerRecord[bytes, bytes]
 
 
-class Member(ConsumerRebalanceListener):
-    """Calls `settle` with every record of the topics, and commits its offset when the call has returned.
+class UnreadableError(Exception):
+    """aiokafka cannot decode a record, such as one whose header has a name that is not UTF-8."""
 
-    `polled` is called after each poll.
+
+class Member(ConsumerRebalanceListener):
+    """Calls `settle` with every record of the topics, and commits its offset afterwards.
+
+    `settle` returns whether it wrote anything. If not, the offset may be committed later: most events are passed over, and the
+    broker stores each commit as a message. `polled` is called after each poll.
+
+    A record that cannot be read ends the member with UnreadableError, since aiokafka loses what it has read of the same poll. The
+    next member must be `careful`: for a while it polls single records, and calls `settle` with an empty record, and with what is
+    wrong, in the place of one that cannot be read.
     """
 
     def __init__(
@@ -44,13 +56,16 @@ class Member(ConsumerRebalanceListener):
         settings: ServiceSettings,
         group: str,
         topics: Collection[str],
-        settle: Callable[[Record], Awaitable[None]],
+        settle: Callable[[Record, str], Awaitable[bool]],
         polled: Callable[[], None],
+        *,
+        careful: bool = False,
     ) -> None:
         self._group = group
         self._topics = sorted(topics)
         self._settle = settle
         self._polled = polled
+        self._careful_until = time.monotonic() + _CAREFUL_S if careful else 0.0
         self._workers: dict[TopicPartition, asyncio.Task[None]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._consumer = AIOKafkaConsumer(
@@ -89,21 +104,51 @@ class Member(ConsumerRebalanceListener):
         """Do nothing: the next poll returns what is assigned."""
 
     async def _poll(self) -> None:
+        while time.monotonic() < self._careful_until:
+            for partition in self._consumer.assignment() - self._workers.keys():
+                await self._poll_one(partition)
+            self._polled()
+            await asyncio.sleep(_CAREFUL_PAUSE_S)
         while True:
-            found = await self._consumer.getmany(timeout_ms=int(_POLL_S * 1000), max_records=_BATCH)
+            try:
+                found = await self._consumer.getmany(timeout_ms=int(_POLL_S * 1000), max_records=_BATCH)
+            except Exception as error:
+                if _is_unreadable(error):
+                    raise UnreadableError(repr(error)) from error
+                raise
             self._polled()
             for partition, records in found.items():
-                self._consumer.pause(partition)
-                if partition in self._workers:
-                    msg = f"{partition} was polled while its records are handled"
-                    raise RuntimeError(msg)
-                worker = asyncio.create_task(self._work(partition, records))
-                self._workers[partition] = worker
-                worker.add_done_callback(partial(self._has_worked, partition))
+                self._begin(partition, records)
 
-    async def _work(self, partition: TopicPartition, records: list[Record]) -> None:
+    async def _poll_one(self, partition: TopicPartition) -> None:
+        try:
+            found = await self._consumer.getmany(partition, timeout_ms=0, max_records=1)
+        except Exception as error:
+            if not _is_unreadable(error):
+                raise
+            offset = await self._consumer.position(partition)
+            log.exception("consumer.unreadable", group=self._group, topic=partition.topic, offset=offset)
+            self._consumer.seek(partition, offset + 1)
+            self._careful_until = time.monotonic() + _CAREFUL_S
+            self._begin(partition, [_empty(partition, offset)], repr(error))
+        else:
+            for polled, records in found.items():
+                self._begin(polled, records)
+
+    def _begin(self, partition: TopicPartition, records: list[Record], problem: str = "") -> None:
+        self._consumer.pause(partition)
+        if partition in self._workers:
+            msg = f"{partition} was polled while its records are handled"
+            raise RuntimeError(msg)
+        worker = asyncio.create_task(self._work(partition, records, problem))
+        self._workers[partition] = worker
+        worker.add_done_callback(partial(self._has_worked, partition))
+
+    async def _work(self, partition: TopicPartition, records: list[Record], problem: str) -> None:
         for record in records:
-            await self._settle(record)
+            has_written = await self._settle(record, problem)
+            if not has_written and record is not records[-1]:
+                continue
             try:
                 # By number: the position of a consumer is past records that are still to be handled.
                 await self._consumer.commit({partition: record.offset + 1})
@@ -137,6 +182,9 @@ class Member(ConsumerRebalanceListener):
         self._workers.clear()
         # Handlers first: none may outlive its consumer.
         await self._cancel([*workers, *tasks])
+        if self._failed.done():
+            # Read, so that asyncio does not log it as one that was never looked at.
+            self._failed.exception()
         if not await end_consumer(self._consumer, _STOP_S):
             end_process(f"the consumer of the group {self._group} cannot be ended")
 
@@ -147,8 +195,17 @@ class Member(ConsumerRebalanceListener):
             task.cancel()
         done, late = await asyncio.wait(tasks, timeout=_CANCEL_S)
         for task in done:
-            # Read, so that asyncio does not log it as one that was never looked at.
+            # As above.
             if not task.cancelled():
                 task.exception()
         if late:
             end_process(f"{len(late)} handlers of the group {self._group} cannot be ended")
+
+
+def _is_unreadable(error: Exception) -> bool:
+    """Say whether a poll failed for what a record is, and not for the state of the broker or the group."""
+    return isinstance(error, ValueError | CorruptRecordException | UnsupportedCodecError)
+
+
+def _empty(partition: TopicPartition, offset: int) -> Record:
+    return ConsumerRecord(partition.topic, partition.partition, offset, 0, 0, None, None, None, -1, -1, ())

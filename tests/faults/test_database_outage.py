@@ -116,6 +116,28 @@ async def test_a_consumer_ends_in_bounded_time_while_a_dependency_is_silent(worl
     await world.has_members(0, within_s=20)
 
 
+async def _storm(world: GroupWorld, rebalances: int) -> None:
+    """Let a second replica come and go while events are handled."""
+    async with world.replica() as steady:
+        for _ in range(rebalances):
+            await world.publish(EVENTS)
+            async with world.replica():
+                await world.has_members(2)
+            await world.has_members(1)
+        await world.all_handled(60)
+        await steady.alive()
+
+
+async def test_a_consumer_goes_on_after_a_storm_of_rebalances(world: GroupWorld) -> None:
+    await _storm(world, 4)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_a_consumer_goes_on_after_a_long_storm_of_rebalances(world: GroupWorld) -> None:
+    await _storm(world, 50)
+
+
 async def test_one_that_waits_for_room_stays_a_member_and_is_alive(
     world: GroupWorld, make_settings: Callable[..., ServiceSettings]
 ) -> None:

@@ -9,15 +9,22 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.background import Background
+from shared.database.sessions import Database
+from shared.database.tables import Context
 from shared.errors import LimitError, NotFoundError
 from shared.messaging import cloudevents
+from shared.messaging.consumer import Consumers
 from shared.messaging.events import AssetDeleted
 from shared.messaging.outbox import MAX_BODY_BYTES
+from shared.messaging.topics import DEAD_LETTER_SUFFIX, RETRY_SUFFIX
 from shared.settings import ServiceSettings
 from tests.support.group_world import GroupWorld, group_world
 
-TOPIC = AssetDeleted.topic
 WIDE = "\U0001f600".encode() * 1000
 
 
@@ -103,6 +110,56 @@ async def test_hostile_records_become_dead_letters_and_block_nothing(
         assert found[source].value == body
 
 
+class RawName(str):
+    """A header's name whose bytes are not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return b"\xff\xfe"
+
+
+async def test_a_record_that_cannot_be_read_becomes_a_dead_letter_and_blocks_nothing(
+    database_url: str, world: GroupWorld, make_settings: Callable[..., ServiceSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A topic of the test's own: every other group would meet the record, too.
+    settings, own = make_settings(), f"test-{uuid4().hex}"
+    handled: list[int] = []
+
+    class Own(AssetDeleted):
+        topic = own
+
+    async def handle(_session: AsyncSession, event: Own) -> None:
+        handled.append(event.version)
+
+    database = Database(database_url)
+    consumers = Consumers(context=Context.UPLOAD, group=f"test-{uuid4().hex}", database=database, settings=settings)
+    consumers.on(Own)(handle)
+    await _create(settings, own, own + RETRY_SUFFIX, own + DEAD_LETTER_SUFFIX)
+    async with _letters(settings, own) as letters, Background() as background:
+        background.run("consumers", consumers.run)
+        for version in range(1, 11):
+            event = Own(asset_id="asset_1", account_id="acct_1", version=version)
+            with monkeypatch.context() as patched:
+                # The builder in Python, since the one in C takes only text.
+                for module in ("producer", "message_accumulator"):
+                    patched.setattr(f"aiokafka.producer.{module}.DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+                name: Any = RawName("x") if version == 5 else "x"
+                source = await _send(settings, event, event.model_dump_json().encode(), b"key", [(name, b"x")])
+            if version == 5:
+                unreadable = source
+        found = await _letters_of(letters, consumers.group, {unreadable})
+        async with asyncio.timeout(60):
+            while len(handled) < 9:
+                await asyncio.sleep(0.05)
+    await database.close()
+
+    headers = {header: value.decode() for header, value in found[unreadable].headers}
+    assert headers["ts_code"] == "unreadable"
+    assert "UnicodeDecodeError" in headers["ts_reason"]
+    assert sorted(set(handled)) == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+
+
 async def _send(
     settings: ServiceSettings, event: AssetDeleted, body: bytes | None, key: bytes | None, headers: list[tuple[str, bytes]]
 ) -> str:
@@ -110,8 +167,15 @@ async def _send(
     replaced = dict(headers)
     proper = {name: value.encode() for name, value in cloudevents.headers(event, uuid4(), source="test").items()}
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, acks="all") as producer:
-        sent = await producer.send_and_wait(TOPIC, body, key=key, headers=list((proper | replaced).items()), partition=0)
-    return f"{TOPIC}/0/{sent.offset}"
+        sent = await producer.send_and_wait(event.topic, body, key=key, headers=list((proper | replaced).items()), partition=0)
+    return f"{event.topic}/0/{sent.offset}"
+
+
+async def _create(settings: ServiceSettings, *topics: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 1, 1) for topic in topics])
+    await admin.close()
 
 
 async def _letters_of(letters: AIOKafkaConsumer, group: str, sources: set[str]) -> dict[str, Any]:
@@ -127,8 +191,8 @@ async def _letters_of(letters: AIOKafkaConsumer, group: str, sources: set[str]) 
 
 
 @asynccontextmanager
-async def _letters(settings: ServiceSettings) -> AsyncIterator[AIOKafkaConsumer]:
-    partition = TopicPartition(f"{TOPIC}.dlq", 0)
+async def _letters(settings: ServiceSettings, topic: str = AssetDeleted.topic) -> AsyncIterator[AIOKafkaConsumer]:
+    partition = TopicPartition(topic + DEAD_LETTER_SUFFIX, 0)
     async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers) as consumer:
         consumer.assign([partition])
         await consumer.seek_to_end(partition)

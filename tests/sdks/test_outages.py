@@ -19,7 +19,7 @@ from tests.support.waiting import until
 from tunesmith import demo
 
 pytestmark = pytest.mark.timeout(300)
-SAYS = "a part of the platform is away"
+SAYS = "a part of the platform is unavailable"
 RETRY_S = 2
 """The `Retry-After` of that answer."""
 

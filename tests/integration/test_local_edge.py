@@ -14,6 +14,7 @@ import pytest
 
 from deploy.local import ports
 from deploy.local.parts import edge
+from shared.blobs.store import Blobs
 
 PARTS = ("store", "upload", "scheduler", "inference", "console")
 START_S = 20
@@ -36,13 +37,18 @@ class Echo(BaseHTTPRequestHandler):
         if self.path == "/v1/tune/hangs-up":
             self.close_connection = True
             return
-        self.send_response(200)
+        self.send_response(int(self.headers.get("X-Answer-Status") or 200))
         self.send_header("X-Heard", self.headers["X-User-Request-ID"])
+        for name in ("Cookie", "Authorization"):
+            self.send_header(f"X-Saw-{name}", self.headers.get(name, ""))
+        if kind := self.headers.get("X-Answer-Type"):
+            self.send_header("Content-Type", kind)
+            self.send_header("Set-Cookie", "stored=1")
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         # The edge closes the connection when a body is too large.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.wfile.write(answer)
+            self.wfile.write(b"" if self.command == "HEAD" else answer)
 
     def _stream(self) -> None:
         """Send one event, and the next only when the client says that it has the first."""
@@ -54,7 +60,7 @@ class Echo(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.wfile.write(b"data: second\n\n" if FIRST_SEEN.wait(START_S) else b"data: too late\n\n")
 
-    do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server calls
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the names that http.server calls
 
     def log_message(self, *args: object) -> None:
         pass
@@ -199,3 +205,105 @@ def test_an_event_arrives_before_the_next_one_is_sent(origin: httpx.Client) -> N
         assert next(lines) == "data: first"
         FIRST_SEEN.set()
         assert [line for line in lines if line] == ["data: second"]
+
+
+STORED = "/tunesmith/assets/asset_1/file"
+PAGES = (
+    "text/html",
+    "TEXT/HTML; charset=utf-8",
+    "image/svg+xml",
+    "application/xhtml+xml",
+    "application/xml",
+    "text/xml",
+    "image/png, text/html",
+    "application/javascript",
+    "",
+)
+
+
+def test_what_users_stored_is_never_served_as_a_page(origin: httpx.Client) -> None:
+    for kind in PAGES:
+        answer = origin.get(STORED, headers={"X-Answer-Type": kind, "Cookie": "session=1"})
+
+        said = answer.headers
+        assert (answer.status_code, said["Content-Type"]) == (200, "application/octet-stream"), kind
+        assert said["Content-Disposition"] == "attachment"
+        assert said["X-Content-Type-Options"] == "nosniff"
+        assert said["Content-Security-Policy"] == "sandbox; default-src 'none'"
+        assert "Set-Cookie" not in said
+        assert said["X-Saw-Cookie"] == ""
+
+
+@pytest.mark.parametrize("kind", ["image/png", "image/jpeg", "application/json"])
+def test_a_harmless_type_stays(origin: httpx.Client, kind: str) -> None:
+    answer = origin.get(STORED, headers={"X-Answer-Type": kind})
+
+    assert answer.headers["Content-Type"] == kind
+    assert answer.headers["Content-Disposition"] == ("inline" if kind.startswith("image/") else "attachment")
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 404), ("HEAD", 403), ("POST", 200), ("PUT", 200)])
+def test_what_the_store_itself_says_stays_xml(origin: httpx.Client, method: str, status: int) -> None:
+    asked = {"X-Answer-Type": "application/xml", "X-Answer-Status": str(status)}
+    answer = origin.request(method, STORED, headers=asked)
+
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/xml")
+    assert answer.headers["Content-Security-Policy"] == "sandbox; default-src 'none'"
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("Bearer tsk_secret", ""),
+        ("Basic dXNlcjpwYXNz", ""),
+        ("bearer AWS4-HMAC-SHA256 x", ""),
+        ("AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=host, Signature=c", None),
+    ],
+)
+def test_a_key_of_the_platform_does_not_reach_the_store(origin: httpx.Client, given: str, seen: str | None) -> None:
+    answer = origin.get(STORED, headers={"Authorization": given})
+
+    assert answer.headers["X-Saw-Authorization"] == (given if seen is None else seen)
+    assert origin.get("/v1/assets", headers={"Authorization": given}).headers["X-Saw-Authorization"] == given
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "response-content-type=text/html",
+        "response-content-type=text%2Fhtml&X-Amz-Signature=a",
+        "X-Amz-Signature=a&Response-Content-Type=text/html",
+        "response%2Dcontent%2Dtype=text/html",
+        "response-content-type=image/png&response-content-type=text/html",
+        "response-content-type=image/svg%2Bxml",
+        "response-content-type",
+        "response-content-encoding=gzip",
+        "response-content-disposition=inline%3B%20filename%3Dpage.html",
+        "a=b&response-cache-control=public",
+        "response-expires=1",
+        "RESPONSE-CONTENT-LANGUAGE=x",
+    ],
+)
+def test_a_type_that_the_services_did_not_sign_is_refused(origin: httpx.Client, query: str) -> None:
+    answer = origin.get(f"{STORED}?{query}")
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "http_error")
+    assert "X-Heard" not in answer.headers
+
+
+@pytest.mark.parametrize("key", ["assets/asset_1/01ABC.png", "assets/asset_1/01ABC.jpg", "assets/asset_1/lora.safetensors"])
+async def test_a_url_that_a_service_signs_passes(origin: httpx.Client, key: str) -> None:
+    blobs = Blobs(str(origin.base_url), str(origin.base_url), access_key="a", secret_key="b", bucket="tunesmith", region="r")
+    url = blobs.presign_get(key, 60)
+    await blobs.close()
+
+    answer = origin.get(url)
+
+    assert (answer.status_code, answer.json()["part"]) == (200, "store")
+    assert answer.json()["path"] == url.removeprefix(str(origin.base_url).rstrip("/"))
+
+
+def test_a_part_of_a_file_is_answered_as_such(origin: httpx.Client) -> None:
+    answer = origin.get(STORED, headers={"X-Answer-Type": "image/png", "X-Answer-Status": "206", "Range": "bytes=0-9"})
+
+    assert (answer.status_code, answer.headers["Content-Type"]) == (206, "image/png")

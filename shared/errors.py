@@ -96,6 +96,10 @@ class UnavailableError(TunesmithError):
     retryable = True
 
 
+class DiskError(UnavailableError):
+    """This machine's disk is full or fails; another process may still serve the request."""
+
+
 class LeaseLostError(TunesmithError):
     """The write names an earlier lease epoch than the tune's: another trainer may hold the lease. Stop and write nothing."""
 

@@ -7,23 +7,27 @@ releases. So it has one key, one SHA-256 and one presigned URL. A ControlNet is 
 """
 
 import hashlib
-import io
 import json
-import tarfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from pydantic import BaseModel
 
 from shared.engines import Engine
 from shared.errors import InvalidError
-from shared.formats import controlnet, single_file
+from shared.formats import controlnet, single_file, strict_json, tar
 from shared.formats.controlnet import ControlNetInfo
+from shared.formats.files import Source, opened
+from shared.formats.tar import Member
 
 SUFFIXES = frozenset({".json", ".txt", ".safetensors"})
-MAX_MEMBERS = 200
-MAX_JSON_BYTES = 8 * 2**20
+MAX_TEXT_BYTES = 8 * 2**20
+"""Of a file that is no weights: a tokenizer's vocabulary has 3 MB."""
+MAX_TEXTS_BYTES = 4 * MAX_TEXT_BYTES
+_MAX_CONFIG_BYTES = 2**20
+_MAX_SIDE_PX, _MAX_LEVELS, _MAX_LATENT, _MAX_WIDTH = 16_384, 8, 64, 65_536
 _PIPELINES = {
     "StableDiffusionPipeline": Engine.SD15,
     "StableDiffusionXLPipeline": Engine.SDXL,
@@ -86,25 +90,32 @@ def read_folder(folder: Path) -> CheckpointInfo:
     return describe({name: (folder / name).read_bytes() for name in names if (folder / name).is_file()})
 
 
-def read_file(path: Path) -> CheckpointInfo | ControlNetInfo:
-    """Describe a checkpoint's file, a tar or a single file. Raises InvalidError that says what is wrong."""
-    if not _is_tar(path):
-        documents, data_type = single_file.read(path)
-        info = describe({name: json.dumps(document).encode() for name, document in documents.items()})
-        return info.model_copy(update={"data_type": data_type})
-    texts: dict[str, bytes] = {}
-    with _open(path) as archive:
-        for member in _members(archive):
-            if member.name.endswith(".json") and member.size <= MAX_JSON_BYTES:
-                file = archive.extractfile(member)
-                texts[member.name] = file.read() if file else b""
+def read_file(source: Source) -> CheckpointInfo | ControlNetInfo:
+    """Read a checkpoint's file, a tar or a single file. Raises InvalidError that says what is missing, wrong or not allowed."""
+    with opened(source) as file:
+        if not tar.is_tar(file):
+            documents, data_type = single_file.read(file)
+            info = describe({name: json.dumps(document).encode() for name, document in documents.items()})
+            return info.model_copy(update={"data_type": data_type})
+        texts: dict[str, bytes] = {}
+        for member in _members(file):
+            if member.name.endswith(".json"):
+                file.seek(member.start)
+                text = file.read(member.size)
+                # Also those that nobody looks at here: the libraries of the workers read them.
+                strict_json.loads(text, member.name)
+                if member.size <= _MAX_CONFIG_BYTES:
+                    texts[member.name] = text
     if "model_index.json" not in texts and controlnet.CONFIG in texts:
         return controlnet.describe(_json(texts, controlnet.CONFIG))
     return describe(texts)
 
 
 def pack(folder: Path, target: Path) -> str:
-    """Pack a folder into `target`, and return its SHA-256. The same files give the same bytes."""
+    """Pack a folder into `target` and return its SHA-256; the same files always give the same bytes."""
+    # Here, so that the confined child, which packs nothing, starts without it.
+    import tarfile  # noqa: PLC0415
+
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path in paths:
@@ -117,66 +128,96 @@ def pack(folder: Path, target: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unpack(path: Path, target: Path) -> None:
-    """Unpack a checkpoint's file to a new folder in diffusers' layout, which appears whole or not at all. Raises InvalidError.
+class Layout(BaseModel):
+    """What a checkpoint's file becomes as a folder: files that lie in it, or documents to be written beside the file itself."""
 
-    The weights of a single file stay in one file: `shared.models.checkpoints` converts them when it loads them.
+    members: list[Member] = []
+    documents: dict[str, dict[str, Any]] = {}
+
+
+def lay_out(source: Source) -> Layout:
+    """Say how to unpack a checkpoint's file. Raises InvalidError."""
+    with opened(source) as file:
+        if not tar.is_tar(file):
+            return Layout(documents=single_file.read(file)[0])
+        return Layout(members=[member for member in _members(file) if not member.is_folder])
+
+
+def unpack(path: Path, target: Path, layout: Layout | None = None) -> None:
+    """Make a new folder in diffusers' layout of a checkpoint's file, which appears whole or not at all. Raises InvalidError.
+
+    `layout` is what `lay_out` said of the file, where a confined child has read it. A single file's weights stay in one file in
+    the folder: `shared.models.checkpoints` converts them when it loads.
     """
+    layout = layout or lay_out(path)
     draft = target.with_name(target.name + ".part")
-    if not _is_tar(path):
+    try:
         draft.mkdir(parents=True)
-        single_file.unpack(path, draft)
+        if layout.documents:
+            single_file.unpack(path, draft, layout.documents)
+        else:
+            _extract(path, draft, layout.members)
         draft.rename(target)
-        return
-    with _open(path) as archive:
-        for member in _members(archive):
-            place = draft / member.name
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _extract(path: Path, folder: Path, members: list[Member]) -> None:
+    with path.open("rb") as file:
+        # A child may have been taken over by the file that it read: what it says is checked again.
+        for member in _checked(members):
+            place = folder / member.name
             place.parent.mkdir(parents=True, exist_ok=True)
-            file = archive.extractfile(member) or io.BytesIO()
-            with place.open("wb") as out:
-                while chunk := file.read(1 << 20):
+            file.seek(member.start)
+            left = member.size
+            with place.open("xb") as out:
+                while left and (chunk := file.read(min(left, 1 << 20))):
                     out.write(chunk)
-    draft.rename(target)
+                    left -= len(chunk)
 
 
-def _is_tar(path: Path) -> bool:
-    # A file of neither format is refused as a single file, with a message that names both formats.
-    try:
-        _open(path).close()
-    except tarfile.TarError:
-        return False
-    return True
+def _members(file: BinaryIO) -> Iterator[Member]:
+    return _checked(tar.members(file))
 
 
-def _open(path: Path) -> tarfile.TarFile:
-    return tarfile.open(path, "r:")
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the archive's files. Raises InvalidError for a member that could be written elsewhere, or that is no data file."""
-    try:
-        for count, member in enumerate(archive, 1):
-            name = PurePosixPath(member.name)
-            if member.isdir():
-                continue
-            if not member.isreg() or name.is_absolute() or ".." in name.parts or name.suffix not in SUFFIXES:
-                msg = f"the checkpoint has {member.name!r}; only {', '.join(sorted(SUFFIXES))} files are allowed"
+def _checked(members: Iterator[Member] | list[Member]) -> Iterator[Member]:
+    """Yield the members; raises for anything that could reach outside of a folder, be run, or take more room than it may."""
+    seen: set[str] = set()
+    parents: set[str] = set()
+    text_bytes = 0
+    for member in members:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts:
+            msg = f"the checkpoint holds {member.name!r}, which lies outside of its folder; pack the folder's files alone"
+            raise InvalidError(msg)
+        if member.is_folder:
+            parents.add(member.name)
+            continue
+        if name.suffix not in SUFFIXES:
+            msg = f"the checkpoint holds {member.name!r}; only {', '.join(sorted(SUFFIXES))} files are allowed in it"
+            raise InvalidError(msg)
+        parents |= {str(parent) for parent in name.parents}
+        if member.name in seen or member.name in parents or seen & parents:
+            msg = f"the checkpoint holds {member.name!r} twice, or as a file and a folder; pack the folder again"
+            raise InvalidError(msg)
+        seen.add(member.name)
+        if name.suffix != ".safetensors":
+            text_bytes += member.size
+            if member.size > MAX_TEXT_BYTES or text_bytes > MAX_TEXTS_BYTES:
+                msg = (
+                    f"the checkpoint's {member.name!r} has {member.size} bytes; a .json or .txt file may have at most "
+                    f"{MAX_TEXT_BYTES}, and all of them {MAX_TEXTS_BYTES}"
+                )
                 raise InvalidError(msg)
-            if count > MAX_MEMBERS:
-                msg = f"the checkpoint has more than {MAX_MEMBERS} files; leave out what is no part of the model"
-                raise InvalidError(msg)
-            yield member
-    except tarfile.TarError as error:
-        msg = f"the checkpoint's tar is damaged: {error}"
-        raise InvalidError(msg) from error
+        yield member
 
 
 def describe(texts: dict[str, bytes]) -> CheckpointInfo:
     """Describe a checkpoint by its configuration, as JSON by path. Raises InvalidError that says what is missing or wrong."""
     index = _json(texts, "model_index.json")
     pipeline = index.get("_class_name")
-    if pipeline not in _PIPELINES:
-        msg = f"model_index.json: _class_name {pipeline!r} is not one of {', '.join(_PIPELINES)}"
+    if not isinstance(pipeline, str) or pipeline not in _PIPELINES:
+        msg = f"model_index.json: _class_name {str(pipeline)[:100]!r} is not one of {', '.join(_PIPELINES)}"
         raise InvalidError(msg)
     engine = _PIPELINES[pipeline]
     unet, vae = _json(texts, "unet/config.json"), _json(texts, "vae/config.json")
@@ -187,21 +228,29 @@ def describe(texts: dict[str, bytes]) -> CheckpointInfo:
     shape = [_pick(unet, "unet"), *(_pick(_json(texts, f"{name}/config.json"), "text_encoder") for name in encoders)]
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:8]
     try:
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        factor = 2 ** (_within(len(vae["block_out_channels"]), _MAX_LEVELS) - 1)
         return CheckpointInfo(
             engine=engine,
-            native_size_px=int(unet["sample_size"]) * factor,
+            native_size_px=_within(_within(unet["sample_size"], _MAX_SIDE_PX) * factor, _MAX_SIDE_PX),
             shape_class=f"{engine.name.lower()}-{digest}",
-            text_widths=[int(shaped["hidden_size"]) for shaped in shape[1:]],
-            latent_channels=int(vae.get("latent_channels", 4)),
+            text_widths=[_within(shaped["hidden_size"], _MAX_WIDTH) for shaped in shape[1:]],
+            latent_channels=_within(vae.get("latent_channels", 4), _MAX_LATENT),
             vae_factor=factor,
         )
     except (KeyError, TypeError, ValueError) as error:
         msg = (
-            "numbers are missing that tell the native size and what fits the checkpoint: unet/config.json needs sample_size, "
-            "vae/config.json block_out_channels, and each text encoder's config.json hidden_size"
+            f"unet/config.json needs sample_size (a native size of at most {_MAX_SIDE_PX} px), vae/config.json "
+            f"block_out_channels (at most {_MAX_LEVELS}) and latent_channels (at most {_MAX_LATENT}), and each text encoder's "
+            f"config.json hidden_size (at most {_MAX_WIDTH}), as numbers: they tell the native size, and what fits the checkpoint"
         )
         raise InvalidError(msg) from error
+
+
+def _within(value: object, most: int) -> int:
+    """Return a whole number from 1 to the most that is allowed. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise ValueError(value)
+    return value
 
 
 def _pick(config: dict[str, Any], part: str) -> dict[str, Any]:
@@ -218,15 +267,7 @@ def _once(value: Any) -> Any:
 
 
 def _json(texts: dict[str, bytes], name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(texts[name])
-    except KeyError as error:
-        msg = f"the checkpoint has no {name}"
-        raise InvalidError(msg) from error
-    except ValueError as error:
-        msg = f"{name} is not JSON"
-        raise InvalidError(msg) from error
-    if not isinstance(found, dict):
-        msg = f"{name} is not a JSON object"
+    if name not in texts:
+        msg = f"the checkpoint has no {name} of at most {_MAX_CONFIG_BYTES} bytes"
         raise InvalidError(msg)
-    return cast("dict[str, Any]", found)
+    return strict_json.load_object(texts[name], name)

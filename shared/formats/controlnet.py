@@ -13,6 +13,7 @@ from shared.errors import InvalidError
 
 CONFIG = "config.json"
 CLASS = "ControlNetModel"
+_MAX_LEVELS, _MAX_WIDTH = 8, 65_536
 _ADDED = {None: Engine.CONTROLNET_SD15, "text_time": Engine.CONTROLNET_SDXL}
 
 
@@ -39,14 +40,22 @@ def describe(config: dict[str, Any]) -> ControlNetInfo:
     added = config.get("addition_embed_type")
     width, channels = config.get("cross_attention_dim"), config.get("block_out_channels")
     is_known = isinstance(added, str | None) and added in _ADDED
-    if not is_known or not isinstance(width, int) or not _are_counts(channels):
+    if not is_known or not _is_count(width) or not _are_counts(channels):
         msg = (
-            f"{CONFIG}: cross_attention_dim must be a number, block_out_channels a list of numbers, and addition_embed_type null "
-            "(SD 1.5) or text_time (SDXL): they tell the engine, and which checkpoints fit"
+            f"{CONFIG}: cross_attention_dim must be a number from 1 to {_MAX_WIDTH}, block_out_channels a list of 1 to "
+            f"{_MAX_LEVELS} such numbers and addition_embed_type null (SD 1.5) or text_time (SDXL): they tell the engine, and "
+            "which checkpoints it fits"
         )
         raise InvalidError(msg)
     return ControlNetInfo(engine=_ADDED[added], cross_attention_dim=width, block_out_channels=channels)
 
 
 def _are_counts(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(isinstance(item, int) and item > 0 for item in cast("list[object]", value))
+    if not isinstance(value, list):
+        return False
+    items = cast("list[object]", value)
+    return 1 <= len(items) <= _MAX_LEVELS and all(map(_is_count, items))
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_WIDTH

@@ -5,19 +5,20 @@ Layouts: diffusers' (one tensor, whose name is the trigger word), that of AUTOMA
 """
 
 import re
-from pathlib import Path
 
 from pydantic import BaseModel
 
 from shared.engines import Engine
 from shared.errors import InvalidError
+from shared.formats.files import Source
 from shared.formats.safetensors import data_type, read_header
 
 FIRST, SECOND = "clip_l", "clip_g"
 """The tensors for SDXL's first and second text encoder."""
 _UNNAMED = {"emb_params", FIRST, SECOND}
 _MAX_VECTORS, _MAX_WIDTH = 64, 2048
-_WORD = re.compile(r"[^\x00-\x20]{1,200}")
+_WORD = re.compile(r"[^\x00-\x20\x7f\ud800-\udfff]{1,200}")
+"""Half a surrogate pair is text to JSON, and to no database."""
 
 
 class EmbeddingInfo(BaseModel):
@@ -34,9 +35,9 @@ class EmbeddingInfo(BaseModel):
     """`fp16` (bfloat16 counts as it) or `fp32`."""
 
 
-def read_embedding(path: Path) -> EmbeddingInfo:
+def read_embedding(source: Source) -> EmbeddingInfo:
     """Read a textual inversion file. Raises InvalidError that says why it is not one."""
-    header = read_header(path)
+    header = read_header(source)
     tensors = header.tensors
     if len(tensors) != 1 and set(tensors) != {FIRST, SECOND}:
         msg = (

@@ -7,16 +7,16 @@ in SD 1.5 and from 2048 in SDXL. For a LoRA without cross-attention the metadata
 Stability AI's model specification (github.com/Stability-AI/ModelSpec) has `modelspec.*`.
 """
 
-import json
 import re
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
+from shared.formats import strict_json
+from shared.formats.files import Source
 from shared.formats.safetensors import Header, Tensor, data_type, read_header
 
 _DOWN = re.compile(r"\.(lora_A|lora\.down|lora_linear_layer\.down|lora_down)(\.default)?\.weight$")
@@ -25,8 +25,11 @@ _OTHER = re.compile(r"\.(alpha|dora_scale|lora_magnitude_vector(\.default)?(\.we
 _CROSS_ATTENTION = re.compile(r"attn2[._]to_[kv]\b")
 _FEATURES = {768: Engine.SD15, 2048: Engine.SDXL}
 _MAX_RANK = 1024
-_WORD = re.compile(r"[^\x00-\x1f]{1,200}")
+_WORD = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
+"""Half a surrogate pair is text to JSON, and to no database."""
 _MAX_WORDS = 5
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHAPE_CLASS = re.compile(r"[a-z0-9_-]{1,100}")
 _OTHER_KINDS = {
     re.compile(r"\.(hada_w|lokr_w|oft_|on_input$)"): "a weight of LyCORIS (LoHa, LoKr, OFT, IA3); only LoRAs are supported",
     re.compile(r"\.lora_mid\.weight$"): "a convolution in three parts (lora_mid); only LoRAs in two parts are supported",
@@ -69,9 +72,9 @@ class LoraInfo(BaseModel):
     has_text_encoder: bool
 
 
-def read_lora(path: Path) -> LoraInfo:
+def read_lora(source: Source) -> LoraInfo:
     """Read a LoRA file. Raises InvalidError that says why it is not one."""
-    header = read_header(path)
+    header = read_header(source)
     for pattern, what in _OTHER_KINDS.items():
         if found := next(filter(pattern.search, header.tensors), None):
             msg = f"the file has {found[:200]!r}, {what}"
@@ -92,8 +95,8 @@ def read_lora(path: Path) -> LoraInfo:
         rank=max(ranks),
         data_type=data_type({tensor.dtype for tensor in downs.values()}, "the LoRA's"),
         trigger_words=_trigger_words(meta),
-        base_sha256=meta.get("base_sha256"),
-        shape_class=meta.get("shape_class") or _full_size(downs),
+        base_sha256=_matching(_SHA256, meta.get("base_sha256")),
+        shape_class=_matching(_SHAPE_CLASS, meta.get("shape_class")) or _full_size(downs),
         has_text_encoder=any("text_encoder" in name or name.startswith("lora_te") for name in downs),
     )
 
@@ -166,10 +169,15 @@ def _common_tags(metadata: dict[str, str]) -> list[str]:
     return [word for word in dict.fromkeys(common) if _WORD.fullmatch(word)][:_MAX_WORDS]
 
 
+def _matching(pattern: re.Pattern[str], text: str | None) -> str | None:
+    """Return a value of the metadata that has the form of ours; other programs may write anything under its name."""
+    return text if text and pattern.fullmatch(text) else None
+
+
 def _document(text: str | None) -> dict[str, Any]:
     try:
-        return _object(json.loads(text or "{}"))
-    except (ValueError, RecursionError):
+        return strict_json.load_object((text or "{}").encode(errors="replace"), "the metadata")
+    except InvalidError:
         return {}
 
 

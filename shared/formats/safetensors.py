@@ -7,13 +7,18 @@ bytes of the tensors, one after the other. A pickle is refused, whatever its nam
 import json
 from collections.abc import Collection
 from math import prod
-from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StrictInt, ValidationError
 
 from shared.errors import InvalidError
+from shared.formats import strict_json
+from shared.formats.files import Source, opened, size_of
 
 MAX_HEADER_BYTES = 16 * 2**20
+MAX_TENSORS = 20_000
+"""SDXL's single-file checkpoints have 2,500, and a LoRA of all its layers 8,000."""
+MAX_SIDES = 8
+_MAX_NAME_LENGTH = 1000
 _LENGTH_BYTES = 8
 _FLOAT_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}
 _INTEGER_BITS = {"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8}
@@ -25,8 +30,8 @@ class Tensor(BaseModel):
     """A tensor's type (`F16`, `BF16`, `F32`, ...), its shape, and where its bytes begin and end."""
 
     dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
+    shape: list[StrictInt]
+    data_offsets: tuple[StrictInt, StrictInt]
 
 
 class Header(BaseModel):
@@ -36,13 +41,13 @@ class Header(BaseModel):
     tensors: dict[str, Tensor]
 
 
-def read_header(path: Path) -> Header:
-    """Return the header, checked: the file has the bytes of every tensor, without a gap, and nothing else.
+def read_header(source: Source) -> Header:
+    """Read and check the header: every tensor's bytes are there, in order, without a gap, and nothing else is.
 
     Raises InvalidError that says what is wrong.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with opened(source) as file:
+        size = size_of(file)
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if size <= _LENGTH_BYTES or length > size - _LENGTH_BYTES:
             msg = f"the file is not safetensors: it has {size} bytes, less than the length of its header says"
@@ -51,15 +56,22 @@ def read_header(path: Path) -> Header:
             msg = f"the safetensors header has {length} bytes; at most {MAX_HEADER_BYTES} are allowed"
             raise InvalidError(msg)
         text = file.read(length)
+    document = strict_json.load_object(text, "the file is not safetensors: its header")
+    metadata = document.pop("__metadata__", {})
+    # Before an object is made of each.
+    if len(document) > MAX_TENSORS:
+        msg = f"the file holds {len(document)} tensors; at most {MAX_TENSORS} are allowed"
+        raise InvalidError(msg)
     try:
-        document = json.loads(text)
-        header = Header(metadata=document.pop("__metadata__", {}), tensors=document)
-    # RecursionError: brackets nested a million deep are valid JSON.
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        msg = "the file is not safetensors: its header is not the JSON object of the format"
-        raise InvalidError(msg) from error
+        header = Header(metadata=metadata, tensors=document)
+    except ValidationError as error:
+        raise _not_a_header() from error
     _check_offsets(header, size - _LENGTH_BYTES - length)
     return header
+
+
+def _not_a_header() -> InvalidError:
+    return InvalidError("the file is not safetensors: its header is not the JSON object that the format asks for")
 
 
 def data_type(types: Collection[str], whose: str) -> str:
@@ -91,6 +103,12 @@ def _check_offsets(header: Header, data_bytes: int) -> None:
     position = 0
     for name, tensor in sorted(header.tensors.items(), key=lambda item: item[1].data_offsets):
         begin, end = tensor.data_offsets
+        if len(name) > _MAX_NAME_LENGTH or len(tensor.shape) > MAX_SIDES:
+            msg = (
+                f"tensor {name[:200]!r} has a name of {len(name)} characters and {len(tensor.shape)} dimensions; at most "
+                f"{_MAX_NAME_LENGTH} and {MAX_SIDES} are allowed"
+            )
+            raise InvalidError(msg)
         bits = _BITS.get(tensor.dtype)
         if bits is None:
             msg = f"tensor {name[:200]!r} has the unknown type {tensor.dtype[:50]!r}"

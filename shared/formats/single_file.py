@@ -15,6 +15,7 @@ from shared.engines import Engine
 from shared.errors import InvalidError
 from shared.formats import ldm_shapes, vae
 from shared.formats.clip import tokenizer as clip_tokenizer
+from shared.formats.files import Source
 from shared.formats.ldm_layout import TextShape
 from shared.formats.ldm_shapes import Parts
 from shared.formats.safetensors import Header, read_header
@@ -36,13 +37,13 @@ _PIPELINES = {
 _V_PREDICTION = {"v", "v_prediction", "v-prediction"}
 
 
-def read(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    """Return a checkpoint's configuration (documents by their paths in diffusers' layout) and its data type.
+def read(source: Source) -> tuple[dict[str, dict[str, Any]], str]:
+    """Return a checkpoint's configuration, as documents by their paths in diffusers' layout, and its data type.
 
     Raises InvalidError that says why the file is no such checkpoint.
     """
     try:
-        header = read_header(path)
+        header = read_header(source)
     except InvalidError as error:
         msg = f"the checkpoint is neither an uncompressed tar of a model folder nor a single safetensors file: {error.message}"
         raise InvalidError(msg) from error
@@ -75,9 +76,8 @@ def describe(header: Header) -> dict[str, dict[str, Any]]:
     return documents | {"model_index.json": index}
 
 
-def unpack(path: Path, folder: Path) -> None:
-    """Fill a folder with the file, its inferred configuration and its tokenizers. Raises InvalidError."""
-    documents, _ = read(path)
+def unpack(path: Path, folder: Path, documents: Mapping[str, dict[str, Any]]) -> None:
+    """Make a folder of the file, its inferred configuration (as `read` returns it) and its tokenizers."""
     for name, document in documents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(document, indent=2))

@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from shared.errors import InvalidError
 from shared.formats import ldm_layout
+from shared.formats.files import Source
 from shared.formats.ldm_layout import Shapes, VaeShape
 from shared.formats.safetensors import Header, data_type, read_header
 
@@ -61,9 +61,9 @@ class VaeInfo(BaseModel):
     """For diffusers' AutoencoderKL. Without `scaling_factor`: the checkpoint has it, because its UNet was trained with it."""
 
 
-def read_vae(path: Path) -> VaeInfo:
+def read_vae(source: Source) -> VaeInfo:
     """Read a VAE file. Raises InvalidError that says why it is not one."""
-    header = read_header(path)
+    header = read_header(source)
     shapes = {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in header.tensors.items()}
     diffusers = any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in shapes)
     if diffusers:

@@ -1,0 +1,16 @@
+"""What a service reads uploaded weights with, in the confined child: `sandbox.read(readers.LORA, "the LoRA", path)`."""
+
+from pydantic import TypeAdapter
+
+from shared.formats.checkpoint import CheckpointInfo, Layout, lay_out, read_file
+from shared.formats.controlnet import ControlNetInfo
+from shared.formats.embedding import EmbeddingInfo, read_embedding
+from shared.formats.lora import LoraInfo, read_lora
+from shared.formats.sandbox import Reader
+from shared.formats.vae import VaeInfo, read_vae
+
+LORA = Reader(read_lora, TypeAdapter(LoraInfo))
+VAE = Reader(read_vae, TypeAdapter(VaeInfo))
+EMBEDDING = Reader(read_embedding, TypeAdapter(EmbeddingInfo))
+CHECKPOINT: Reader[CheckpointInfo | ControlNetInfo] = Reader(read_file, TypeAdapter(CheckpointInfo | ControlNetInfo))
+LAYOUT = Reader(lay_out, TypeAdapter(Layout))

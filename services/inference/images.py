@@ -8,8 +8,6 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,8 +17,9 @@ from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Context
-from shared.errors import InvalidError
+from shared.errors import InvalidError, UnavailableError
 from shared.formats import image as image_format
+from shared.scratch import Scratch
 
 _DATA_URL = re.compile(r"data:image/[a-z]+;base64,")
 _AT_ONCE = 4
@@ -42,6 +41,7 @@ class ImageIntake:
         self._settings = settings
         self._database = database
         self._blobs = blobs
+        self._scratch = Scratch(settings.work_dir)
         # Each image is decoded in a process of its own, which may use a gigabyte.
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -52,9 +52,8 @@ class ImageIntake:
 
     async def _stage(self, generation_id: str, field: str, text: str) -> StagedImage:
         data = _decoded(field, text)
-        await asyncio.to_thread(self._settings.work_dir.mkdir, parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self._settings.work_dir) as folder:
-            source, target = Path(folder) / "source", Path(folder) / "clean"
+        with self._scratch.temporary("images-") as folder:
+            source, target = folder / "source", folder / "clean"
             await asyncio.to_thread(source.write_bytes, data)
             async with self._slots:
                 try:
@@ -62,6 +61,9 @@ class ImageIntake:
                 except InvalidError as error:
                     msg = f"{field}: {error.message}"
                     raise InvalidError(msg, loc=("body", field)) from error
+                except OSError as error:
+                    msg = f"{field}: this server has no memory or disk to check the image now; retry the request"
+                    raise UnavailableError(msg, headers={"Retry-After": "5"}) from error
             key = f"generations/{generation_id}/inputs/{field}.{clean.file_format}"
             async with self._database.begin() as session:
                 await blob_rows.stage(session, Context.IMAGES, key, content_type=clean.content_type)

@@ -23,6 +23,7 @@ from shared.http import app as web
 from shared.http import idempotency
 from shared.http.auth import FLUSH_EVERY_S, Authenticator
 from shared.messaging.relay import Relay
+from shared.scratch import Scratch
 
 _HOUR_S = 3600.0
 _STAGING_S = 6 * 3600.0
@@ -35,11 +36,14 @@ def create_app(settings: UploadSettings) -> FastAPI:
     blobs = Blobs.from_settings(settings)
     fetcher = Fetcher(settings)
     library = Library(blobs, settings)
-    importer = Importer(database, blobs, settings, fetcher)
-    queue = WorkQueue(settings.intake_concurrency)
-    registration = Registration(database, blobs, settings)
-    reconciler = Reconciler(database, settings, registration, queue)
-    group = consumers.create(database, settings, queue, Intake(database, blobs, settings), registration)
+    scratch = Scratch(settings.work_dir, leftovers=("intake-*", "import-*", "registration-*"))
+    importer = Importer(database, blobs, settings, fetcher, scratch)
+    intake = Intake(database, blobs, settings, scratch)
+    registration = Registration(database, blobs, settings, scratch)
+    # Uploads may be slow: the LoRAs of tunes do not wait for them.
+    uploads, loras = WorkQueue(settings.intake_concurrency), WorkQueue(settings.registration_concurrency)
+    reconciler = Reconciler(database, settings, registration, loras)
+    group = consumers.create(database, settings, uploads, loras, intake, registration)
     collector = BlobCollector(
         database,
         blobs,
@@ -63,7 +67,9 @@ def create_app(settings: UploadSettings) -> FastAPI:
         app.state.authenticator = authenticator
         async with Background() as background:
             background.run("relay", Relay(database, Context.UPLOAD, settings).run)
-            background.run("work", queue.run)
+            background.run("intake", uploads.run)
+            background.run("registration", loras.run)
+            background.every("intake-heartbeat", settings.intake_bound_s / 3, intake.heartbeat)
             background.run("imports", importer.run)
             background.every("import-heartbeat", settings.import_silence_s / 3, importer.heartbeat)
             background.run("consumers", group.run)

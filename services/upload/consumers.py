@@ -13,17 +13,22 @@ from shared.messaging.events import AssetUploaded, TuneTrained
 
 
 def create(
-    database: Database, settings: UploadSettings, queue: WorkQueue, intake: Intake, registration: Registration
+    database: Database,
+    settings: UploadSettings,
+    uploads: WorkQueue,
+    loras: WorkQueue,
+    intake: Intake,
+    registration: Registration,
 ) -> Consumers:
     """Build the consumer group `upload`. Its handlers only queue work; `WorkQueue` says why that loses no work."""
     consumers = Consumers(context=Context.UPLOAD, group="upload", database=database, settings=settings)
 
-    @consumers.on(AssetUploaded, gate=queue.room)
+    @consumers.on(AssetUploaded, gate=uploads.room)
     async def check_upload(_session: AsyncSession, event: AssetUploaded) -> None:
-        queue.put(event.asset_id, intake.check)
+        uploads.put(event.asset_id, intake.check)
 
-    @consumers.on(TuneTrained, gate=queue.room)
+    @consumers.on(TuneTrained, gate=loras.room)
     async def register_lora(_session: AsyncSession, event: TuneTrained) -> None:
-        queue.put(event.tune_id, registration.register)
+        loras.put(event.tune_id, registration.register)
 
     return consumers

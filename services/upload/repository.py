@@ -2,21 +2,25 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, Select, String, and_, cast, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Double, Select, String, and_, cast, delete, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.accounts.accounts import PLATFORM_ACCOUNT
-from shared.database.tables import Account, Asset, Blob, Tune
+from shared.database.tables import Account, Asset, Blob, LoraRegistration, Tune
 from shared.engines import FAMILIES, Engine
 from shared.states import TuneState
 
 ALIVE = Asset.deleted_at.is_(None)
+AWAITS_VERDICT = (Asset.status == "uploaded") & Asset.uploaded_at.is_not(None) & Asset.staging_key.is_not(None)
+"""An import is `uploaded` from its start; `uploaded_at` is set once its bytes are in staging."""
 IMPORTING = (Asset.status == "uploaded") & Asset.uploaded_at.is_(None)
 _LATER_ENGINES = [engine for engine in Engine if engine not in FAMILIES]
 """Engines that the first versions of octoai-sdk do not know: they cannot read a list that has one."""
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 _BYTES_PER_S = 10_000_000
 """The lowest speed of intake that is expected: the larger a file, the later its verdict."""
 
@@ -126,8 +130,11 @@ async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bo
 
 
 async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> Sequence[Asset]:
-    """Return uploads that have waited for their verdict longer than the bound, and restart that time."""
-    seconds = cast(bound_s + Asset.size_bytes / _BYTES_PER_S, Double)
+    """Return uploads that have waited for their verdict longer than the bound, and restart that time.
+
+    Each attempt makes the bound longer, so that a full disk has time to be cleared before the attempts are used up.
+    """
+    seconds = cast((bound_s + Asset.size_bytes / _BYTES_PER_S) * func.greatest(Asset.intake_attempts, 1), Double)
     bound = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     late = (
         select(Asset.id)
@@ -138,6 +145,55 @@ async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> 
     )
     found = await session.scalars(update(Asset).where(Asset.id.in_(late)).values(updated_at=func.now()).returning(Asset))
     return found.all()
+
+
+async def claim_intake(session: AsyncSession, asset_id: str) -> Asset | None:
+    """Count an attempt to check an upload, and return the asset; None when it waits for no verdict."""
+    claimed = (
+        update(Asset)
+        .where(Asset.id == asset_id, AWAITS_VERDICT)
+        .values(intake_attempts=Asset.intake_attempts + 1, updated_at=func.now())
+        .returning(Asset)
+    )
+    return await session.scalar(claimed)
+
+
+async def give_back_intake(session: AsyncSession, asset_id: str) -> None:
+    """Take back the count of an attempt that failed because the store was unavailable."""
+    given_back = func.greatest(Asset.intake_attempts - 1, 0)
+    await session.execute(update(Asset).where(Asset.id == asset_id, AWAITS_VERDICT).values(intake_attempts=given_back))
+
+
+async def renew_intakes(session: AsyncSession, asset_ids: Collection[str]) -> None:
+    """Restart the time that these uploads may wait for their verdict."""
+    await session.execute(update(Asset).where(Asset.id.in_(list(asset_ids)), AWAITS_VERDICT).values(updated_at=func.now()))
+
+
+async def claim_registration(session: AsyncSession, tune_id: str, bound_s: float) -> int | None:
+    """Count an attempt to register a tune's LoRA, and return its number.
+
+    None while an earlier attempt may still run, or must not be followed so soon: each makes the pause after it longer.
+    """
+    pause = func.make_interval(0, 0, 0, 0, 0, 0, cast(bound_s * LoraRegistration.attempts, Double))
+    new = insert(LoraRegistration).values(tune_id=tune_id, attempts=1)
+    return await session.scalar(
+        new.on_conflict_do_update(
+            index_elements=["tune_id"],
+            set_={"attempts": LoraRegistration.attempts + 1, "tried_at": func.now()},
+            where=LoraRegistration.tried_at < func.now() - pause,
+        ).returning(LoraRegistration.attempts)
+    )
+
+
+async def give_back_registration(session: AsyncSession, tune_id: str) -> None:
+    """Take back the count of an attempt that failed because the store was unavailable; the next one may follow at once."""
+    given_back = {"attempts": func.greatest(LoraRegistration.attempts - 1, 0), "tried_at": _LONG_AGO}
+    await session.execute(update(LoraRegistration).where(LoraRegistration.tune_id == tune_id).values(given_back))
+
+
+async def end_registration(session: AsyncSession, tune_id: str) -> None:
+    """Forget the attempts of a registration that has succeeded, or has failed for good."""
+    await session.execute(delete(LoraRegistration).where(LoraRegistration.tune_id == tune_id))
 
 
 async def renew_imports(session: AsyncSession, asset_ids: Collection[str]) -> None:

@@ -72,10 +72,23 @@ class UploadSettings(ApiSettings):
     )
     download_url_s: int = Field(default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL is valid, in seconds.")
     intake_concurrency: int = Field(default=2, ge=1, le=32, description="Uploads that one process checks at the same time.")
+    intake_attempts: int = Field(
+        default=5,
+        ge=1,
+        description="Attempts to check an upload that the disk or the end of a process may cut short, before it ends in `error`.",
+    )
     intake_bound_s: float = Field(
         default=30.0,
         gt=0,
         description="Seconds an upload may wait for its verdict before its event is republished; large files may wait longer.",
+    )
+    registration_concurrency: int = Field(
+        default=2, ge=1, le=32, description="LoRAs of trained tunes that one process registers at the same time, besides uploads."
+    )
+    registration_attempts: int = Field(
+        default=10,
+        ge=1,
+        description="Attempts to register the LoRA of a trained tune, with a longer pause after each, before the tune fails.",
     )
     registration_bound_s: float = Field(
         default=15.0,

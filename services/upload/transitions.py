@@ -13,7 +13,7 @@
 | any but `deleted` | `deleted` | `delete` |
 
 The INSERTs and the one UPDATE, in `_move`, are here and not in `repository`, so that no caller can write a transition without
-its event. `repository` writes only `updated_at`, which no event tells of.
+its event. `repository` writes only `updated_at` and `intake_attempts`, which no event tells of.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A queue in memory for work that takes longer than a transaction may: intake, imports and registration."""
+"""A queue in memory for work that takes longer than a transaction may. Intake, imports and registration have one each."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

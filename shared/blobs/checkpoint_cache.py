@@ -7,8 +7,8 @@ from pathlib import Path
 
 from shared.blobs.store import Blobs
 from shared.errors import InvalidError
-from shared.formats import checkpoint
-from shared.ids import new_ulid
+from shared.formats import checkpoint, readers, sandbox
+from shared.scratch import PREFIX, Scratch
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -21,6 +21,8 @@ class CheckpointCache:
         self._folder = folder
         self._blobs = blobs
         self._max_bytes = max_bytes
+        # Drafts lie in the same file system as the folders, so that these appear whole, by a rename.
+        self._scratch = Scratch(folder, leftovers=("*.part", "*.folder", "*.tar"))
 
     async def fetch(self, key: str, sha256: str) -> Path:
         """Return the unpacked folder of a checkpoint's blob; download it unless it is here.
@@ -36,25 +38,20 @@ class CheckpointCache:
         return place
 
     async def _download(self, key: str, sha256: str, place: Path) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        archive = self._folder / f"{new_ulid()}.tar"
-        unpacked = archive.with_suffix(".folder")
-        try:
+        with self._scratch.temporary("checkpoint-") as folder:
+            archive, unpacked = folder / "archive", folder / "unpacked"
             stored = await self._blobs.get_file(key, archive)
             if stored.sha256 != sha256:
                 msg = f"the checkpoint's bytes have the sha256 {stored.sha256}, not {sha256}; upload the checkpoint again"
                 raise InvalidError(msg)
-            await asyncio.to_thread(checkpoint.unpack, archive, unpacked)
+            layout = await sandbox.read(readers.LAYOUT, "the checkpoint", archive)
+            await asyncio.to_thread(checkpoint.unpack, archive, unpacked, layout)
             await asyncio.to_thread(_move, unpacked, place)
             log.info("checkpoint.fetched", sha256=sha256, size_bytes=stored.size_bytes)
-        finally:
-            archive.unlink(missing_ok=True)
-            await asyncio.to_thread(shutil.rmtree, unpacked, ignore_errors=True)
 
     def _evict(self, in_use: Path) -> None:
-        kept = sorted(
-            (place for place in self._folder.iterdir() if place.is_dir()), key=lambda place: place.stat().st_mtime, reverse=True
-        )
+        places = [place for place in self._folder.iterdir() if place.is_dir() and not place.name.startswith(PREFIX)]
+        kept = sorted(places, key=lambda place: place.stat().st_mtime, reverse=True)
         total = 0
         for place in kept:
             total += sum(file.stat().st_size for file in place.rglob("*") if file.is_file())

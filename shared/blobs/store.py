@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 import certifi
 import urllib3
 from minio import Minio
-from minio.commonconfig import CopySource
+from minio.commonconfig import REPLACE, CopySource
 from minio.credentials.providers import AssumeRoleProvider
 from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.helpers import DictType
 
-from shared.errors import NotFoundError, TooLargeError, UnavailableError
+from shared.errors import DiskError, NotFoundError, TooLargeError, UnavailableError
 from shared.failures import is_unavailable
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
@@ -37,6 +38,8 @@ _CONNECT_S = 2.0
 _READ_S = 30.0
 _PING_READ_S = 2.0
 _THREADS = 8
+_CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
+"""What a browser may show, by the end of a key. Everything else is bytes."""
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
 
@@ -158,8 +161,11 @@ class Blobs:
 
         return await self._run(put)
 
-    async def get_file(self, key: str, path: Path) -> Stored:
-        """Download an object into a file, which appears whole or not at all. Raises NotFoundError."""
+    async def get_file(self, key: str, path: Path, *, max_bytes: int | None = None) -> Stored:
+        """Download an object into a file, which appears whole or not at all.
+
+        Raises NotFoundError, TooLargeError when it has more than `max_bytes`, and DiskError when the file cannot be written.
+        """
 
         def get() -> Stored:
             draft = path.with_name(path.name + ".part")
@@ -167,14 +173,18 @@ class Blobs:
             response = self._client.get_object(self.bucket, key)
             try:
                 with draft.open("wb") as file:
-                    for chunk in response.stream(1 << 20):
+                    # urllib3 would unpack an object that a client stored with a Content-Encoding, to any size.
+                    for chunk in response.stream(1 << 20, decode_content=False):
+                        if max_bytes is not None and file.tell() + len(chunk) > max_bytes:
+                            raise _too_large(key, max_bytes)
                         digest.update(chunk)
                         file.write(chunk)
                     size = file.tell()
+                draft.replace(path)
             finally:
                 response.close()
                 response.release_conn()
-            draft.replace(path)
+                draft.unlink(missing_ok=True)
             return Stored(digest.hexdigest(), size)
 
         return await self._run(get)
@@ -185,13 +195,12 @@ class Blobs:
         def get() -> bytes:
             response = self._client.get_object(self.bucket, key)
             try:
-                data = response.read(max_bytes + 1)
+                data = response.read(max_bytes + 1, decode_content=False)
             finally:
                 response.close()
                 response.release_conn()
             if len(data) > max_bytes:
-                msg = f"the object {key} is larger than {max_bytes} bytes"
-                raise TooLargeError(msg)
+                raise _too_large(key, max_bytes)
             return data
 
         return await self._run(get)
@@ -204,8 +213,10 @@ class Blobs:
             return None
 
     async def copy(self, source: str, target: str) -> None:
-        """Copy an object within the store. Raises NotFoundError."""
-        await self._run(lambda: self._client.copy_object(self.bucket, target, CopySource(self.bucket, source)))
+        """Copy an object within the store, without the type and the metadata that it was stored with. Raises NotFoundError."""
+        kept: DictType = {"Content-Type": _content_type(target)}
+        origin = CopySource(self.bucket, source)
+        await self._run(lambda: self._client.copy_object(self.bucket, target, origin, metadata=kept, metadata_directive=REPLACE))
 
     async def delete(self, key: str) -> None:
         """Delete an object, if it exists."""
@@ -241,8 +252,14 @@ class Blobs:
         return self._signer.presigned_put_object(self.bucket, key, timedelta(seconds=expires_s))
 
     def presign_get(self, key: str, expires_s: int) -> str:
-        """Return a URL, with the public address, that returns the object until it expires."""
-        return self._signer.presigned_get_object(self.bucket, key, timedelta(seconds=expires_s))
+        """Return a URL, with the public address, that returns the object until it expires.
+
+        Its signature covers the type and the disposition of the response, so that nobody can have the object shown as a page.
+        """
+        kind = _content_type(key)
+        shown = "inline" if kind.startswith("image/") else f'attachment; filename="{key.rpartition("/")[2]}"'
+        forced = {"response-content-type": kind, "response-content-disposition": shown}
+        return self._signer.presigned_get_object(self.bucket, key, timedelta(seconds=expires_s), response_headers=dict(forced))
 
     async def grant(self, key: str, *, actions: Sequence[str], lifetime_s: int) -> Grant | None:
         """Return credentials for these actions (such as `s3:PutObject`) on this object alone.
@@ -279,10 +296,11 @@ class Blobs:
             # The caller's path is wrong, which no retry mends.
             raise
         except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError, OSError) as error:
-            # With a full disk here, another process may still serve the request.
-            is_local = isinstance(error, OSError) and not is_unavailable(error)
-            problem = "this machine's disk fails" if is_local else "the store does not answer"
-            msg = f"{problem}: {error}"
+            if isinstance(error, OSError) and not is_unavailable(error):
+                # Without the path, which is nothing to an account.
+                msg = f"this machine's disk fails: {error.strerror or type(error).__name__}"
+                raise DiskError(msg, headers={"Retry-After": "2"}) from error
+            msg = f"the store does not answer: {error}"
             raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
 
 
@@ -290,6 +308,14 @@ def hash_file(path: Path) -> Stored:
     """Return the SHA-256 and the size of a file."""
     with path.open("rb") as file:
         return Stored(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
+
+
+def _too_large(key: str, max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the object {key} is larger than {max_bytes} bytes")
+
+
+def _content_type(key: str) -> str:
+    return _CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
 
 
 def _age_s(modified: object) -> float:

@@ -1,6 +1,7 @@
 """What the platform needs of an S3 store, tested on the local stack's SeaweedFS and on MinIO."""
 
 import base64
+import gzip
 import hashlib
 import hmac
 import io
@@ -241,3 +242,61 @@ async def test_signing_needs_no_store() -> None:
     )
     assert blobs.presign_put("staging/file/a", 60).startswith("https://tunes.example/tunes/staging/file/a?")
     await blobs.close()
+
+
+async def test_a_copy_forgets_the_type_and_the_encoding_that_a_client_stored(blobs: Blobs) -> None:
+    async with httpx.AsyncClient() as client:
+        told = {"Content-Type": "text/html", "Content-Encoding": "gzip", "Content-Disposition": "inline"}
+        put = await client.put(blobs.presign_put("staging/lora/a", 60), content=b"<script>", headers=told)
+        assert put.status_code == httpx.codes.OK
+        await blobs.copy("staging/lora/a", "assets/a/lora.safetensors")
+        # Not by a URL of ours, which forces the type.
+        signed = blobs._signer.presigned_get_object(blobs.bucket, "assets/a/lora.safetensors")
+        got = await client.get(signed)
+
+    assert got.content == b"<script>"
+    assert got.headers["Content-Type"] == "application/octet-stream"
+    assert "Content-Encoding" not in got.headers
+    assert got.headers.get("Content-Disposition", "attachment") != "inline"
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "shown"),
+    [
+        ("assets/a/1.png", "image/png", "inline"),
+        ("assets/a/1.jpg", "image/jpeg", "inline"),
+        ("assets/a/lora.safetensors", "application/octet-stream", 'attachment; filename="lora.safetensors"'),
+        ("assets/a/page.html", "application/octet-stream", 'attachment; filename="page.html"'),
+    ],
+)
+async def test_a_signed_url_forces_the_type_of_its_answer(blobs: Blobs, key: str, kind: str, shown: str) -> None:
+    await blobs.put_bytes(key, b"<script>", "text/html")
+    url = blobs.presign_get(key, 60)
+    async with httpx.AsyncClient() as client:
+        got = await client.get(url)
+        changed = await client.get(url.replace(kind.replace("/", "%2F"), "text%2Fhtml"))
+        added = await client.get(f"{url}&Response-Content-Type=text/html")
+
+    assert (got.headers["Content-Type"], got.headers["Content-Disposition"]) == (kind, shown)
+    assert {changed.status_code, added.status_code} == {403}
+
+
+async def test_an_object_that_a_client_stored_compressed_is_not_unpacked(blobs: Blobs, tmp_path: Path) -> None:
+    packed = gzip.compress(bytes(10**6))
+    async with httpx.AsyncClient() as client:
+        put = await client.put(blobs.presign_put("staging/file/a", 60), content=packed, headers={"Content-Encoding": "gzip"})
+        assert put.status_code == httpx.codes.OK
+
+    stored = await blobs.get_file("staging/file/a", tmp_path / "file")
+
+    assert (stored.size_bytes, (tmp_path / "file").read_bytes()) == (len(packed), packed)
+    assert await blobs.get_bytes("staging/file/a", max_bytes=len(packed)) == packed
+
+
+async def test_a_file_larger_than_is_allowed_is_not_kept(blobs: Blobs, tmp_path: Path) -> None:
+    await blobs.put_bytes("staging/file/a", bytes(1001))
+
+    with pytest.raises(TooLargeError, match="larger than 1000 bytes"):
+        await blobs.get_file("staging/file/a", tmp_path / "file", max_bytes=1000)
+
+    assert list(tmp_path.iterdir()) == []

@@ -136,9 +136,10 @@ async def test_an_image_that_ends_the_child_does_not_affect_the_next_one(tmp_pat
     good.write_bytes(make_image(1))
     async with Measurer() as measurer:
         before = await measurer.measure(good)
-        assert measurer._child is not None
-        measurer._child.kill()
-        await measurer._child.wait()
+        child = measurer._sandbox.process
+        assert child is not None
+        child.kill()
+        await child.wait()
         lost = await measurer.measure(good)
         after = await measurer.measure(good)
     assert before is not None

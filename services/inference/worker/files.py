@@ -5,7 +5,7 @@ from pathlib import Path
 
 from shared.blobs.store import Blobs
 from shared.errors import InvalidError
-from shared.ids import new_ulid
+from shared.scratch import Scratch
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -20,6 +20,7 @@ class FileCache:
         self._folder = folder
         self._blobs = blobs
         self._max_bytes = max_bytes
+        self._scratch = Scratch(folder, leftovers=("*.download", "*.part"))
 
     async def fetch(self, key: str, sha256: str, what: str) -> Path:
         """Return the file of a blob, downloaded unless it is cached; `what` names it in errors.
@@ -34,16 +35,13 @@ class FileCache:
         return place
 
     async def _download(self, key: str, sha256: str, place: Path, what: str) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f"{new_ulid()}.download"
-        try:
+        with self._scratch.temporary("file-") as folder:
+            draft = folder / "download"
             stored = await self._blobs.get_file(key, draft)
             if stored.sha256 != sha256:
                 msg = f"the bytes of {what} have sha256 {stored.sha256}, not {sha256}; upload it again"
                 raise InvalidError(msg)
             draft.replace(place)
-        finally:
-            draft.unlink(missing_ok=True)
 
     def trim(self, in_use: set[Path]) -> None:
         """Delete the files unused for longest until the rest fits the limit, but none of those in use."""

@@ -1,23 +1,16 @@
-"""Measures of images for their lint, taken in a child process with bounded memory and time.
+"""Measures of images for their lint, taken in the confined child."""
 
-`python -m services.scheduler.whatif.measures` is the child: it reads a path from each line, and answers with a line of JSON.
-"""
-
-import asyncio
-import contextlib
-import os
-import resource
-import sys
-import warnings
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
-_MEMORY_BYTES = 1 << 30
-_CPU_S = 300
+from shared.errors import InvalidError
+from shared.formats.confinement import Limits
+from shared.formats.sandbox import Reader, Sandbox, SandboxError
+
 _WALL_S = 30.0
 """For one image: long enough that a busy machine does not fail a good one."""
 _SHARPNESS_SIDE_PX = 512
@@ -42,7 +35,7 @@ class Measurer:
     """Measures images one after the other. An image that breaks the child has no measures, and the next gets a new child."""
 
     def __init__(self) -> None:
-        self._child: asyncio.subprocess.Process | None = None
+        self._sandbox = Sandbox(_READER)
 
     async def __aenter__(self) -> Self:
         """Return the measurer; its child starts with the first image."""
@@ -50,49 +43,28 @@ class Measurer:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the child."""
-        await self._end()
+        await self._sandbox.end()
 
     async def measure(self, file: Path) -> Measures | None:
         """Return the measures of an image, or None when it cannot be read within the bounds."""
-        child = self._child or await self._start()
-        assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018 - asked for as pipes
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            child.stdin.write(os.fsencode(file) + b"\n")
-            answer = await asyncio.wait_for(child.stdout.readline(), _WALL_S)
-            if answer.startswith(b"{"):
-                return Measures.model_validate_json(answer)
-            if answer:
-                return None
-        await self._end()
-        return None
-
-    async def _start(self) -> asyncio.subprocess.Process:
-        self._child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.scheduler.whatif.measures"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            # The scheduler's environment holds its secrets; the child must not have them.
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONDONTWRITEBYTECODE": "1"},
-        )
-        return self._child
-
-    async def _end(self) -> None:
-        if self._child is not None and self._child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._child.kill()
-            await self._child.wait()
-        self._child = None
+        try:
+            return await self._sandbox.read("the image", file)
+        except (InvalidError, SandboxError, OSError):
+            return None
 
 
-def measure(file: Path) -> Measures:
-    """Measure an image in this process. Raises what Pillow does."""
-    # Imported here, so that the scheduler itself does not load Pillow, and the child loads it within its bounds.
-    from PIL import Image, ImageFilter, ImageStat  # noqa: PLC0415
+def measure(file: BinaryIO) -> Measures:
+    """Measure an image in this process, which should be a confined one. Raises InvalidError."""
+    # Imported here, so that the scheduler itself does not load Pillow.
+    from shared.formats.pillow import Image, ImageFilter, ImageStat  # noqa: PLC0415
 
-    with Image.open(file, formats=["PNG", "JPEG"]) as opened:
-        width, height = opened.size
-        grey = opened.convert("L")
+    try:
+        with Image.open(file, formats=["PNG", "JPEG"]) as opened:
+            width, height = opened.size
+            grey = opened.convert("L")
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        msg = f"the image is damaged: {error}"
+        raise InvalidError(msg) from error
     coarse = list(grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX).tobytes())
     rows = [coarse[start : start + _HASH_SIDE + 1] for start in range(0, len(coarse), _HASH_SIDE + 1)]
     bits = [left < right for row in rows for left, right in pairwise(row)]
@@ -108,19 +80,4 @@ def measure(file: Path) -> Measures:
     )
 
 
-def _main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    warnings.simplefilter("ignore")
-    for line in sys.stdin.buffer:
-        try:
-            answer = measure(Path(os.fsdecode(line.rstrip(b"\n")))).model_dump_json()
-        except Exception as error:  # noqa: BLE001 - Pillow raises anything for a broken file; the next file may be good
-            answer = type(error).__name__
-        print(answer, flush=True)
-
-
-if __name__ == "__main__":
-    _main()
+_READER = Reader(measure, TypeAdapter(Measures), imports=["shared.formats.pillow"], limits=Limits(wall_s=_WALL_S))

@@ -1,8 +1,6 @@
 """The answer to a what-if: the checks of a real request, advice about its images, and an estimate. Nothing is written."""
 
 import asyncio
-import tempfile
-from pathlib import Path
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -17,6 +15,7 @@ from services.scheduler.whatif.measures import Measurer, Measures
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.errors import LimitError, NameTakenError, NotFoundError
+from shared.scratch import Scratch
 
 _AT_ONCE = 2
 
@@ -35,6 +34,7 @@ class WhatIfService:
         self._database = database
         self._blobs = blobs
         self._settings = settings
+        self._scratch = Scratch(settings.work_dir, leftovers=("whatif-*",))
         self._room = asyncio.Semaphore(_AT_ONCE)
 
     async def answer(self, account_id: UUID, body: CreateTune) -> WhatIf:
@@ -66,13 +66,12 @@ class WhatIfService:
             msg = f"this server measures the images of {_AT_ONCE} other requests, its limit; retry in a few seconds"
             raise LimitError(msg, headers={"Retry-After": "5"})
         measured: dict[str, Measures | None] = {}
-        self._settings.work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="whatif-", dir=self._settings.work_dir) as folder:
+        with self._scratch.temporary("whatif-") as folder:
             async with self._room, Measurer() as measurer:
                 for file_id, asset in checked.files.items():
                     if asset.status != "ready" or asset.blob_key is None:
                         continue
-                    file = Path(folder) / "image"
+                    file = folder / "image"
                     try:
                         await self._blobs.get_file(asset.blob_key, file)
                     except NotFoundError:

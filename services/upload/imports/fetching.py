@@ -5,7 +5,6 @@ here, and each target is checked as the first URL was.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -18,6 +17,7 @@ import httpx
 from services.upload.settings import UploadSettings
 from services.upload.sources import AllowedHosts
 from shared.errors import InvalidError, UnavailableError
+from shared.formats import strict_json
 from shared.http import outbound
 
 _MAX_REDIRECTS = 5
@@ -62,11 +62,7 @@ class Fetcher:
                 body += chunk
                 if len(body) > max_bytes:
                     raise _too_large(len(body), max_bytes)
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            msg = f"{httpx.URL(url).host} sends something other than JSON"
-            raise InvalidError(msg) from error
+        return await asyncio.to_thread(strict_json.loads, body, f"what {httpx.URL(url).host} sends")
 
     @asynccontextmanager
     async def _open(self, url: str, token: str | None) -> AsyncGenerator[httpx.Response]:

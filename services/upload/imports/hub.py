@@ -1,5 +1,6 @@
 """Model repositories on the Hugging Face hub: chooses and fetches the files that make up an asset."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,5 +102,5 @@ async def fetch(
         path = parts / place
         path.parent.mkdir(parents=True, exist_ok=True)
         left -= await fetcher.fetch(found.url(name), path, max_bytes=left, token=token)
-    checkpoint.pack(parts, target)
+    await asyncio.to_thread(checkpoint.pack, parts, target)
     return target, target.stat().st_size

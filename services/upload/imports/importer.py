@@ -1,7 +1,6 @@
 """Fetches the files of imports into staging, where intake checks them as it checks any upload."""
 
 import asyncio
-import tempfile
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -16,7 +15,8 @@ from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Asset
-from shared.errors import InvalidError, LimitError, UnavailableError
+from shared.errors import DiskError, InvalidError, LimitError, UnavailableError
+from shared.scratch import Scratch
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -36,11 +36,14 @@ class Importer:
     import whose token is lost ends in `error`.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings, fetcher: Fetcher) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, settings: UploadSettings, fetcher: Fetcher, scratch: Scratch | None = None
+    ) -> None:
         self._database = database
         self._blobs = blobs
         self._settings = settings
         self._fetcher = fetcher
+        self._scratch = scratch or Scratch(settings.work_dir)
         self._queue = WorkQueue(settings.import_concurrency)
         self._mine: dict[str, SecretStr | None] = {}
         """The imports that wait or run in this process, with their tokens."""
@@ -88,11 +91,10 @@ class Importer:
             reason = "hf_token_secret: the server restarted during the import and stores no tokens; create the asset again"
             await transitions.refuse(self._database, asset, "error", reason)
             return
-        self._settings.work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="import-", dir=self._settings.work_dir) as folder:
+        with self._scratch.temporary("import-") as folder:
             try:
                 async with asyncio.timeout(self._settings.import_timeout_s):
-                    path, size_bytes = await self._fetch_with_retries(asset, token, Path(folder))
+                    path, size_bytes = await self._fetch_with_retries(asset, token, folder)
             except TimeoutError:
                 reason = f"the import took longer than {self._settings.import_timeout_s:g} s; upload the file instead"
                 await transitions.refuse(self._database, asset, "error", reason)
@@ -107,6 +109,9 @@ class Importer:
                     await self._complete(asset, path, size_bytes)
                 except LimitError as error:
                     await transitions.refuse(self._database, asset, "error", error.message)
+                except DiskError:
+                    reason = "this server's disk is full or fails; create the asset again later, or upload the file instead"
+                    await transitions.refuse(self._database, asset, "error", reason)
 
     async def _fetch_with_retries(self, asset: Asset, token: SecretStr | None, folder: Path) -> tuple[Path, int]:
         for pause_s in _PAUSES_S:

@@ -1,21 +1,18 @@
-"""Reads files of weights, and returns what the asset's `data` shows of them."""
+"""Reads files of weights in the confined child, and returns what the asset's `data` shows of them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from shared.database.tables import Asset
 from shared.engines import Engine
 from shared.errors import InvalidError
-from shared.formats import checkpoint
-from shared.formats.embedding import read_embedding
-from shared.formats.lora import read_lora
-from shared.formats.vae import read_vae
+from shared.formats import readers, sandbox
 
 
-def lora_data(path: Path, asset: Asset) -> dict[str, Any]:
+async def lora_data(path: Path, asset: Asset) -> dict[str, Any]:
     """Read a LoRA; trigger words that the owner gave take precedence over the file's. Raises InvalidError."""
-    info = read_lora(path)
+    info = await sandbox.read(readers.LORA, "the LoRA", path)
     _check_engine(asset, info.engine, "a LoRA")
     return {
         "data_type": info.data_type,
@@ -27,15 +24,15 @@ def lora_data(path: Path, asset: Asset) -> dict[str, Any]:
     }
 
 
-def vae_data(path: Path, _asset: Asset) -> dict[str, Any]:
+async def vae_data(path: Path, _asset: Asset) -> dict[str, Any]:
     """Read a VAE. Its file looks the same for SD 1.5 and SDXL, so its engine is not checked. Raises InvalidError."""
-    info = read_vae(path)
+    info = await sandbox.read(readers.VAE, "the VAE", path)
     return {"data_type": info.data_type, "factor": info.factor, "latent_channels": info.latent_channels}
 
 
-def embedding_data(path: Path, asset: Asset) -> dict[str, Any]:
+async def embedding_data(path: Path, asset: Asset) -> dict[str, Any]:
     """Read a textual inversion; trigger words that the owner gave take precedence over the file's. Raises InvalidError."""
-    info = read_embedding(path)
+    info = await sandbox.read(readers.EMBEDDING, "the textual inversion", path)
     _check_engine(asset, info.engine, "a textual inversion")
     found = [info.trigger_word] if info.trigger_word else []
     return {
@@ -46,9 +43,9 @@ def embedding_data(path: Path, asset: Asset) -> dict[str, Any]:
     }
 
 
-def checkpoint_data(path: Path, asset: Asset) -> dict[str, Any]:
+async def checkpoint_data(path: Path, asset: Asset) -> dict[str, Any]:
     """Read a checkpoint. Raises InvalidError."""
-    info = checkpoint.read_file(path)
+    info = await sandbox.read(readers.CHECKPOINT, "the checkpoint", path)
     # SSD is SDXL with fewer blocks: the files of both name the same engine.
     is_ssd = (asset.data["engine"], info.engine) == (Engine.SSD, Engine.SDXL)
     _check_engine(asset, Engine.SSD if is_ssd else info.engine, "a checkpoint")
@@ -61,7 +58,7 @@ def _check_engine(asset: Asset, found: Engine | None, what: str) -> None:
         raise InvalidError(msg)
 
 
-READERS: dict[str, Callable[[Path, Asset], dict[str, Any]]] = {
+READERS: dict[str, Callable[[Path, Asset], Awaitable[dict[str, Any]]]] = {
     "checkpoint": checkpoint_data,
     "lora": lora_data,
     "vae": vae_data,

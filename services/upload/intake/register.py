@@ -1,23 +1,24 @@
 """Registers the LoRA of a trained tune in the library, once."""
 
-import asyncio
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload import repository, transitions
+from services.upload.intake.copies import Copies, attempt_failure
 from services.upload.settings import UploadSettings
 from shared.accounts import names
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Context, Tune
-from shared.errors import InvalidError, NotFoundError
-from shared.formats.lora import LoraInfo, read_lora
+from shared.errors import DiskError, InvalidError, NotFoundError
+from shared.failures import is_unavailable
+from shared.formats import readers, sandbox
+from shared.formats.lora import LoraInfo
 from shared.ids import new_id
 from shared.messaging import events, outbox
+from shared.scratch import Scratch
 from shared.states import TuneState
 from shared.telemetry import get_logger
 
@@ -31,24 +32,53 @@ class Registration:
     of the first. It reads only the tune's row, so that it works also when the event `tune.trained` was lost.
     """
 
-    def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings) -> None:
+    def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings, scratch: Scratch | None = None) -> None:
         self._database = database
         self._blobs = blobs
-        self._work_dir = settings.work_dir
+        self._settings = settings
+        self._scratch = scratch or Scratch(settings.work_dir)
 
     async def register(self, tune_id: str) -> None:
-        """Register the tune's LoRA, or publish why it cannot be. Raises UnavailableError when the store is unavailable."""
+        """Register the tune's LoRA, or publish why it cannot be.
+
+        Raises UnavailableError when the store is unavailable, and DiskError or OSError when the disk is full or fails; the last
+        of the attempts publishes that instead.
+        """
         async with self._database.begin() as session:
             tune = await repository.tune(session, tune_id)
             if tune is None or tune.state != TuneState.PUBLISHING or tune.lora_key is None:
                 return
             if await self._republish(session, tune_id):
                 return
+            attempt = await repository.claim_registration(session, tune_id, self._settings.registration_bound_s)
+        if attempt is None:
+            return
+        most = self._settings.registration_attempts
+        if attempt > most:
+            await self._reject(tune, f"the LoRA could not be registered: the process ended in each of {most} attempts")
+            return
+        try:
+            await self._attempt(tune, tune.lora_key)
+        except Exception as error:
+            if is_unavailable(error) and not isinstance(error, DiskError):
+                async with self._database.begin() as session:
+                    await repository.give_back_registration(session, tune_id)
+                raise
+            if attempt < most:
+                raise
+            await self._reject(tune, f"the LoRA could not be registered in {most} attempts: {attempt_failure(error)}")
+            log.exception("registration.failed", tune_id=tune_id)
+
+    async def _attempt(self, tune: Tune, source: str) -> None:
         asset_id = new_id("asset")
         key = f"assets/{asset_id}/lora.safetensors"
+        copies = Copies(self._database, self._blobs)
         try:
-            stored, info = await self._copy(tune, tune.lora_key, key)
-        except (InvalidError, NotFoundError) as error:
+            stored, info = await self._copy(tune, source, await copies.stage(key))
+        except Exception as error:
+            await copies.discard()
+            if not isinstance(error, InvalidError | NotFoundError):
+                raise
             await self._reject(tune, error.message)
             return
         async with self._database.begin() as session:
@@ -57,24 +87,22 @@ class Registration:
             if asset is None:
                 await blob_rows.orphan(session, key)
             else:
-                await names.hand_over(session, tune_id, asset_id)
+                await names.hand_over(session, tune.id, asset_id)
+                await repository.end_registration(session, tune.id)
         if asset is None:
             await self._reject(tune, f"the name {tune.name!r} is in use by another asset; tune again under another name")
             return
-        log.info("lora.registered", tune_id=tune_id, asset_id=asset_id)
+        log.info("lora.registered", tune_id=tune.id, asset_id=asset_id)
 
     async def _copy(self, tune: Tune, source: str, key: str) -> tuple[Stored, LoraInfo]:
-        async with self._database.begin() as session:
-            await blob_rows.stage(session, Context.UPLOAD, key)
         await self._blobs.copy(source, key)
-        self._work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="registration-", dir=self._work_dir) as folder:
-            path = Path(folder) / "lora.safetensors"
+        with self._scratch.temporary("registration-") as folder:
+            path = folder / "lora.safetensors"
             stored = await self._blobs.get_file(key, path)
             if stored.sha256 != tune.lora_sha256:
                 msg = f"the tune's LoRA has the SHA-256 {stored.sha256}, but the trainer stored {tune.lora_sha256}"
                 raise InvalidError(msg)
-            return stored, await asyncio.to_thread(read_lora, path)
+            return stored, await sandbox.read(readers.LORA, "the tune's LoRA", path)
 
     async def _republish(self, session: AsyncSession, tune_id: str) -> bool:
         """Publish `asset.ready` again if the tune's LoRA has been registered; return whether it has.
@@ -99,6 +127,7 @@ class Registration:
                 asset_id=new_id("asset"), account_id=str(tune.account_id), version=1, reason=reason, tune_id=tune.id
             )
             await outbox.publish(session, Context.UPLOAD, rejected)
+            await repository.end_registration(session, tune.id)
         log.error("lora.rejected", tune_id=tune.id, reason=reason)
 
 

@@ -1,7 +1,7 @@
 """Every table, one module a subject; `docs/architecture.md` says which context writes which table."""
 
 from shared.database.tables.accounts import Account, ApiKey
-from shared.database.tables.assets import Asset, AssetName, Blob
+from shared.database.tables.assets import Asset, AssetName, Blob, LoraRegistration
 from shared.database.tables.base import Base, Context
 from shared.database.tables.generations import Generation
 from shared.database.tables.idempotency import IDEMPOTENCY
@@ -22,6 +22,7 @@ __all__ = [
     "Checkpoint",
     "Context",
     "Generation",
+    "LoraRegistration",
     "Sample",
     "Trainer",
     "Tune",

@@ -43,6 +43,8 @@ class Asset(Base):
     tune_id: Mapped[str | None] = mapped_column(Text)
     """The tune that made this LoRA. No foreign key: assets and tunes are deleted independently."""
     version: Mapped[int] = mapped_column(default=1)
+    intake_attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often its bytes were about to be checked, before they have a verdict."""
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
     uploaded_at: Mapped[Timestamp | None]
@@ -66,6 +68,17 @@ class Asset(Base):
         Index("ix_assets_unfinished", "created_at", postgresql_where="status = 'ready_to_upload'"),
         Index("ix_assets_blob_key", "blob_key"),
     )
+
+
+class LoraRegistration(Base):
+    """How often the LoRA of a trained tune was about to be registered; deleted once it is, or cannot be."""
+
+    __tablename__ = "lora_registrations"
+
+    tune_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    """No foreign key: the tune's row is another context's."""
+    attempts: Mapped[int]
+    tried_at: Mapped[CreatedAt]
 
 
 class AssetName(Base):

@@ -23,7 +23,9 @@ class InferenceSettings(ApiSettings):
     max_body_bytes: int = Field(
         default=32 * 2**20, ge=1024, description="Largest body of a request, including its images, in bytes."
     )
-    max_pixels: int = Field(default=16_000_000, ge=1024, description="Largest image that is accepted, in pixels.")
+    max_pixels: int = Field(
+        default=16_000_000, ge=1024, description="Largest image that is used, in pixels; larger ones are scaled down."
+    )
     refiner_checkpoint: str = Field(
         default="", description="The checkpoint asset of the SDXL refiner, such as `octoai:sdxl-refiner`; empty: no refiner."
     )

@@ -92,7 +92,10 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
         )
         async with database.begin() as session:
             found, total = await page(session, caller.account_id, filters, limit=limit, offset=offset)
-        data = [shown(a, preview_url=library.preview_url(a) if get_preview_urls else None) for a in found]
+        data = [
+            shown(a, preview_url=library.preview_url(a) if get_preview_urls else None, is_own=a.account_id == caller.account_id)
+            for a in found
+        ]
         return AssetList(data=data, has_more=offset + len(data) < total, total=total)
 
     @routes.get("/{asset_owner_and_name_or_id}", summary="Get an asset by its id, its name or octoai:NAME")
@@ -103,7 +106,9 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
     ) -> AssetAnswer:
         async with database.begin() as session:
             asset = await library.find(session, caller.account_id, asset_owner_and_name_or_id)
-        return AssetAnswer(asset=shown(asset), transfer_api=await library.transfer(asset, transfer_api_type))
+        is_own = asset.account_id == caller.account_id
+        transfer = await library.transfer(asset, transfer_api_type, is_own=is_own)
+        return AssetAnswer(asset=shown(asset, is_own=is_own), transfer_api=transfer)
 
     @routes.delete("/{asset_id}", summary="Delete an asset and free its name")
     async def delete(caller: Caller, asset_id: str) -> AssetDeleted:

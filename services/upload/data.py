@@ -22,7 +22,8 @@ def _images_only(value: object) -> object:
     if value in {"txt", "mp3", "wav", "jsonl"}:
         msg = f"an asset of type file is an image, not {value}; use png or jpg"
         raise ValueError(msg)
-    return "unknown" if value is None else value
+    # What is stored is PNG or JPEG; clients that know no others must be able to read the answer.
+    return "unknown" if value in {None, "webp", "avif", "heic", "heif"} else value
 
 
 class _Data(BaseModel):

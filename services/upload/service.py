@@ -137,8 +137,10 @@ class Library:
             raise _not_found(asset_id)
         return deleted
 
-    async def transfer(self, asset: Asset, wanted: str | None = None) -> Transfer:
+    async def transfer(self, asset: Asset, wanted: str | None = None, *, is_own: bool = True) -> Transfer:
         """Return how to upload or download the asset's bytes in its status.
+
+        The account that sent an image gets it as it was sent, and every other account the clean copy.
 
         That is by URL, or with credentials when `wanted` is `sts` and the store grants them. Bytes in staging get no
         download URL: they are unchecked, and would be served from the platform's origin.
@@ -147,8 +149,9 @@ class Library:
             granted = await self._grant(asset.staging_key, _WRITE) if wanted == "sts" else None
             return granted or PresignedTransfer(put_url=self._blobs.presign_put(asset.staging_key, self._settings.upload_url_s))
         if asset.status == "ready" and asset.blob_key:
-            granted = await self._grant(asset.blob_key, _READ) if wanted == "sts" else None
-            return granted or PresignedTransfer(get_url=self._blobs.presign_get(asset.blob_key, self._settings.download_url_s))
+            key = (asset.original_key if is_own else None) or asset.blob_key
+            granted = await self._grant(key, _READ) if wanted == "sts" else None
+            return granted or PresignedTransfer(get_url=self._blobs.presign_get(key, self._settings.download_url_s))
         if asset.status == "uploaded" and asset.uploaded_at is None:
             return NoTransfer()
         return PresignedTransfer()
@@ -183,14 +186,14 @@ def _not_found(key: str) -> NotFoundError:
     return NotFoundError(f"there is no asset {key!r} in this account")
 
 
-def shown(asset: Asset, *, preview_url: str | None = None) -> AssetOut:
-    """Return an asset as clients see it."""
+def shown(asset: Asset, *, preview_url: str | None = None, is_own: bool = True) -> AssetOut:
+    """Return an asset as its own account, or as every other account sees it."""
     return AssetOut(
         id=asset.id,
         asset_type=asset.asset_type,
         name=asset.name,
         description=asset.description,
-        size_bytes=asset.size_bytes,
+        size_bytes=asset.size_bytes if is_own else asset.copy_bytes or asset.size_bytes,
         status=asset.status,
         status_details=asset.status_details,
         created_at=asset.created_at,

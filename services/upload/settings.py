@@ -19,7 +19,7 @@ class UploadSettings(ApiSettings):
     """Limits on the size and the duration of uploads and imports, and the periods of background work."""
 
     max_file_bytes: int = Field(
-        default=32 * 2**20,
+        default=64 * 2**20,
         gt=0,
         description="Largest image that may be uploaded, in bytes; the edge has the same limit.",
     )
@@ -33,7 +33,11 @@ class UploadSettings(ApiSettings):
         gt=0,
         description="Largest checkpoint or VAE that may be uploaded, in bytes; the edge has the same limit.",
     )
-    max_pixels: int = Field(default=16_000_000, gt=0, description="Largest image that is accepted, in pixels.")
+    max_pixels: int = Field(
+        default=16_000_000,
+        ge=4096,
+        description="Largest image that is stored and trained on, in pixels; larger ones are scaled down.",
+    )
     upload_url_s: int = Field(
         default=24 * 3600,
         gt=0,

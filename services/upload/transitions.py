@@ -48,6 +48,10 @@ class Accepted:
     key: str
     stored: Stored
     data: dict[str, Any]
+    original: tuple[str, Stored] | None = None
+    """The file as it was sent, where the clean copy has other bytes."""
+    notice: str = ""
+    """What its owner should know about the copy."""
 
 
 def identity(asset: Asset) -> dict[str, Any]:
@@ -99,19 +103,25 @@ async def complete_import(session: AsyncSession, asset_id: str, size_bytes: int)
 
 
 async def accept(database: Database, asset: Asset, accepted: Accepted) -> None:
-    """Move an uploaded asset to `ready` with its clean copy. If it has its verdict already, orphan the copy instead."""
+    """Move an uploaded asset to `ready` with its copies. If it has its verdict already, orphan the copies instead."""
+    copies = {accepted.key: accepted.stored} | dict([accepted.original] if accepted.original else [])
+    original_key, original = accepted.original or (None, None)
     values = {
         "status": "ready",
+        "status_details": accepted.notice,
         "data": asset.data | accepted.data,
-        "size_bytes": accepted.stored.size_bytes,
+        "size_bytes": (original or accepted.stored).size_bytes,
+        "copy_bytes": accepted.stored.size_bytes if original else 0,
         "sha256": accepted.stored.sha256,
         "blob_key": accepted.key,
+        "original_key": original_key,
     }
     async with database.begin() as session:
-        await blob_rows.commit(session, accepted.key, accepted.stored)
+        for key, stored in copies.items():
+            await blob_rows.commit(session, key, stored)
         moved = await _move(session, asset.id, UNDECIDED, values, ready)
         if moved is None:
-            await blob_rows.orphan(session, accepted.key)
+            await blob_rows.orphan(session, *copies)
             return
         await blob_rows.orphan(session, asset.staging_key or "")
     log.info("asset.ready", asset_id=asset.id, asset_type=asset.asset_type)
@@ -154,8 +164,9 @@ async def _delete(session: AsyncSession, asset_id: str, where: ColumnElement[boo
     deleted = await _move(session, asset_id, where, values, lambda asset: events.AssetDeleted(**identity(asset)))
     if deleted is not None:
         await names.release(session, "asset", asset_id)
-        if deleted.staging_key:
-            await blob_rows.orphan(session, deleted.staging_key)
+        # No other asset has these two.
+        if own := [key for key in (deleted.staging_key, deleted.original_key) if key]:
+            await blob_rows.orphan(session, *own)
         if deleted.blob_key:
             await _give_up(session, asset_id, deleted.blob_key)
     return deleted

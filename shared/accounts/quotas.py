@@ -50,7 +50,7 @@ async def admit_bytes(
 ) -> None:
     """Raise LimitError unless the account may store this many more bytes, as this asset."""
     limit = await _limit(session, account_id, Account.max_stored_bytes, settings.max_stored_bytes)
-    size = func.coalesce(func.sum(Asset.size_bytes), 0)
+    size = func.coalesce(func.sum(Asset.size_bytes + Asset.copy_bytes), 0)
     others = (Asset.account_id == account_id, Asset.deleted_at.is_(None), Asset.id != asset_id)
     count = await _count(session, select(size).where(*others))
     if count + size_bytes > limit or count >= limit:

@@ -264,7 +264,10 @@ async def test_an_image_that_is_stored_compressed_is_not_unpacked(world: UploadW
     await world.intake.check(asset_id)
 
     row = await world.row(asset_id)
-    assert (row.status, row.status_details) == ("rejected", "the file is neither PNG nor JPEG")
+    assert (row.status, row.status_details) == (
+        "rejected",
+        "the file is not PNG, JPEG, WebP or AVIF; save the image as one of them",
+    )
 
 
 async def _age(world: UploadWorld, table: str, column: str, by: str) -> None:

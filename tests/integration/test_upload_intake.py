@@ -8,14 +8,18 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 from PIL import Image
+from sqlalchemy import update
 
 from services.upload.intake.check import Intake
 from services.upload.settings import UploadSettings
+from shared.accounts import quotas
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
+from shared.database.tables import Asset
+from shared.errors import LimitError
 from shared.formats import ldm_layout
 from shared.formats.ldm_layout import TextShape, UNetShape, VaeShape
-from tests.support.upload_world import UploadWorld, lora, png, safetensors
+from tests.support.upload_world import UploadWorld, jpeg, lora, png, safetensors
 
 SD15 = {"engine": "image/stable-diffusion-v1-5"}
 
@@ -40,11 +44,70 @@ async def test_an_image_becomes_ready_as_a_clean_copy(world: UploadWorld) -> Non
     copy = await world.blobs.get_bytes(row.blob_key, max_bytes=10_000)
     assert b"something" not in copy
     assert Image.open(io.BytesIO(copy)).size == (80, 64)
-    assert row.size_bytes == len(copy)
+    assert row.copy_bytes == len(copy)
     assert await world.blob_state(row.blob_key) == "committed"
     assert await world.blob_state(row.staging_key) == "orphaned"
     kind, event = (await world.waiting_events())[-1]
     assert (kind, event["asset_id"], event["version"], event["tune_id"]) == ("asset.ready", asset_id, 3, None)
+
+
+async def test_an_image_comes_back_to_its_account_as_it_was_sent_and_to_others_clean(world: UploadWorld) -> None:
+    sent = png((80, 64)) + b"and something behind it"
+    asset_id = await world.send(sent)
+    await world.intake.check(asset_id)
+    async with world.database.begin() as session:
+        await session.execute(update(Asset).where(Asset.id == asset_id).values(is_public=True))
+
+    answers = [(await client.get(f"/v1/assets/{asset_id}")).json() for client in (world.client, world.stranger)]
+
+    async with httpx.AsyncClient() as store:
+        files = [await store.get(answer["transfer_api"]["get_url"]) for answer in answers]
+    own, others = (file.content for file in files)
+    assert own == sent
+    assert others != sent
+    assert b"something" not in others
+    assert [answer["asset"]["size_bytes"] for answer in answers] == [len(own), len(others)]
+    assert {file.headers["content-type"] for file in files} == {"image/png"}
+
+
+async def test_the_copies_of_a_deleted_image_are_orphaned_together(world: UploadWorld) -> None:
+    asset_id = await world.send(jpeg())
+    await world.intake.check(asset_id)
+    row = await world.row(asset_id)
+    assert [await world.blob_state(key) for key in (row.blob_key, row.original_key)] == ["committed"] * 2
+
+    await world.client.delete(f"/v1/assets/{asset_id}")
+
+    assert [await world.blob_state(key) for key in (row.blob_key, row.original_key)] == ["orphaned"] * 2
+
+
+async def test_a_quota_counts_an_image_and_its_copy(world: UploadWorld) -> None:
+    asset_id = await world.send(jpeg())
+    await world.intake.check(asset_id)
+    row = await world.row(asset_id)
+    assert row.copy_bytes > 0
+    small = UploadSettings.model_validate(
+        world.settings.model_dump() | {"max_stored_bytes": row.size_bytes + row.copy_bytes + 99}
+    )
+
+    async with world.database.begin() as session:
+        await quotas.admit_bytes(session, world.account_id, small, 99)
+        with pytest.raises(LimitError, match=f"{row.size_bytes + row.copy_bytes} bytes are stored and 100 more are needed"):
+            await quotas.admit_bytes(session, world.account_id, small, 100)
+
+
+async def test_an_image_that_is_scaled_down_says_so(world: UploadWorld) -> None:
+    world.intake = Intake(
+        world.database, world.blobs, UploadSettings.model_validate(world.settings.model_dump() | {"max_pixels": 10_000})
+    )
+    asset_id = await world.send(png((200, 100)))
+
+    await world.intake.check(asset_id)
+
+    shown = await world.shown(asset_id)
+    assert shown["status"] == "ready"
+    assert shown["status_details"] == "scaled down from 200 x 100 px to 141 x 70 px, the most that is stored"
+    assert (shown["data"]["width"], shown["data"]["height"]) == (141, 70)
 
 
 async def test_a_file_that_is_no_image_is_rejected_with_the_reason(world: UploadWorld) -> None:
@@ -53,9 +116,12 @@ async def test_a_file_that_is_no_image_is_rejected_with_the_reason(world: Upload
     await world.intake.check(asset_id)
 
     shown = await world.shown(asset_id)
-    assert (shown["status"], shown["status_details"]) == ("rejected", "the file is neither PNG nor JPEG")
+    assert (shown["status"], shown["status_details"]) == (
+        "rejected",
+        "the file is not PNG, JPEG, WebP or AVIF; save the image as one of them",
+    )
     kind, event = (await world.waiting_events())[-1]
-    assert (kind, event["reason"]) == ("asset.rejected", "the file is neither PNG nor JPEG")
+    assert (kind, event["reason"]) == ("asset.rejected", "the file is not PNG, JPEG, WebP or AVIF; save the image as one of them")
     completed = await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})
     assert completed.status_code == 409
 

@@ -38,6 +38,12 @@ def png(size: tuple[int, int] = (64, 64), colour: str = "teal") -> bytes:
     return buffer.getvalue()
 
 
+def jpeg(size: tuple[int, int] = (64, 64), colour: str = "teal") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
 def safetensors(tensors: dict[str, list[int]], metadata: dict[str, str] | None = None, dtype: str = "F16") -> bytes:
     """Write a safetensors file with tensors of zeros of these shapes."""
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}

@@ -9,7 +9,7 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.process import Process, port_open
 
 CADDYFILE = PROJECT / "deploy" / "edge" / "Caddyfile"
-MAX_FILE_BYTES = 32 * 2**20
+MAX_FILE_BYTES = 64 * 2**20
 MAX_ADAPTER_BYTES = 2 * 2**30
 MAX_CHECKPOINT_BYTES = 16 * 2**30
 

@@ -116,13 +116,19 @@ class Intake:
 
     async def _inspect_image(self, asset: Asset, staging_key: str, folder: Path, copies: Copies) -> Accepted:
         source, target = folder / "upload", folder / "clean"
-        await self._get(staging_key, source, asset)
+        sent = await self._get(staging_key, source, asset)
         image = await clean(source, target, max_pixels=self._settings.max_pixels)
         if self._safety:
             await asyncio.to_thread(_check_safety, self._safety, target)
         key = await copies.stage(_key(asset, image.file_format), image.content_type)
         stored = await self._blobs.put_file(key, target, image.content_type)
-        return Accepted(key, stored, {"file_format": image.file_format, "width": image.width, "height": image.height})
+        data = {"file_format": image.file_format, "width": image.width, "height": image.height}
+        if stored.sha256 == sent.sha256:
+            return Accepted(key, stored, data)
+        # From the file that was checked: the object in staging may have been replaced since.
+        original_key = await copies.stage(_key(asset, "original"), image.sent_type)
+        original = await self._blobs.put_file(original_key, source, image.sent_type)
+        return Accepted(key, stored, data, original=(original_key, original), notice=image.notice)
 
     async def _get(self, key: str, path: Path, asset: Asset) -> Stored:
         # Check the size again: the object may have been replaced after complete-upload checked it.

@@ -35,6 +35,10 @@ class Asset(Base):
     """Where the presigned URL writes; nothing trusts this object until intake has checked it."""
     blob_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
     """The clean copy; set when the asset becomes ready."""
+    original_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
+    """An image as it was sent, which its account alone can read; null where the clean copy has the same bytes."""
+    copy_bytes: Mapped[Bytes] = mapped_column(default=0, server_default="0")
+    """Size of the clean copy where there is an original beside it, whose size is `size_bytes`; else 0."""
     url: Mapped[str | None] = mapped_column(Text)
     """The address that the server fetched the file from; null for an upload, and for an import from `hf_repo`."""
     hf_repo: Mapped[str | None] = mapped_column(Text)
@@ -67,6 +71,8 @@ class Asset(Base):
         Index("ix_assets_unchecked", "uploaded_at", postgresql_where="status = 'uploaded'"),
         Index("ix_assets_unfinished", "created_at", postgresql_where="status = 'ready_to_upload'"),
         Index("ix_assets_blob_key", "blob_key"),
+        # The collector asks whether an object is an asset's original.
+        Index("ix_assets_original_key", "original_key", postgresql_where="original_key IS NOT NULL"),
     )
 
 

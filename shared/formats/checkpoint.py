@@ -9,7 +9,7 @@ releases. So it has one key, one SHA-256 and one presigned URL. A ControlNet is 
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -17,17 +17,19 @@ from pydantic import BaseModel
 
 from shared.engines import Engine
 from shared.errors import InvalidError
-from shared.formats import controlnet, single_file, strict_json, tar
+from shared.formats import controlnet, model_folder, model_weights, single_file, strict_json, tar
+from shared.formats.clip import tokenizer as clip_tokenizer
 from shared.formats.controlnet import ControlNetInfo
 from shared.formats.files import Source, opened
 from shared.formats.tar import Member
 
-SUFFIXES = frozenset({".json", ".txt", ".safetensors"})
 MAX_TEXT_BYTES = 8 * 2**20
 """Of a file that is no weights: a tokenizer's vocabulary has 3 MB."""
 MAX_TEXTS_BYTES = 4 * MAX_TEXT_BYTES
 _MAX_CONFIG_BYTES = 2**20
+_SCHEDULER = "scheduler/scheduler_config.json"
 _MAX_SIDE_PX, _MAX_LEVELS, _MAX_LATENT, _MAX_WIDTH = 16_384, 8, 64, 65_536
+_PACKED = {".json", ".txt", ".safetensors"}
 _PIPELINES = {
     "StableDiffusionPipeline": Engine.SD15,
     "StableDiffusionXLPipeline": Engine.SDXL,
@@ -71,7 +73,7 @@ class CheckpointInfo(BaseModel):
     vae_factor: int
     """Pixels on each side that one latent stands for. A VAE that replaces the checkpoint's needs both numbers to be the same."""
     data_type: str | None = None
-    """`fp16` or `fp32` for a single file; None for a folder, whose weights are not read."""
+    """`fp16` or `fp32`; None for an unpacked folder, whose weights are not read."""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -97,18 +99,31 @@ def read_file(source: Source) -> CheckpointInfo | ControlNetInfo:
             documents, data_type = single_file.read(file)
             info = describe({name: json.dumps(document).encode() for name, document in documents.items()})
             return info.model_copy(update={"data_type": data_type})
-        texts: dict[str, bytes] = {}
-        for member in _members(file):
-            if member.name.endswith(".json"):
-                file.seek(member.start)
-                text = file.read(member.size)
-                # Also those that nobody looks at here: the libraries of the workers read them.
-                strict_json.loads(text, member.name)
-                if member.size <= _MAX_CONFIG_BYTES:
-                    texts[member.name] = text
-    if "model_index.json" not in texts and controlnet.CONFIG in texts:
-        return controlnet.describe(_json(texts, controlnet.CONFIG))
-    return describe(texts)
+        return _read_folder_in(file)
+
+
+def _read_folder_in(file: BinaryIO) -> CheckpointInfo | ControlNetInfo:
+    files = model_folder.files_of(_checked(tar.members(file)))
+    configs = model_folder.texts(files)
+    _check_sizes(configs)
+    texts: dict[str, bytes] = {}
+    for name, member in configs.items():
+        if name.endswith(".json"):
+            text = _bytes(file, member)
+            # Also those that nobody looks at here: the libraries of the workers read them.
+            strict_json.loads(text, name)
+            if member.size <= _MAX_CONFIG_BYTES:
+                texts[name] = text
+    if model_folder.is_controlnet(files):
+        found = controlnet.describe(_json(texts, controlnet.CONFIG))
+        model_weights.tensors(file, _weights(file, files))
+        return found
+    info = describe(texts)
+    parts = {part: _json(texts, f"{part}/config.json") for part in ("unet", "vae", *TEXT_ENCODERS[info.engine])}
+    for part in TEXT_ENCODERS[info.engine]:
+        if not model_folder.has_tokenizer(files, part):
+            clip_tokenizer.check(parts[part].get("vocab_size", clip_tokenizer.FULL))
+    return info.model_copy(update={"data_type": model_weights.check(file, _weights(file, files), parts)})
 
 
 def pack(folder: Path, target: Path) -> str:
@@ -116,7 +131,7 @@ def pack(folder: Path, target: Path) -> str:
     # Here, so that the confined child, which packs nothing, starts without it.
     import tarfile  # noqa: PLC0415
 
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in SUFFIXES)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix in _PACKED)
     with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path in paths:
             # Owner, mode and time keep their defaults, so that the bytes depend on names and contents only.
@@ -132,6 +147,7 @@ class Layout(BaseModel):
     """What a checkpoint's file becomes as a folder: files that lie in it, or documents to be written beside the file itself."""
 
     members: list[Member] = []
+    """Under the names that they get in the folder; none for a single file."""
     documents: dict[str, dict[str, Any]] = {}
 
 
@@ -140,7 +156,16 @@ def lay_out(source: Source) -> Layout:
     with opened(source) as file:
         if not tar.is_tar(file):
             return Layout(documents=single_file.read(file)[0])
-        return Layout(members=[member for member in _members(file) if not member.is_folder])
+        files = model_folder.files_of(_checked(tar.members(file)))
+        texts = model_folder.texts(files)
+        _check_sizes(texts)
+        taken = texts | _weights(file, files)
+        members = [member.model_copy(update={"name": name}) for name, member in taken.items()]
+        is_controlnet = model_folder.is_controlnet(files)
+        if not is_controlnet and model_folder.INDEX not in files:
+            raise _missing(model_folder.INDEX)
+        has_schedule = is_controlnet or _SCHEDULER in files
+        return Layout(members=members, documents={} if has_schedule else {_SCHEDULER: single_file.schedule()})
 
 
 def unpack(path: Path, target: Path, layout: Layout | None = None) -> None:
@@ -153,10 +178,12 @@ def unpack(path: Path, target: Path, layout: Layout | None = None) -> None:
     draft = target.with_name(target.name + ".part")
     try:
         draft.mkdir(parents=True)
-        if layout.documents:
-            single_file.unpack(path, draft, layout.documents)
-        else:
+        if layout.members:
             _extract(path, draft, layout.members)
+            single_file.write_documents(draft, layout.documents)
+            _add_tokenizers(draft)
+        else:
+            single_file.unpack(path, draft, layout.documents)
         draft.rename(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -176,15 +203,40 @@ def _extract(path: Path, folder: Path, members: list[Member]) -> None:
                     left -= len(chunk)
 
 
-def _members(file: BinaryIO) -> Iterator[Member]:
-    return _checked(tar.members(file))
+def _add_tokenizers(folder: Path) -> None:
+    """Write CLIP's own tokenizer for each text encoder that came without one."""
+    for part, tokenizer in model_folder.TOKENIZERS.items():
+        place = folder / part / "config.json"
+        if place.is_file() and not (folder / tokenizer).is_dir():
+            config = strict_json.load_object(place.read_bytes(), f"{part}/config.json")
+            clip_tokenizer.write_for(folder / tokenizer, config)
+
+
+def _weights(file: BinaryIO, files: Mapping[str, Member]) -> dict[str, Member]:
+    return model_folder.weights(files, lambda member: _bytes(file, member))
+
+
+def _bytes(file: BinaryIO, member: Member) -> bytes:
+    _check_sizes({member.name: member})
+    file.seek(member.start)
+    return file.read(member.size)
+
+
+def _check_sizes(texts: Mapping[str, Member]) -> None:
+    sizes = {name: member.size for name, member in texts.items()}
+    largest = max(sizes, key=sizes.__getitem__, default="")
+    if sizes and (sizes[largest] > MAX_TEXT_BYTES or sum(sizes.values()) > MAX_TEXTS_BYTES):
+        msg = (
+            f"the checkpoint's {largest!r} has {sizes[largest]} bytes; a .json or .txt file may have at most {MAX_TEXT_BYTES}, "
+            f"and all of them {MAX_TEXTS_BYTES}"
+        )
+        raise InvalidError(msg)
 
 
 def _checked(members: Iterator[Member] | list[Member]) -> Iterator[Member]:
-    """Yield the members; raises for anything that could reach outside of a folder, be run, or take more room than it may."""
+    """Yield the members; raises for anything that could reach outside of a folder, or is there twice."""
     seen: set[str] = set()
     parents: set[str] = set()
-    text_bytes = 0
     for member in members:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
@@ -193,22 +245,11 @@ def _checked(members: Iterator[Member] | list[Member]) -> Iterator[Member]:
         if member.is_folder:
             parents.add(member.name)
             continue
-        if name.suffix not in SUFFIXES:
-            msg = f"the checkpoint holds {member.name!r}; only {', '.join(sorted(SUFFIXES))} files are allowed in it"
-            raise InvalidError(msg)
         parents |= {str(parent) for parent in name.parents}
         if member.name in seen or member.name in parents or seen & parents:
             msg = f"the checkpoint holds {member.name!r} twice, or as a file and a folder; pack the folder again"
             raise InvalidError(msg)
         seen.add(member.name)
-        if name.suffix != ".safetensors":
-            text_bytes += member.size
-            if member.size > MAX_TEXT_BYTES or text_bytes > MAX_TEXTS_BYTES:
-                msg = (
-                    f"the checkpoint's {member.name!r} has {member.size} bytes; a .json or .txt file may have at most "
-                    f"{MAX_TEXT_BYTES}, and all of them {MAX_TEXTS_BYTES}"
-                )
-                raise InvalidError(msg)
         yield member
 
 
@@ -268,6 +309,9 @@ def _once(value: Any) -> Any:
 
 def _json(texts: dict[str, bytes], name: str) -> dict[str, Any]:
     if name not in texts:
-        msg = f"the checkpoint has no {name} of at most {_MAX_CONFIG_BYTES} bytes"
-        raise InvalidError(msg)
+        raise _missing(name)
     return strict_json.load_object(texts[name], name)
+
+
+def _missing(name: str) -> InvalidError:
+    return InvalidError(f"the checkpoint has no {name} of at most {_MAX_CONFIG_BYTES} bytes; pack the whole folder of the model")

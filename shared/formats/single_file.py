@@ -23,7 +23,6 @@ from shared.formats.safetensors import Header, read_header
 WEIGHTS = "model.safetensors"
 """The file's name in an unpacked checkpoint, which also has the configuration that was inferred for it."""
 _HEAD_WIDTH = 64
-_SDXL_PAD = "!"
 _FULL_WIDTH = 320
 """The first width of the UNets of both releases; models with narrower ones are small."""
 _SMALL_PX = 64
@@ -78,19 +77,19 @@ def describe(header: Header) -> dict[str, dict[str, Any]]:
 
 def unpack(path: Path, folder: Path, documents: Mapping[str, dict[str, Any]]) -> None:
     """Make a folder of the file, its inferred configuration (as `read` returns it) and its tokenizers."""
+    write_documents(folder, documents)
+    for encoder, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")):
+        if config := documents.get(f"{encoder}/config.json"):
+            clip_tokenizer.write_for(folder / tokenizer, config)
+    # A hard link, because a copy of several gigabytes takes long.
+    (folder / WEIGHTS).hardlink_to(path)
+
+
+def write_documents(folder: Path, documents: Mapping[str, dict[str, Any]]) -> None:
+    """Write configuration into a folder, by its paths."""
     for name, document in documents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(document, indent=2))
-    for encoder, tokenizer, pad in (
-        ("text_encoder", "tokenizer", clip_tokenizer.END),
-        ("text_encoder_2", "tokenizer_2", _SDXL_PAD),
-    ):
-        if config := documents.get(f"{encoder}/config.json"):
-            clip_tokenizer.write(
-                folder / tokenizer, vocabulary=config["vocab_size"], positions=config["max_position_embeddings"], pad=pad
-            )
-    # A hard link, because a copy of several gigabytes takes long.
-    (folder / WEIGHTS).hardlink_to(path)
 
 
 def _unet(parts: Parts, header: Header, native_px: int) -> dict[str, Any]:
@@ -181,6 +180,11 @@ def _scheduler(header: Header) -> dict[str, Any]:
     told = header.metadata.get("modelspec.prediction_type", "").lower()
     # In files of SDXL without metadata, an empty tensor of this name marks v-prediction.
     v_prediction = told in _V_PREDICTION or (not told and "v_pred" in header.tensors)
+    return schedule("v_prediction" if v_prediction else "epsilon")
+
+
+def schedule(prediction_type: str = "epsilon") -> dict[str, Any]:
+    """Return the noise schedule of Stable Diffusion's releases, as diffusers' configuration."""
     return {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,
@@ -190,7 +194,7 @@ def _scheduler(header: Header) -> dict[str, Any]:
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,
-        "prediction_type": "v_prediction" if v_prediction else "epsilon",
+        "prediction_type": prediction_type,
     }
 
 

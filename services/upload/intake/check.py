@@ -126,7 +126,8 @@ class Intake:
         if stored.sha256 == sent.sha256:
             return Accepted(key, stored, data)
         # From the file that was checked: the object in staging may have been replaced since.
-        original_key = await copies.stage(_key(asset, "original"), image.sent_type)
+        suffix = {"image/png": "png", "image/jpeg": "jpg"}.get(image.sent_type, "original")
+        original_key = await copies.stage(_key(asset, suffix), image.sent_type)
         original = await self._blobs.put_file(original_key, source, image.sent_type)
         return Accepted(key, stored, data, original=(original_key, original), notice=image.notice)
 

@@ -9,11 +9,14 @@ import gzip
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from shared.errors import InvalidError
 
 FULL, LEAST = 49_408, 514
 """The number of tokens of CLIP's own tokenizer, and of one without merges."""
+POSITIONS = 77
+"""Of CLIP's text encoders."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 _FILE = Path(__file__).with_name("bpe_simple_vocab_16e6.txt.gz")
 
@@ -35,6 +38,12 @@ def write(folder: Path, *, vocabulary: int, positions: int, pad: str = END) -> N
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
     document = special | {"model_max_length": positions, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(document, indent=2))
+
+
+def write_for(folder: Path, config: dict[str, Any]) -> None:
+    """Write the tokenizer of a text encoder with this `config.json`. SDXL's second one, `tokenizer_2`, pads with `!`."""
+    positions = config.get("max_position_embeddings", POSITIONS)
+    write(folder, vocabulary=config.get("vocab_size", FULL), positions=positions, pad="!" if folder.name.endswith("_2") else END)
 
 
 def check(vocabulary: int) -> None:

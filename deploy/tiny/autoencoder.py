@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from deploy.tiny.training import REPORT_EVERY, Report, descend, learning_rate, to_input
 
-_BATCH = 16
+BATCH = 16
 _DIVERGENCE_WEIGHT = 2e-4
 _PATCHES, _PATCHED_SHARE = 3, 0.5
 _LATENT_NOISE = 0.1
@@ -24,7 +24,7 @@ def train(model: Any, pixels: torch.Tensor, *, steps: int, report: Report) -> No
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(0)
     for step in range(steps):
-        x = _patched(to_input(pixels[torch.randint(0, len(pixels), (_BATCH,), generator=generator)]), generator)
+        x = _patched(to_input(pixels[torch.randint(0, len(pixels), (BATCH,), generator=generator)]), generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             posterior = model.encode(x).latent_dist
             noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -42,11 +42,11 @@ def refine_decoder(model: Any, pixels: torch.Tensor, *, steps: int, report: Repo
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     generator = torch.Generator().manual_seed(2)
     for step in range(steps):
-        x = _patched(to_input(pixels[torch.randint(0, len(pixels), (_BATCH,), generator=generator)]), generator)
+        x = _patched(to_input(pixels[torch.randint(0, len(pixels), (BATCH,), generator=generator)]), generator)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             with torch.no_grad():
                 z = model.encode(x).latent_dist.mean.float() * model.config.scaling_factor
-            error = _LATENT_NOISE * torch.rand(_BATCH, 1, 1, 1, generator=generator) * torch.randn(z.shape, generator=generator)
+            error = _LATENT_NOISE * torch.rand(BATCH, 1, 1, 1, generator=generator) * torch.randn(z.shape, generator=generator)
             y = model.decode((z + error) / model.config.scaling_factor).sample.float()
         descend(optimizer, parameters, _difference(y, x), rate=learning_rate(step, steps, 1e-3))
         if step % REPORT_EVERY == 0:

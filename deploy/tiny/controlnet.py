@@ -18,7 +18,7 @@ from shared.models.edges import canny_edges
 
 STEPS = 2_000
 """About ten minutes on two idle cores."""
-_BATCH, _PEAK_RATE = 16, 5e-4
+BATCH, _PEAK_RATE = 16, 5e-4
 _EMPTY_CAPTION_SHARE = 0.5
 """Share of captions left out, so that the model learns to read the edges alone, as in the paper."""
 _WIDTHS = (16, 32, 64, 96)
@@ -59,9 +59,9 @@ def train(
     for step in range(first, steps):
         # Seeded by the step, so that an interrupted training continues with the same numbers.
         generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(0, len(pixels), (_BATCH,), generator=generator)
-        time = torch.randint(0, noise_schedule.config.num_train_timesteps, (_BATCH,), generator=generator)
-        left_out = torch.rand(_BATCH, generator=generator) < _EMPTY_CAPTION_SHARE
+        rows = torch.randint(0, len(pixels), (BATCH,), generator=generator)
+        time = torch.randint(0, noise_schedule.config.num_train_timesteps, (BATCH,), generator=generator)
+        left_out = torch.rand(BATCH, generator=generator) < _EMPTY_CAPTION_SHARE
         text = conditioning(torch.where(left_out[:, None, None], empty, ids[rows]), generator)
         with torch.no_grad():
             clean = vae.encode(to_input(pixels[rows])).latent_dist.mean * vae.config.scaling_factor

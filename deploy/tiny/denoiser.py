@@ -11,7 +11,7 @@ from deploy.tiny import architecture
 from deploy.tiny.text import Conditioning
 from deploy.tiny.training import REPORT_EVERY, Report, descend, keep, learning_rate, restore
 
-_BATCH = 32
+BATCH = 32
 _EMPTY_CAPTION_SHARE = 0.1
 """Share of captions left out, which classifier-free guidance needs (Ho & Salimans 2022)."""
 _MAX_DECAY = 0.9995
@@ -47,9 +47,9 @@ def train(
     for step in range(first, steps):
         # Seeded by the step, so that an interrupted training continues with the same numbers.
         generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(0, len(latents), (_BATCH,), generator=generator)
-        time = torch.randint(0, len(noise_schedule), (_BATCH,), generator=generator)
-        left_out = torch.rand(_BATCH, generator=generator) < _EMPTY_CAPTION_SHARE
+        rows = torch.randint(0, len(latents), (BATCH,), generator=generator)
+        time = torch.randint(0, len(noise_schedule), (BATCH,), generator=generator)
+        left_out = torch.rand(BATCH, generator=generator) < _EMPTY_CAPTION_SHARE
         text = conditioning(torch.where(left_out[:, None, None], empty, ids[rows]), generator)
         clean = latents[rows]
         noise = torch.randn(clean.shape, generator=generator)

@@ -13,6 +13,8 @@ from deploy.tiny.training import REPORT_EVERY, Report, descend, learning_rate
 _SIZES_PX = (40, 104)
 """Range of the random sizes that SDXL is trained with. They are independent of the image, so the model learns to ignore them."""
 
+BATCH = 128
+
 
 def tokenize(tokenizer: Any, captions: list[str]) -> torch.Tensor:
     """Return the token ids (n, 32) of captions."""
@@ -30,7 +32,7 @@ def train(model: Any, ids: torch.Tensor, labels: torch.Tensor, *, steps: int, re
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2)
     generator = torch.Generator().manual_seed(1)
     for step in range(steps):
-        rows = torch.randint(0, len(ids), (128,), generator=generator)
+        rows = torch.randint(0, len(ids), (BATCH,), generator=generator)
         output = model(ids[rows])
         pooled = output.text_embeds if "text_embeds" in output else output.pooler_output
         losses = [functional.cross_entropy(head(pooled), labels[rows, number]) for number, head in enumerate(heads)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deploy.local.checkpoints import SHIPPED
-from deploy.tiny import architecture, build, denoiser, images
+from deploy.tiny import architecture, autoencoder, build, denoiser, images, text
 from shared.engines import Engine
 from shared.models import checkpoints, pipelines, samplers
 
@@ -18,7 +18,9 @@ TOKENIZER = SHIPPED / "tiny-sd15" / "tokenizer"
 def a_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("VAE_STEPS", "DECODER_STEPS", "TEXT_STEPS", "SD15_STEPS", "SDXL_STEPS"):
         monkeypatch.setattr(build, name, 2)
-    monkeypatch.setattr(images, "COUNT", 32)
+    for module in (autoencoder, denoiser, text):
+        monkeypatch.setattr(module, "BATCH", 2)
+    monkeypatch.setattr(images, "COUNT", 4)
     monkeypatch.setattr(denoiser, "REPORT_EVERY", 1)
 
 

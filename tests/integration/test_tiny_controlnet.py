@@ -19,7 +19,10 @@ class InterruptedTrainingError(Exception):
 
 
 @pytest.mark.parametrize("engine", [Engine.SD15, Engine.SDXL], ids=["sd15", "sdxl"])
-def test_an_interrupted_training_ends_as_an_uninterrupted_one(engine: Engine, tmp_path: Path) -> None:
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controlnet, "BATCH", 2)
     base = tmp_path / "base"
     save_tiny_pipeline(engine, base, prediction_type="v_prediction")
     before = (base / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()

@@ -165,8 +165,8 @@ async def test_a_record_that_cannot_be_handled_becomes_a_dead_letter_with_its_re
             await outbox.publish(session, Context.UPLOAD, deleted(unwanted), deleted(recorder.prefix + "neighbour"))
 
         assert [event.asset_id for event in await recorder.until(1)] == [recorder.prefix + "neighbour"]
-        first, _ = await _letter(letters, recorder, _is_of(malformed))
-        second, _ = await _letter(letters, recorder, lambda headers: headers["ts_code"] == "ValueError")
+        found = await _letters(letters, recorder, [_is_of(malformed), _has_code("ValueError")])
+    (first, _), (second, _) = found
     assert (first["ts_code"], first["ts_reason"]) == ("malformed", "the header ce_id is None; it must be a UUID")
     assert second["ts_reason"] == "cannot be handled"
 
@@ -206,7 +206,7 @@ async def test_a_dead_letter_that_is_replayed_after_its_cause_was_fixed_is_handl
     async with _dead_letters(settings) as letters:
         async with database.begin() as session:
             await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix))
-        _, letter = await _letter(letters, recorder, lambda headers: headers["ts_code"] == "ValueError")
+        _, letter = await _letter(letters, recorder, _has_code("ValueError"))
     assert recorder.heard == []
 
     await asyncio.to_thread(dlq.replay, [f"{letter.topic}/{letter.offset}"], settings.kafka_bootstrap_servers, None)
@@ -237,16 +237,30 @@ async def test_every_listener_hears_a_hint(database: Database, settings: Service
 async def _letter(
     letters: AIOKafkaConsumer, recorder: Recorder, is_wanted: Callable[[dict[str, str]], bool]
 ) -> tuple[dict[str, str], ConsumerRecord[bytes, bytes]]:
-    """Wait for the dead letter of the recorder's group whose headers are wanted, and return it with its headers.
+    """Wait for the dead letter of the recorder's group whose headers are wanted, and return it with its headers."""
+    return (await _letters(letters, recorder, [is_wanted]))[0]
+
+
+async def _letters(
+    letters: AIOKafkaConsumer, recorder: Recorder, wanted: list[Callable[[dict[str, str]], bool]]
+) -> list[tuple[dict[str, str], ConsumerRecord[bytes, bytes]]]:
+    """Wait for one dead letter of the recorder's group for each of these, in whichever order they come.
 
     The group also makes dead letters of records that other tests have left on the topic.
     """
+    found: dict[int, tuple[dict[str, str], ConsumerRecord[bytes, bytes]]] = {}
     async with asyncio.timeout(WAIT_S):
         async for letter in letters:
             headers = {name: value.decode() for name, value in letter.headers}
-            if headers["ts_group"] == recorder.consumers.group and is_wanted(headers):
-                return headers, letter
+            if headers["ts_group"] == recorder.consumers.group:
+                found |= {number: (headers, letter) for number, is_wanted in enumerate(wanted) if is_wanted(headers)}
+            if len(found) == len(wanted):
+                return [found[number] for number in range(len(wanted))]
     raise AssertionError
+
+
+def _has_code(code: str) -> Callable[[dict[str, str]], bool]:
+    return lambda headers: headers["ts_code"] == code
 
 
 def _is_of(written: RecordMetadata) -> Callable[[dict[str, str]], bool]:

@@ -8,7 +8,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs
 # Tests run in this many processes.
 WORKERS ?= 2
 
-.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-minio sdk-environments test-sdks faults bench asyncapi docs \
+.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-faults test-models test-minio sdk-environments test-sdks faults bench asyncapi docs \
 	format lint check
 
 help: ## this list
@@ -33,8 +33,17 @@ demo: install ## start the stack, tune the sample subject and show it without an
 	@.venv/bin/tunesmith up --detach
 	@.venv/bin/tunesmith demo
 
-test: install sdk-environments ## all tests but the long forms and MinIO's (WORKERS=2 processes; prints the 20 slowest)
-	@$(PYTEST) tests -n $(WORKERS) --durations=20
+test: install sdk-environments ## all tests but those of the targets below (WORKERS=2 processes; prints the 20 slowest)
+	@$(PYTEST) tests --ignore tests/faults -n $(WORKERS) --durations=20
+
+test-faults: install ## every promise of docs/reliability.md in its short form
+	@$(PYTEST) tests/faults -n $(WORKERS) --durations=20
+
+faults: install ## the same in full length
+	@$(PYTEST) tests/faults -m "long or not long"
+
+test-models: install ## the shipped small checkpoints draw what their scores say
+	@$(PYTEST) tests/integration -k shipped -m "long or not long" -n $(WORKERS)
 
 coverage: install ## the lines that the unit and integration tests run, in percent
 	@$(PYTEST) tests/unit tests/integration -n $(WORKERS) -q --cov=services --cov=shared --cov=tunesmith --cov-report=term:skip-covered
@@ -50,9 +59,6 @@ sdk-environments: install
 
 test-sdks: install ## every published version of OctoAI's SDKs against a stack, about a minute each
 	@$(PYTEST) tests/sdks -m "long or not long"
-
-faults: install ## every promise of docs/reliability.md in full length
-	@$(PYTEST) tests/faults -m "long or not long"
 
 bench: install ## what we cost against bare peers, as ratios (docs/performance.md)
 	@$(PYTEST) tests/bench -o python_files='bench_*.py' -q

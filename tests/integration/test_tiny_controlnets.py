@@ -47,6 +47,7 @@ def drawn_images() -> Iterator[tuple[Image.Image, str]]:
         yield draw.draw(drawing, SIDE_PX, dice), drawing.caption(dice)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("engine", "base", "name"), PAIRS, ids=[name for *_, name in PAIRS])
 def test_what_is_drawn_with_a_shipped_controlnet_follows_the_edges(engine: Engine, base: str, name: str) -> None:
     studio = Studio({engine: SHIPPED / base})

@@ -1,6 +1,6 @@
 """The original guide's curl bodies, field by field as they stood there; only their ids, captions and names are ours.
 
-`make test-sdks` runs the guide's 800 steps and `make test` a quarter of them; both must teach the subject.
+Part of `make test-sdks`, with the guide's 800 steps and with a quarter of them; both must teach the subject.
 """
 
 import base64
@@ -17,10 +17,10 @@ from tests.support import likenesses
 from tunesmith import demo
 from tunesmith.client import Client
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 SDXL = "asset_01hdpjv7bxe1n99eazrv23ca1k"
 CAPTIONS = ("on a white background", "on grass", "on a yellow background", "in a room", "on a beach")
-STEPS = [200, pytest.param(800, marks=[pytest.mark.long, pytest.mark.timeout(3600)])]
+STEPS = [200, pytest.param(800, marks=pytest.mark.timeout(3600))]
 LEAST = {"sd": (0.06, 0.8), "sdxl": (0.04, 0.7)}
 """By how much images with the LoRA must be more like the subject in the mean, and the least share of all pairs of an image with it
 and one without it in which the first must be. A LoRA that does nothing gains 0.

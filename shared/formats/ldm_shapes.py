@@ -133,7 +133,13 @@ def _vae(shapes: Shapes) -> VaeShape:
         raise InvalidError(msg) from error
 
 
+def clip_name(name: str) -> str:
+    """Return transformers' name of a tensor of a text encoder; some programs leave out what all of the names begin with."""
+    return name if name.startswith("text_model.") else f"text_model.{name}"
+
+
 def _clip(shapes: Shapes) -> TextShape:
+    shapes = {clip_name(name): shape for name, shape in shapes.items()}
     tokens, positions = "text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight"
     shape = _text("text encoder", shapes, tokens, positions, "text_model.encoder.layers.{}.mlp.fc1.weight")
     _same("text encoder", ldm_layout.clip(shape), shapes)

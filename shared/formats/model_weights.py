@@ -61,4 +61,4 @@ def _difference(part: str, config: dict[str, Any], shapes: Shapes) -> str | None
 
 
 def _with_prefix(name: str) -> str:
-    return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
+    return name if name.startswith("text_projection.") else ldm_shapes.clip_name(name)

@@ -180,7 +180,17 @@ def _scheduler(header: Header) -> dict[str, Any]:
     told = header.metadata.get("modelspec.prediction_type", "").lower()
     # In files of SDXL without metadata, an empty tensor of this name marks v-prediction.
     v_prediction = told in _V_PREDICTION or (not told and "v_pred" in header.tensors)
-    return schedule("v_prediction" if v_prediction else "epsilon")
+    if found := next((name for name in header.tensors if name.startswith("edm_")), None):
+        msg = (
+            f"the checkpoint was trained with the noise levels of EDM (it has {found!r}), which are not supported; use one that "
+            "predicts epsilon or v on Stable Diffusion's noise schedule"
+        )
+        raise InvalidError(msg)
+    if not v_prediction:
+        return schedule()
+    # Another marks a schedule that ends in pure noise. Predicting the noise of pure noise says nothing, so it belongs to v alone.
+    zero_snr = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if "ztsnr" in header.tensors else {}
+    return schedule("v_prediction") | zero_snr
 
 
 def schedule(prediction_type: str = "epsilon") -> dict[str, Any]:

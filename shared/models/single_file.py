@@ -47,7 +47,14 @@ def load_text_encoders(folder: Path, engine: Engine, dtype: torch.dtype) -> list
 def _read(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
     with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as file:
         names = [name for name in file.keys() if name.startswith(prefix) and not name.endswith(ldm_shapes.IGNORED)]  # noqa: SIM118 - no mapping
-        return {name: file.get_tensor(name) for name in names}
+        return {_full_name(name): file.get_tensor(name) for name in names}
+
+
+def _full_name(name: str) -> str:
+    for prefix in ldm_shapes.CLIP.values():
+        if name.startswith(prefix):
+            return prefix + ldm_shapes.clip_name(name.removeprefix(prefix))
+    return name
 
 
 def _local(folder: Path) -> dict[str, Any]:

@@ -147,6 +147,27 @@ def test_the_metadata_or_a_marker_tells_the_prediction_type(metadata: dict[str, 
     assert documents["scheduler/scheduler_config.json"]["prediction_type"] == prediction
 
 
+@pytest.mark.parametrize(("markers", "zero_snr"), [(["v_pred", "ztsnr"], True), (["v_pred"], False), (["ztsnr"], False)])
+def test_a_marker_tells_a_schedule_that_ends_in_pure_noise(markers: list[str], zero_snr: bool) -> None:
+    documents = single_file.describe(_header(FILES[Engine.SDXL] | dict.fromkeys(markers, (0,))))
+
+    scheduler = documents["scheduler/scheduler_config.json"]
+    assert scheduler.get("rescale_betas_zero_snr", False) is zero_snr
+    assert (scheduler.get("timestep_spacing") == "trailing") is zero_snr
+
+
+@pytest.mark.parametrize("marker", ["edm_vpred.sigma_max", "edm_mean"])
+def test_the_noise_levels_of_edm_are_refused(marker: str) -> None:
+    with pytest.raises(InvalidError, match=f"noise levels of EDM .it has '{marker}'"):
+        single_file.describe(_header(FILES[Engine.SDXL] | {marker: (1,)}))
+
+
+def test_clips_names_may_lack_their_prefix() -> None:
+    short = {name.replace(".transformer.text_model.", ".transformer."): shape for name, shape in FILES[Engine.SD15].items()}
+
+    assert single_file.describe(_header(short)) == single_file.describe(_header(FILES[Engine.SD15]))
+
+
 @pytest.mark.parametrize(("told", "native"), [("768x768", 768), ("512x768", 512), ("huge", 512), ("9000x9000", 512)])
 def test_the_metadata_tells_the_native_size(told: str, native: int) -> None:
     documents = single_file.describe(_header(FILES[Engine.SD15], {"modelspec.resolution": told}))

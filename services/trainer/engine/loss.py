@@ -29,9 +29,15 @@ def min_snr_weights(schedule: DDPMScheduler, timesteps: torch.Tensor, gamma: flo
 
     min(SNR, gamma) / SNR where the UNet predicts the noise; min(SNR, gamma) / (SNR + 1) where it predicts the velocity; 1 where
     gamma is None.
+
+    A schedule that ends at an SNR of zero (Lin et al. 2023) would give its last step no weight, or 0 / 0. There the weight is
+    min(SNR + 1, gamma) / (SNR + 1) for the velocity, as in diffusers' training scripts, and 1 for the noise at an SNR of zero.
     """
     if gamma is None:
         return torch.ones(timesteps.shape, device=timesteps.device)
     snr = compute_snr(schedule, timesteps)
-    capped = snr.clamp(max=gamma)
-    return capped / (snr + 1.0) if schedule.config["prediction_type"] == "v_prediction" else capped / snr
+    if schedule.config["prediction_type"] != "v_prediction":
+        return torch.where(snr > 0, snr.clamp(max=gamma) / snr, 1.0)
+    if schedule.config.get("rescale_betas_zero_snr"):
+        return (snr + 1.0).clamp(max=gamma) / (snr + 1.0)
+    return snr.clamp(max=gamma) / (snr + 1.0)

@@ -91,7 +91,8 @@ def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: Pool
     driver = _driver(connection)
     try:
         await_only(driver.execute("SELECT 1", timeout=_PING_S))
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # The last of these for a connection that its server is just ending: asyncpg still expects an answer on it.
         # `close` would wait for an answer too.
         driver.terminate()
         # The pool replaces this connection and all that are as old, because they have the same server.

@@ -107,7 +107,7 @@ class InferenceWorld(World):
         """Make a public checkpoint for a fake painter."""
         folder = self.folder / f"empty-{name}"
         folder.mkdir()
-        (folder / "empty.json").write_text("{}")
+        (folder / "model_index.json").write_text("{}")
         return await self.add_checkpoint(name, folder, **data)
 
     async def generation(self, generation_id: str | None = None) -> Generation:

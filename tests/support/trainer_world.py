@@ -177,6 +177,6 @@ async def make_world(database_url: str, blobs: Blobs, settings: TrainerSettings,
     world = TrainerWorld(database=database, blobs=blobs, settings=settings, folder=folder, account_id=account_id)
     stub = folder / "stub-base"
     stub.mkdir()
-    (stub / "empty.json").write_text(json.dumps({}))
+    (stub / "model_index.json").write_text(json.dumps({}))
     await world.use_base(stub)
     return world

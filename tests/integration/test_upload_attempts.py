@@ -228,7 +228,7 @@ HOSTILE = {
     "lora": (safetensors_file(LONG_NUMBERS), "a number of 4000 digits, where at most 20 are allowed"),
     "vae": (safetensors_file(b"[" * 10**6), "nests its lists and objects too deeply"),
     "textual_inversion": (safetensors_file({"\ud800": {}}), "not the JSON object"),
-    "checkpoint": (checkpoint_tar({"a.json": LONG_NUMBERS}), "a.json holds a number of 4000 digits"),
+    "checkpoint": (checkpoint_tar({"unet/a.json": LONG_NUMBERS}), "unet/a.json holds a number of 4000 digits"),
 }
 
 

@@ -1,12 +1,13 @@
 """Public checkpoints: registered once, and switched when their bytes change; an alias shares the bytes of its target."""
 
-import json
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from deploy.local import checkpoints
+from deploy.local.checkpoints import SHIPPED
 from services.upload import public_assets
 from services.upload.settings import UploadSettings
 from shared.blobs.store import Blobs
@@ -27,28 +28,17 @@ async def world(make_settings: Callable[..., UploadSettings], blobs: Blobs, data
     await database.close()
 
 
-def packed_checkpoint(tmp_path: Path, weights: bytes = b"weights") -> Path:
-    """Pack a model folder that has a real configuration and weights of a few bytes."""
+def packed_checkpoint(tmp_path: Path, version: bytes = b"first") -> Path:
+    """Pack the shipped SD 1.5 checkpoint with a file that tells its version."""
     folder = tmp_path / "checkpoint"
-    documents = {
-        "model_index.json": {"_class_name": "StableDiffusionPipeline"},
-        "unet/config.json": {"sample_size": 16, "cross_attention_dim": 128},
-        "vae/config.json": {"block_out_channels": [32, 48, 64]},
-        "text_encoder/config.json": {"hidden_size": 128},
-    }
-    for name, document in documents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(json.dumps(document))
-    (folder / "unet" / "model.safetensors").write_bytes(weights)
+    shutil.copytree(SHIPPED / "tiny-sd15", folder, dirs_exist_ok=True)
+    (folder / "scheduler" / "version.txt").write_bytes(version)
     checkpoint.pack(folder, tmp_path / "checkpoint.tar")
     return tmp_path / "checkpoint.tar"
 
 
 async def test_public_assets_that_old_sdks_cannot_read_are_listed_only_on_request(world: UploadWorld, tmp_path: Path) -> None:
-    controlnet = {"_class_name": "ControlNetModel", "cross_attention_dim": 128, "block_out_channels": [64, 96, 128]}
-    (tmp_path / "canny").mkdir()
-    (tmp_path / "canny" / "config.json").write_text(json.dumps(controlnet))
-    checkpoint.pack(tmp_path / "canny", tmp_path / "canny.tar")
+    checkpoint.pack(SHIPPED / "tiny-canny-sd15", tmp_path / "canny.tar")
     base = await public_assets.register_checkpoint(world.database, world.blobs, packed_checkpoint(tmp_path), name="tiny-sd15")
     canny = await public_assets.register_checkpoint(world.database, world.blobs, tmp_path / "canny.tar", name="canny")
 
@@ -75,7 +65,7 @@ async def test_every_account_can_use_a_registered_checkpoint(world: UploadWorld,
     assert (await world.shown(asset_id))["name"] == "tiny-sd15"
     assert [a["id"] for a in (await world.client.get("/v1/assets?owner=octoai")).json()["data"]] == [asset_id]
     row = await world.row(asset_id)
-    assert await world.blobs.get_bytes(row.blob_key or "", max_bytes=1 << 20) == path.read_bytes()
+    assert await world.blobs.get_bytes(row.blob_key or "", max_bytes=32 << 20) == path.read_bytes()
     # The name belongs to the platform's account alone.
     assert (await world.client.get("/v1/assets/tiny-sd15")).status_code == 404
     assert (await world.client.get("/v1/assets/studio:tiny-sd15")).status_code == 404

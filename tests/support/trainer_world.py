@@ -47,7 +47,7 @@ class TrainerWorld(World):
         checkpoint.pack(folder, packed)
         key = f"assets/{folder.name}/base.tar"
         self.base = (key, await self.put(key, packed))
-        if (folder / "model_index.json").exists():
+        if (folder / "unet").exists():
             self.base_info = checkpoint.read_folder(folder)
 
     async def queue_tune(

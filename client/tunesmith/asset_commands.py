@@ -7,8 +7,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tunesmith.client import Client
-from tunesmith.local import connect, fail
+from tunesmith import image_files
+from tunesmith.client import Client, TunesmithApiError
+from tunesmith.image_files import shown
+from tunesmith.local import connect, fail, say
 from tunesmith.models import Asset
 
 console = Console()
@@ -62,7 +64,7 @@ def create(
                 hf_repo=hf_repo,
                 hf_token=hf_token if hf_repo else None,
             )
-        _show_result(client, made, wait=wait)
+        _show_result(client, made, wait=wait, file=file)
 
 
 @asset.command("upload")
@@ -77,7 +79,10 @@ def upload(
         fail(f"--name: goes with a single file, not with {len(files)}: leave it out to name each asset after its file")
     with connect() as client:
         for file in files:
-            _show_result(client, client.upload(file, name=name, asset_type=type_, engine=engine), wait=True)
+            made = (
+                client.upload(file, name=name, asset_type=type_, engine=engine) if name else _named(client, file, type_, engine)
+            )
+            _show_result(client, made, wait=True, file=file)
 
 
 @asset.command("list")
@@ -112,7 +117,26 @@ def delete_asset(names_or_ids: Annotated[list[str], typer.Argument(help="Ids or 
             client.delete_asset(client.asset(name_or_id).id)
 
 
-def _show_result(client: Client, made: Asset, *, wait: bool) -> None:
-    # An import may take as long as the server allows, so the wait is long.
-    done = client.wait_for_asset(made, timeout_s=_WAIT_S) if wait else made
-    console.print(f"{done.id}  {done.name}  {done.status}", highlight=False)
+def _named(client: Client, file: Path, type_: str, engine: str | None) -> Asset:
+    """Upload a file under its own name, or under one with the hash of its content where another asset has that name."""
+    try:
+        return client.upload(file, asset_type=type_, engine=engine)
+    except TunesmithApiError as error:
+        if error.code != "name_taken":
+            raise
+    name = image_files.asset_name("", file, image_files.content_hash(file))
+    same = [item for item in client.assets(name=name, asset_type=type_) if item.status in {"uploaded", "ready"}]
+    if same:
+        say(f"{shown(file)}: using {name}, which is already uploaded", style="dim")
+        return same[0]
+    say(f"note: {shown(file)}: another asset has the name {image_files.default_name(file)}, so this one is named {name}")
+    return client.upload(file, name=name, asset_type=type_, engine=engine)
+
+
+def _show_result(client: Client, made: Asset, *, wait: bool, file: Path | None = None) -> None:
+    try:
+        # An import may take as long as the server allows, so the wait is long.
+        done = client.wait_for_asset(made, timeout_s=_WAIT_S) if wait else made
+    except TunesmithApiError as error:
+        fail(f"{shown(file)}: {error}" if file else str(error))
+    say(f"{done.id}  {done.name}  {done.status}")

@@ -1,6 +1,7 @@
 """The `tunesmith` command. It imports only the module of the command that runs, so that `--help` is fast."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +95,7 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line. An error of the server, or a server that is unavailable, is one line on standard error."""
+    """Run the command line. An error of the server, an unavailable server or an unreadable file is one line on standard error."""
     import httpx  # noqa: PLC0415 - slow to import
 
     from tunesmith.client import TunesmithApiError  # noqa: PLC0415 - imports httpx
@@ -103,6 +104,11 @@ def main() -> None:
         app()
     except TunesmithApiError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            raise
+        typer.echo(f"error: {os.fsencode(error.filename).decode(errors='replace')}: {error.strerror}", err=True)
         sys.exit(1)
     except httpx.TransportError as error:
         typer.echo(

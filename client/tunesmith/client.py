@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
@@ -13,6 +12,8 @@ from typing import Any, Self, cast
 
 import httpx
 
+from tunesmith import image_files
+from tunesmith.image_files import shown
 from tunesmith.models import Asset, Generated, GeneratedImage, Tune, WhatIf
 
 _TIMEOUT_S = 300.0
@@ -77,20 +78,27 @@ class Client:
         Without `name`, the asset's name is made from the file's. `data` holds more fields of the asset's `data`, for example
         `{"trigger_words": ["sks1"]}`.
         """
-        name = name or re.sub(r"[^a-zA-Z0-9_-]+", "-", path.stem)
+        if path.stat().st_size == 0:
+            raise TunesmithApiError(0, "empty", f"{shown(path)}: the file is empty: save it again, and upload it then")
+        name = name or image_files.default_name(path)
         if asset_type == "file":
             given = {"file_format": _FORMATS.get(path.suffix.lower(), "unknown")}
         else:
             given = {"engine": engine, "file_format": "safetensors"}
         more = {"description": description, "is_public": is_public}
-        created = self._create_asset(name, asset_type, given | (data or {}), **more)
-        asset_id = created["asset"]["id"]
+        try:
+            created = self._create_asset(name, asset_type, given | (data or {}), **more)
+            self._put(created["transfer_api"]["put_url"], path)
+            self._call("POST", f"/v1/assets/{created['asset']['id']}/complete-upload", json={"token": ""})
+            return self.asset(created["asset"]["id"])
+        except TunesmithApiError as error:
+            raise TunesmithApiError(error.status, error.code, f"{shown(path)}: {error}") from error
+
+    def _put(self, url: str, path: Path) -> None:
         with path.open("rb") as file:
-            put = self._plain.put(created["transfer_api"]["put_url"], content=file)
+            put = self._plain.put(url, content=file)
         if put.is_error:
-            raise TunesmithApiError(put.status_code, "upload_failed", f"{path}: the store refused the upload: {put.text[:300]}")
-        self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
-        return self.asset(asset_id)
+            raise TunesmithApiError(put.status_code, "upload_failed", f"the store refused the upload: {put.text[:300]}")
 
     def import_asset(
         self,

@@ -1,15 +1,17 @@
 """`tunesmith generate`: draw images and write them as files."""
 
+import itertools
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from tunesmith.local import connect, fail
+from tunesmith.image_files import shown
+from tunesmith.local import connect, fail, say
 
-console = Console()
+_PROMPT_LETTERS = 40
+"""How much of the prompt the name of an image's file begins with."""
 
 
 def generate(
@@ -26,7 +28,7 @@ def generate(
     steps: Annotated[int, typer.Option(help="Number of sampling steps.")] = 30,
     cfg_scale: Annotated[float, typer.Option(help="Guidance scale: higher values follow the prompt more closely.")] = 5.0,
     sampler: Annotated[str, typer.Option(help="Sampler: DDIM, K_EULER, DPM_PLUS_PLUS_2M_KARRAS, ...")] = "DDIM",
-    out: Annotated[Path, typer.Option(help="Folder to write the images to.")] = Path(),
+    out: Annotated[Path, typer.Option(help="Folder to write the images to. Files that it holds stay.")] = Path(),
 ) -> None:
     """Generate images. Prints the path of each file."""
     loras: dict[str, float] = {}
@@ -56,9 +58,22 @@ def generate(
     out.mkdir(parents=True, exist_ok=True)
     with connect() as client:
         made = client.generate(prompt, engine=engine, **options)
+    start = re.sub(r"[\W_]+", "-", prompt.lower())[:_PROMPT_LETTERS].strip("-") or "image"
     for image in made.images:
-        path = out / f"{re.sub(r'[^a-z0-9]+', '-', prompt.lower())[:40].strip('-')}-{image.seed}.png"
-        path.write_bytes(image.data)
-        console.print(str(path), highlight=False)
+        say(shown(_write(out, f"{start}-{image.seed}", image.data)))
     if made.notice:
-        console.print(f"note: {made.notice}", style="dim", highlight=False)
+        say(f"note: {made.notice}", style="dim")
+
+
+def _write(folder: Path, name: str, data: bytes) -> Path:
+    """Write an image to a new file, and return its path. Names in use get a number."""
+    for number in itertools.count(1):
+        path = folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png")
+        try:
+            # Fails if the file exists: another command may write into the folder at the same time.
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import typer
+from rich.console import Console
 
 from tunesmith import clone
 from tunesmith.client import Client, TunesmithApiError
@@ -25,6 +26,11 @@ def connect(data_dir: Path | None = None) -> Client:
         return Client()
     except TunesmithApiError as error:
         fail(str(error))
+
+
+def say(message: str, *, style: str | None = None) -> None:
+    """Print a line as it is: names of files may hold what rich takes for markup or emoji."""
+    Console().print(message, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str) -> NoReturn:

@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from tunesmith.client import Client
-from tunesmith.local import connect, fail
+from tunesmith import image_files, training_images
+from tunesmith.client import Client, TunesmithApiError
+from tunesmith.image_files import shown
+from tunesmith.local import connect, fail, say
 from tunesmith.models import Tune, WhatIf
 
 console = Console()
 tune = typer.Typer(help="Start, watch, list and cancel tunes.", no_args_is_help=True, add_completion=False)
-_IMAGES = {".png", ".jpg", ".jpeg"}
 _GIB = 2**30
 NameOrId = Annotated[str, typer.Argument(help="Name or id of the tune.")]
 
@@ -57,13 +58,16 @@ def create_tune(
 ) -> None:
     """Upload images and start a tune on them.
 
-    A text file with the name of an image (star.txt beside star.png) holds its caption. Options that you leave out get the
-    server's defaults.
+    A text file with the name of an image (star.txt or star.caption beside star.png) holds its caption. Options that you leave
+    out get the server's defaults.
     """
-    files = [file for path in images for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    files = [file for file in files if file.suffix.lower() in _IMAGES]
+    if not image_files.NAME.fullmatch(name) or len(name) > image_files.MAX_NAME:
+        fail(f"NAME: {name!r} is not a name: use letters from a to z, digits, - and _, at most {image_files.MAX_NAME} of them")
+    files, notes = image_files.find(images)
+    for note in notes:
+        say(f"note: {note}")
     if not files:
-        fail(f"IMAGES: none of them is an image: give files that end with {', '.join(sorted(_IMAGES))}, or folders of such files")
+        fail("IMAGES: none of them is an image: give image files (.png, .jpg, .webp), or folders of such files")
     chosen = {
         "rank": rank,
         "alpha": alpha,
@@ -80,40 +84,31 @@ def create_tune(
     request: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
     request |= {"base": base, "trigger_word": trigger_word, "steps": steps, "seed": seed}
     with connect() as client:
-        request["files"] = _upload(client, name, files, wait=whatif)
-        if whatif:
-            names = {file_id: file.name for (file_id, _), file in zip(request["files"], files, strict=True)}
-            _show_what_if(client.what_if(name, **request), names)
-            return
-        made = client.create_tune(name, webhook=webhook, webhook_events_filter=webhook_event, **request)
-    console.print(f"{made.id}  {made.name}  {made.status}", highlight=False)
+        request["files"] = training_images.pairs(client, name, files)
+        try:
+            if whatif:
+                names = {file_id: shown(file) for (file_id, _), file in zip(request["files"], files, strict=True)}
+                _show_what_if(client.what_if(name, **request), names)
+                return
+            made = client.create_tune(name, webhook=webhook, webhook_events_filter=webhook_event, **request)
+        except TunesmithApiError as error:
+            fail(_with_files(str(error), files))
+    say(f"{made.id}  {made.name}  {made.status}")
     for warning in made.warnings:
-        console.print(f"warning: {warning['message']}", highlight=False)
+        say(f"warning: {warning['message']}")
     if wait:
         watch_tune(made.id)
 
 
-def _upload(client: Client, name: str, files: list[Path], *, wait: bool) -> list[tuple[str, str | None]]:
-    """Return the id and the caption of each image. Uploads those that an earlier call has not uploaded."""
-    uploaded = {item.name: item for item in client.assets(asset_type="file")}
-    pairs: list[tuple[str, str | None]] = []
-    for file in files:
-        text, stem = file.with_suffix(".txt"), re.sub(r"[^a-zA-Z0-9_-]+", "-", file.stem)
-        asset = uploaded.get(f"{name}-{stem}")
-        if asset:
-            console.print(f"{file.name}: using {asset.name}, which is already uploaded", style="dim", highlight=False)
-        else:
-            asset = client.upload(file, name=f"{name}-{stem}")
-        if wait:
-            client.wait_for_asset(asset)
-        pairs.append((asset.id, text.read_text().strip() if text.exists() else None))
-    return pairs
+def _with_files(message: str, files: list[Path]) -> str:
+    """Return an error of the server with the names of the files that it counts."""
+    return re.sub(r"\bfiles\.(\d+)\b", lambda found: f"{found[0]} ({shown(files[int(found[1])])})", message)
 
 
 def _show_what_if(found: WhatIf, names: dict[str, str]) -> None:
     for lint in found.lint:
         about = names.get(lint["file_id"], "the tune")
-        console.print(f"{about}: {lint['message']} ({lint['code']})", highlight=False)
+        say(f"{about}: {lint['message']} ({lint['code']})")
     cost = found.estimate
     console.print(f"time: about {cost.seconds:.0f} s ({cost.basis})", highlight=False)
     console.print(f"memory: about {cost.memory_bytes / _GIB:.1f} GiB", highlight=False)

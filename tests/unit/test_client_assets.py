@@ -1,6 +1,7 @@
 """The command line's asset commands, down to the requests that they make."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
+from tests.support.library_server import LibraryServer
 from tests.support.upload_world import png
 from tunesmith import asset_commands
 from tunesmith.client import Client
@@ -110,3 +112,33 @@ def test_an_asset_is_shown_and_deleted_by_its_name(run: Run) -> None:
 
     assert json.loads(output)["id"] == "asset_1"
     assert [call[:2] for call in asked[-2:]] == [("GET", "/v1/assets/cat"), ("DELETE", "/v1/assets/asset_1")]
+
+
+def test_files_whose_names_become_one_are_each_uploaded_and_found_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = LibraryServer()
+    monkeypatch.setattr(asset_commands, "connect", server.client)
+    files = [tmp_path / name for name in ("my cat.png", "my-cat.png", "\u732b.png", "\u72ac.png")]
+    for number, file in enumerate(files):
+        file.write_bytes(png() + bytes([number]))
+
+    done = [CliRunner().invoke(asset_commands.asset, ["upload", *map(str, files[:2])]) for _ in range(2)]
+    CliRunner().invoke(asset_commands.asset, ["upload", *map(str, files[2:])])
+
+    assert [answer.exit_code for answer in done] == [0, 0]
+    names = [asset["name"] for asset in server.assets.values()]
+    assert names[0] == "my-cat"
+    assert sorted(server.files.values()) == sorted([file.read_bytes() for file in files] + [files[0].read_bytes()])
+    assert re.search(
+        r"note: .*my-cat.png: another asset has the name my-cat, so this one is named my-cat-[0-9a-f]{16}", done[0].output
+    )
+    assert re.search(r"my-cat.png: using my-cat-[0-9a-f]{16}, which is already uploaded", done[1].output)
+    assert all(re.fullmatch("file-[0-9a-f]{16}", name) for name in names[-2:])
+
+
+def test_a_rejected_file_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(asset_commands, "connect", LibraryServer().client)
+    (tmp_path / "a.png").write_bytes(b"not an image")
+
+    refused = CliRunner().invoke(asset_commands.asset, ["upload", str(tmp_path / "a.png")])
+
+    assert (refused.exit_code, refused.output) == (1, f"error: {tmp_path}/a.png: a: rejected: neither PNG nor JPEG\n")

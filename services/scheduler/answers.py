@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from services.scheduler.repository import PLATFORM_PREFIX
 from services.scheduler.schemas import OPTIONS, Progress, Result, TuneAnswer, Warning_
 from shared.database.tables import Tune, TuneFile
 from shared.states import TuneState, client_status
@@ -18,7 +19,12 @@ def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
         details={
             # OctoAI's clients choose the type of `details` by this field, and cannot read the answer without it.
             "tune_type": "lora_tune",
-            "base_checkpoint": {"checkpoint_id": tune.base_asset_id, "engine": tune.engine, "name": tune.base_name},
+            "base_checkpoint": {
+                "checkpoint_id": tune.base_asset_id,
+                "engine": tune.engine,
+                # The asset's name, as the asset itself shows it.
+                "name": tune.base_name.removeprefix(PLATFORM_PREFIX),
+            },
             "files": [{"file_id": file.asset_id, "caption": file.caption} for file in files],
             "steps": tune.steps,
             "seed": tune.seed,

@@ -100,7 +100,9 @@ async def list_tunes(
     if wanted.name is not None:
         where.append(Tune.name == wanted.name)
     if wanted.base_checkpoint is not None:
-        where.append(or_(Tune.base_asset_id == wanted.base_checkpoint, Tune.base_name == wanted.base_checkpoint))
+        # A public checkpoint's name is stored with its prefix, and shown without it.
+        named = Tune.base_name.in_((wanted.base_checkpoint, PLATFORM_PREFIX + wanted.base_checkpoint))
+        where.append(or_(Tune.base_asset_id == wanted.base_checkpoint, named))
     if wanted.trigger_words:
         where.append(Tune.trigger_word.in_(wanted.trigger_words))
     if wanted.engine is not None:

@@ -17,7 +17,9 @@ def check(scopes: Sequence[str]) -> list[str]:
     """Return the scopes without repeats, in the order of `SCOPES`. Raises InvalidError for none, or one that does not exist."""
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
-        problem = f"{', '.join(unknown)} do not exist" if unknown else "none is given"
+        problem = (
+            f"{', '.join(map(repr, unknown))} {'does' if len(unknown) == 1 else 'do'} not exist" if unknown else "none is given"
+        )
         msg = f"scopes: {problem}; choose from {', '.join(SCOPES)}"
         raise InvalidError(msg, loc=("body", "scopes"))
     return sorted(set(scopes), key=SCOPES.index)

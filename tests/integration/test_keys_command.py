@@ -47,7 +47,7 @@ async def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(keys:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("create", "x", "--scope", "everything"), "everything do not exist; choose from assets"),
+        (("create", "x", "--scope", "everything"), "'everything' does not exist; choose from assets"),
         (("list", "--account", "missing"), "no account named 'missing'"),
         (("revoke", "key_1", "--account", "missing"), "no account named 'missing'"),
     ],

@@ -43,7 +43,7 @@ async def test_a_new_tune_is_queued_and_its_answer_is_complete(world: SchedulerW
     details = tune["details"]
     assert details["tune_type"] == "lora_tune"
     assert details["base_checkpoint"]["engine"] == SD15
-    assert details["base_checkpoint"]["name"] == "octoai:tiny-sd15"
+    assert details["base_checkpoint"]["name"] == "tiny-sd15"
     assert details["files"] == [{"file_id": image, "caption": "sks1"}]
     assert details["trigger_words"] == ["sks1"]
     assert (await world.row(tune["id"])).state == "queued"
@@ -294,6 +294,7 @@ async def test_lists_are_newest_first_paged_and_filtered(world: SchedulerWorld) 
     assert await listed("trigger_words=sks0,sks2") == ["dog-2", "dog-0"]
     assert await listed(f"engine={SD15}&tune_type=lora_tune") == ["dog-2", "dog-1", "dog-0"]
     assert await listed("base_checkpoint=octoai:tiny-sd15&limit=1") == ["dog-2"]
+    assert await listed("base_checkpoint=tiny-sd15&limit=1") == ["dog-2"]
     assert await listed("tune_type=text_to_speech_latent_tune") == []
     assert (await world.client.get("/v1/tunes?limit=0")).status_code == 422
 
@@ -329,7 +330,7 @@ async def test_additional_fields_of_old_clients_are_accepted(world: SchedulerWor
     assert tune["details"]["base_checkpoint"] == {
         "checkpoint_id": tune["details"]["base_checkpoint"]["checkpoint_id"],
         "engine": SD15,
-        "name": "octoai:tiny-sd15",
+        "name": "tiny-sd15",
     }
     assert tune["details"]["resize_images"] is False
     assert isinstance(tune["details"]["seed"], int)

@@ -39,3 +39,16 @@ def test_scopes_are_returned_without_repeats_in_one_order() -> None:
 def test_a_scope_that_does_not_exist_is_refused(wrong: list[str]) -> None:
     with pytest.raises(InvalidError, match="choose from assets"):
         scopes.check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (["everything"], "scopes: 'everything' does not exist; choose from"),
+        (["tunes:delete", "everything"], "scopes: 'everything', 'tunes:delete' do not exist; choose from"),
+        ([], "scopes: none is given; choose from"),
+    ],
+)
+def test_the_scopes_that_do_not_exist_are_named(wrong: list[str], says: str) -> None:
+    with pytest.raises(InvalidError, match=f"^{says}"):
+        scopes.check(wrong)

@@ -1,7 +1,9 @@
 """`tunesmith dlq`: list, replay and drop dead letters."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -10,6 +12,7 @@ import typer
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from rich.console import Console
 from rich.table import Table
 
@@ -67,7 +70,7 @@ def replay(
         wanted = [letter for letter in await _letters(servers) if letter.name in names]
         # aiokafka annotates no parameters.
         producer: Any = AIOKafkaProducer(bootstrap_servers=servers, acks="all", enable_idempotence=True)
-        async with producer:
+        async with _started(producer.start, producer.stop):
             for letter in wanted:
                 # The retry topic reaches only the consumer that failed; others have handled the event.
                 kept = {key: text for key, text in letter.headers.items() if key == "ts_group" or not key.startswith("ts_")}
@@ -91,10 +94,9 @@ def drop(
         for letter in await _letters(servers):
             if letter.name == name:
                 admin = AIOKafkaAdminClient(bootstrap_servers=servers)
-                await admin.start()
-                partition = TopicPartition(letter.topic, 0)
-                await admin.delete_records({partition: RecordsToDelete(before_offset=letter.offset + 1)})
-                await admin.close()
+                async with _started(admin.start, admin.close):
+                    partition = TopicPartition(letter.topic, 0)
+                    await admin.delete_records({partition: RecordsToDelete(before_offset=letter.offset + 1)})
                 return [name]
         return []
 
@@ -105,8 +107,7 @@ async def _letters(servers: str) -> list[Letter]:
     partitions = [TopicPartition(topic.name + DEAD_LETTER_SUFFIX, 0) for topic in TOPICS]
     # aiokafka annotates no parameters.
     consumer: Any = AIOKafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)
-    await consumer.start()
-    try:
+    async with _started(consumer.start, consumer.stop):
         consumer.assign(partitions)
         await consumer.seek_to_beginning(*partitions)
         ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
@@ -117,8 +118,16 @@ async def _letters(servers: str) -> list[Letter]:
                 headers = {key: value.decode(errors="replace") for key, value in record.headers}
                 found.append(Letter(record.topic, record.offset, headers, record))
         return found
+
+
+@asynccontextmanager
+async def _started(start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> AsyncGenerator[None]:
+    """Run a client of Kafka. It is stopped also when it could not start: else it complains when it is collected."""
+    try:
+        await start()
+        yield
     finally:
-        await consumer.stop()
+        await stop()
 
 
 def _run(work: Callable[[str], Awaitable[T]], kafka: str | None, data_dir: Path | None) -> T:
@@ -127,7 +136,15 @@ def _run(work: Callable[[str], Awaitable[T]], kafka: str | None, data_dir: Path 
     async def inside() -> T:
         return await work(servers)
 
-    return asyncio.run(inside())
+    # aiokafka logs each attempt to connect. The command says once what came of them.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    try:
+        return asyncio.run(inside())
+    except UnknownTopicOrPartitionError:
+        fail(f"Kafka at {servers} lacks the topics of the dead letters: start the services, which make them")
+    except (KafkaError, OSError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        fail(f"Kafka at {servers} cannot be reached ({reason}): check the address, and that the broker runs")
 
 
 def _report(done: str, asked: list[str], found: list[str]) -> None:

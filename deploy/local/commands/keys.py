@@ -12,7 +12,7 @@ from rich.table import Table
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.local.bootstrap import LOCAL_ACCOUNT
-from deploy.local.commands.options import DatabaseUrl, DataDir, address, exit_on_error
+from deploy.local.commands.options import DatabaseUrl, DataDir, address, exit_on_database_error
 from shared.accounts import accounts
 from shared.accounts.scopes import USER_SCOPES
 from shared.database.sessions import Database
@@ -99,5 +99,5 @@ def _run(work: Callable[[AsyncSession], Awaitable[T]], database_url: str | None,
         finally:
             await database.close()
 
-    with exit_on_error():
+    with exit_on_database_error(url):
         return asyncio.run(inside())

@@ -5,11 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import asyncpg
 import typer
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from deploy.local import state
 from deploy.local.paths import StackPaths, default_data_dir
 from shared.errors import TunesmithError
+from shared.failures import is_unavailable, is_unmigrated
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="The stack's data folder. Default: .data in the clone.")]
 DatabaseUrl = Annotated[
@@ -49,3 +53,27 @@ def exit_on_error() -> Generator[None]:
         yield
     except TunesmithError as error:
         fail(str(error))
+
+
+@contextmanager
+def exit_on_database_error(url: str) -> Generator[None]:
+    """Do as `exit_on_error`, also for a database that does not answer, refuses the connection, or has no tables yet."""
+    try:
+        parsed = make_url(url)
+        # The password stays out of what is printed.
+        where = f"PostgreSQL at {parsed.host}:{parsed.port or 5432}"
+    except (ArgumentError, ValueError):
+        fail("--database-url: it is not an address of a database: give postgresql+asyncpg://USER:PASSWORD@HOST:PORT/NAME")
+    try:
+        with exit_on_error():
+            yield
+    except Exception as error:
+        cause = (error.orig and error.orig.__cause__) or error.orig if isinstance(error, DBAPIError) else error
+        reason = (str(cause).splitlines() or [type(error).__name__])[0]
+        if is_unmigrated(error):
+            fail(f"the database {parsed.database} at {parsed.host} has not the newest schema ({reason}): run `tunesmith migrate`")
+        if is_unavailable(error):
+            fail(f"{where} cannot be reached ({reason}): check the address, and that the server runs")
+        if isinstance(error, DBAPIError | asyncpg.PostgresError):
+            fail(f"{where} refuses the command ({reason}): check user, password and name of the database")
+        raise

@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
 from types import FrameType
+from urllib.parse import urlsplit, urlunsplit
 
 import structlog
 import uvicorn
@@ -16,12 +18,13 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import InvalidError, TunesmithError, UnavailableError
 from shared.failures import is_unavailable, is_value
-from shared.http import openapi
+from shared.http import bodies, openapi
 from shared.http.idempotency import REPLAYED_HEADER, Replay
 from shared.ids import new_id
 from shared.settings import ProcessSettings
@@ -33,6 +36,7 @@ Check = Callable[[], Awaitable[object]]
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 _CHECK_TIMEOUT_S = 3.0
 _GRACE_S = 20
+_REDIRECTS = 3
 _STARTUP_FAILURE = 3
 REQUEST_ID_HEADER = "X-User-Request-ID"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
@@ -87,8 +91,45 @@ class _OneSlash:
         await self._app(scope, receive, send)
 
 
-async def _on_error(_request: Request, error: Exception) -> JSONResponse:
-    error = _classified(error)
+class _RelativeRedirects:
+    """Writes the address of a redirect to this server as a path.
+
+    Behind a proxy that ends TLS the server sees plain HTTP. An address with `http:` would lead a client, and its key, out of TLS.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        host = next((value for key, value in scope["headers"] if key == b"host"), b"").decode("latin-1")
+
+        async def send_relative(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] // 100 == _REDIRECTS:
+                headers = message.get("headers", [])
+                message["headers"] = [
+                    (key, _path(value, host) if key.lower() == b"location" else value) for key, value in headers
+                ]
+            await send(message)
+
+        await self._app(scope, receive, send_relative)
+
+
+def _path(location: bytes, host: str) -> bytes:
+    parts = urlsplit(location.decode("latin-1"))
+    if not parts.scheme or parts.netloc != host:
+        return location
+    # Two slashes at the start would name another host.
+    path = "/" + parts.path.lstrip("/")
+    return urlunsplit(("", "", path, parts.query, parts.fragment)).encode("latin-1")
+
+
+async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, RequestValidationError | HTTPException):
+        error = _explained(request, error)
+    error = _classified(request, error)
     if isinstance(error, InvalidError):
         detail = [{"loc": list(error.loc), "msg": error.message, "type": error.kind}]
         return JSONResponse({"detail": detail, "code": error.code}, error.status, error.headers)
@@ -106,13 +147,18 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": detail, "code": TunesmithError.code}, 500)
 
 
-def _classified(error: Exception) -> Exception:
+def _explained(request: Request, error: RequestValidationError | HTTPException) -> Exception:
+    is_ours = isinstance(error, HTTPException) and (error.status_code != HTTPStatus.BAD_REQUEST or error.__cause__ is None)
+    return error if is_ours else bodies.unreadable(request, error) or error
+
+
+def _classified(request: Request, error: Exception) -> Exception:
     """Return the error of the taxonomy for a value that cannot be stored and for an outage; other errors unchanged."""
     if isinstance(error, TunesmithError):
         return error
     if is_value(error):
         msg = "a value cannot be stored: text has a NUL character, or a number is too large; correct the request"
-        return InvalidError(msg, loc=("request",))
+        return bodies.unstorable(request) or InvalidError(msg, loc=("request",))
     if is_unavailable(error):
         log.warning("http.unavailable", error=repr(error))
         return UnavailableError("a part of the platform is unavailable; try again", headers={"Retry-After": "2"})
@@ -195,10 +241,12 @@ def create_app(
     """
     app = FastAPI(title=f"Tunesmith {service}", version="1", lifespan=lifespan, openapi_url=openapi_url, docs_url=None)
     app.add_middleware(_OneSlash)
+    app.add_middleware(_RelativeRedirects)
     # Set when the process has to stop: event streams end then, or they would keep the process from stopping.
     app.state.stopping = asyncio.Event()
     app.add_middleware(_RequestId)
-    for kind in (TunesmithError, RequestValidationError, HTTPException):
+    # A database's errors, too: further out the request's body is not at hand any more.
+    for kind in (TunesmithError, RequestValidationError, HTTPException, DBAPIError):
         app.add_exception_handler(kind, _on_error)
     app.add_exception_handler(Replay, _on_replay)
     app.include_router(_probes(service, ready or {}, live or {}))

@@ -1,0 +1,107 @@
+"""Explains a request whose body cannot be read, or has a value that cannot be stored, at the field that is wrong."""
+
+from collections.abc import Iterable, Mapping
+from json import JSONDecodeError
+from typing import Any, cast
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from shared.errors import InvalidError
+
+Loc = tuple[str | int, ...]
+_SEND_JSON = "send JSON with Content-Type: application/json"
+_BIGGEST = 2**63 - 1
+_NAMES = {str: "a string", list: "an array", bytes: "bytes", bool: "a boolean", int: "a number", float: "a number"}
+
+
+def unreadable(request: Request, error: RequestValidationError | HTTPException) -> InvalidError | None:
+    """Return why no field of the body could be read; None when the error is another one.
+
+    FastAPI says only that it has no object, or that JSON is invalid, which hides a header that is wrong.
+    """
+    if isinstance(error, HTTPException):
+        return _by_headers(request) or _by_cause(error.__cause__)
+    for fault in error.errors():
+        kind, loc = str(fault["type"]), tuple(fault["loc"])
+        if kind == "missing" and loc == ("body",):
+            return InvalidError(f"the body is missing; {_SEND_JSON}", loc=loc, kind=kind)
+        if kind == "json_invalid":
+            msg = f"the body is not JSON: {fault['ctx']['error']} at character {loc[-1]}; {_SEND_JSON}"
+            return _by_headers(request) or InvalidError(msg, loc=loc, kind=kind)
+        if loc == ("body",):
+            value: object = fault.get("input")
+            msg = f"the body is {_NAMES.get(type(value), 'null')} where a JSON object is expected"
+            if isinstance(value, str):
+                msg += "; if the object was encoded as JSON twice, encode it once"
+            return _by_headers(request) or InvalidError(msg, loc=loc, kind=kind)
+    return None
+
+
+def _by_headers(request: Request) -> InvalidError | None:
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        msg = f"Content-Encoding: a body that is compressed with {encoding[:50]!r} is not read; send it uncompressed"
+        return InvalidError(msg, loc=("header", "Content-Encoding"))
+    given = request.headers.get("content-type", "")
+    media_type = given.partition(";")[0].strip().lower()
+    if media_type == "application/json" or (media_type.startswith("application/") and media_type.endswith("+json")):
+        return None
+    problem = f"{given[:100]!r} is not JSON's" if given else "the header is missing"
+    return InvalidError(f"Content-Type: {problem}; {_SEND_JSON}", loc=("header", "Content-Type"))
+
+
+def _by_cause(cause: BaseException | None) -> InvalidError | None:
+    if isinstance(cause, UnicodeDecodeError):
+        return InvalidError(f"the body is not {cause.encoding.upper()} at byte {cause.start}; send JSON in UTF-8")
+    if isinstance(cause, RecursionError):
+        return InvalidError("the body nests its lists and objects too deeply; send a flatter one")
+    if isinstance(cause, ValueError) and not isinstance(cause, JSONDecodeError):
+        return InvalidError("the body has a number of too many digits; send a smaller one")
+    return None
+
+
+def unstorable(request: Request) -> InvalidError | None:
+    """Return which value of a request cannot be stored; None when the request does not show it."""
+    # Only if the body was parsed from this object: to read it once more would wait for ever.
+    body: object = getattr(request, "_json", None)
+    parts: dict[str, Mapping[str, Any]] = {
+        "path": request.path_params,
+        "query": dict(request.query_params),
+    }
+    for loc, value in (*_leaves(body, ("body",)), *(leaf for part, held in parts.items() for leaf in _leaves(held, (part,)))):
+        if isinstance(value, str) and "\0" in value:
+            problem = "the text has a NUL character; leave it out"
+        elif isinstance(value, str) and not _is_text(value):
+            problem = "the text has half of a surrogate pair; send whole characters"
+        elif isinstance(value, int) and abs(value) > _BIGGEST:
+            problem = f"the number is too large; send one up to {_BIGGEST}"
+        else:
+            continue
+        return InvalidError(f"{loc[-1]}: {problem}", loc=loc)
+    return None
+
+
+def _leaves(value: object, loc: Loc) -> Iterable[tuple[Loc, object]]:
+    """Yield each value below `value` that is neither a list nor an object, and the texts of objects' keys."""
+    waiting: list[tuple[Loc, object]] = [(loc, value)]
+    while waiting:
+        at, found = waiting.pop()
+        if isinstance(found, Mapping):
+            items = cast("Mapping[str, object]", found).items()
+            for key, item in items:
+                yield at, key
+                waiting.append(((*at, key), item))
+        elif isinstance(found, list):
+            waiting += [((*at, position), item) for position, item in enumerate(cast("list[object]", found))]
+        else:
+            yield at, found
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

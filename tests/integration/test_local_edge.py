@@ -307,3 +307,37 @@ def test_a_part_of_a_file_is_answered_as_such(origin: httpx.Client) -> None:
     answer = origin.get(STORED, headers={"X-Answer-Type": "image/png", "X-Answer-Status": "206", "Range": "bytes=0-9"})
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (206, "image/png")
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        ({"Content-Type": "multipart/form-data; boundary=x"}, "the upload is a form .* curl -T FILE URL"),
+        ({"Content-Type": "Multipart/Form-Data; boundary=x"}, "the upload is a form"),
+        ({"Content-Encoding": "gzip"}, "the upload is compressed: send the file as it is"),
+        ({"Content-Encoding": "aws-chunked, GZIP"}, "the upload is compressed"),
+        ({"Content-Encoding": "br"}, "the upload is compressed"),
+    ],
+)
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_form_and_a_compressed_file_are_refused(origin: httpx.Client, method: str, headers: dict[str, str], says: str) -> None:
+    refused = origin.request(method, "/tunesmith/staging/file/asset_1?X-Amz-Signature=a", content=b"x", headers=headers)
+
+    assert (refused.status_code, refused.json()["code"]) == (415, "http_error")
+    assert re.search(says, refused.json()["detail"])
+    assert "X-Heard" not in refused.headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": "image/png"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Encoding": "aws-chunked"},
+    ],
+)
+def test_an_upload_with_other_headers_passes(origin: httpx.Client, headers: dict[str, str]) -> None:
+    stored = origin.put("/tunesmith/staging/file/asset_1?X-Amz-Signature=a", content=b"x", headers=headers)
+
+    assert (stored.status_code, stored.json()["bytes"]) == (200, 1)

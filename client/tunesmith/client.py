@@ -48,8 +48,14 @@ class Client:
                 'stack with `tunesmith up` and run: eval "$(tunesmith env)"'
             )
             raise TunesmithApiError(0, "not_configured", msg)
-        self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
+        self.url, token = url.strip().rstrip("/"), token.strip()
+        if not token.isascii() or not token.isprintable():
+            raise TunesmithApiError(0, "not_configured", "OCTOAI_TOKEN has characters that no API key has: copy the key again")
+        try:
+            self._http = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
+        except httpx.InvalidURL as error:
+            msg = f"TUNESMITH_URL is {self.url!r}, which is no address ({error}): give it as http://HOST:PORT"
+            raise TunesmithApiError(0, "not_configured", msg) from error
         # Presigned URLs carry their own signature. The store must not see the API key.
         self._plain = httpx.Client(timeout=_TIMEOUT_S)
 
@@ -277,8 +283,20 @@ class Client:
 
 
 def _checked(answer: httpx.Response) -> dict[str, Any]:
+    if answer.is_redirect:
+        # Not followed: the API key would go to wherever the answer says.
+        msg = (
+            f"{answer.request.url} redirects to {answer.headers.get('Location', '')}: set TUNESMITH_URL to the address that "
+            "the server has, with https if it is behind TLS"
+        )
+        raise TunesmithApiError(answer.status_code, "redirected", msg)
     if not answer.is_error:
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError:
+            kind = answer.headers.get("Content-Type", "no content type")
+            msg = f"{answer.request.url} answers {kind} where JSON is expected: check that TUNESMITH_URL is a Tunesmith server's"
+            raise TunesmithApiError(answer.status_code, "not_json", msg) from None
     try:
         body: dict[str, Any] = answer.json()
         detail, code = body["detail"], body.get("code", "")

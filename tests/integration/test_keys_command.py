@@ -58,3 +58,15 @@ async def test_an_error_is_one_line_and_exit_code_1(keys: Keys, arguments: tuple
     assert answer.exit_code == 1
     assert said in answer.output
     assert answer.output.count("\n") == 1
+
+
+async def test_a_database_that_refuses_the_command_is_one_line(database_url: str) -> None:
+    address = database_url.rpartition("/")[0]
+    for url, says in (
+        (f"{address}/missing", 'refuses the command (database "missing" does not exist)'),
+        (f"{address}/postgres", "run `tunesmith migrate`"),
+    ):
+        answer = await asyncio.to_thread(CliRunner().invoke, app, ["list", "--database-url", url])
+
+        assert (answer.exit_code, answer.output.count("\n")) == (1, 1), answer.output
+        assert says in answer.output

@@ -182,6 +182,18 @@ async def test_a_wrong_field_is_refused_with_its_location(world: UploadWorld) ->
     assert await world.waiting_events() == []
 
 
+async def test_a_value_that_cannot_be_stored_is_refused_at_its_field(world: UploadWorld) -> None:
+    data = {"asset_type": "lora", "engine": "image/stable-diffusion-v1-5", "trigger_words": ["sks1", "a\0"]}
+    for body, loc in (
+        ({"description": "a\0b"}, ["description"]),
+        ({"asset_type": "lora", "data": data}, ["data", "trigger_words", 1]),
+    ):
+        answer = await world.client.post("/v1/assets", json={"name": "x", "asset_type": "file", "data": {}} | body)
+
+        assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", *loc])
+        assert "NUL" in answer.json()["detail"][0]["msg"]
+
+
 async def test_a_deleted_asset_is_not_found_and_its_name_is_free(world: UploadWorld) -> None:
     asset_id = (await world.create("cat"))["asset"]["id"]
 

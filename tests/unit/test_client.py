@@ -1,4 +1,4 @@
-"""The client's retries: it repeats a request that the server refuses for a time, and no other."""
+"""The client repeats a request that the server refuses for a time, and no other; what is wrong with its settings is named."""
 
 from collections.abc import Callable
 
@@ -52,3 +52,41 @@ def test_any_other_refusal_is_raised_at_once(serve: Callable[..., Served], statu
     with pytest.raises(TunesmithApiError, match="the broker is unavailable"):
         client.tunes()
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            httpx.Response(308, headers={"Location": "https://tunesmith.test/v1/tunes"}),
+            "http://tunesmith.test/v1/tunes.* redirects to https://tunesmith.test/v1/tunes: set TUNESMITH_URL",
+        ),
+        (httpx.Response(200, html="<html>sign in</html>"), "answers text/html; charset=utf-8 where JSON is expected: check"),
+        (httpx.Response(200, content=b""), "answers no content type where JSON is expected"),
+    ],
+    ids=["TLS", "a page", "nothing"],
+)
+def test_an_answer_of_another_server_is_named(serve: Callable[..., Served], answer: httpx.Response, says: str) -> None:
+    client, _ = serve(answer)
+
+    with pytest.raises(TunesmithApiError, match=says):
+        client.tunes()
+
+
+@pytest.mark.parametrize(
+    ("url", "token", "says"),
+    [
+        ("http://host:port", "key", "TUNESMITH_URL is 'http://host:port', which is no address"),
+        ("http://tunesmith.test", "k\u00e9y", "OCTOAI_TOKEN has characters that no API key has"),
+        ("http://tunesmith.test", "k\ney", "OCTOAI_TOKEN has characters that no API key has"),
+    ],
+)
+def test_a_wrong_setting_is_named(url: str, token: str, says: str) -> None:
+    with pytest.raises(TunesmithApiError, match=says):
+        Client(url, token)
+
+
+def test_blanks_around_the_settings_are_left_out() -> None:
+    client = Client(" http://tunesmith.test/ \n", "key\n")
+
+    assert (client.url, client._http.headers["Authorization"]) == ("http://tunesmith.test", "Bearer key")

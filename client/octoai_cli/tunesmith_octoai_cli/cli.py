@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tunesmith.client import Client, TunesmithApiError
+from tunesmith.image_files import shown
 from tunesmith.models import Asset
 from tunesmith_octoai_cli import login as kept
 
@@ -115,11 +116,15 @@ def list_(
 
 
 def main() -> None:
-    """Run the command. An error of the server, or a server that is unavailable, is one line on standard error."""
+    """Run the command. An error of the server, an unavailable server or an unreadable file is one line on standard error."""
     try:
         app()
     except TunesmithApiError as error:
         _fail(str(error))
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            raise
+        _fail(f"{shown(Path(error.filename))}: {error.strerror}")
     except httpx.TransportError as error:
         _fail(f"{error.request.url} cannot be reached ({error}): check the address, and that its server runs")
 

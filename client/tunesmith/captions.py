@@ -2,6 +2,7 @@
 
 import codecs
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,14 +68,29 @@ def read(file: Path) -> Caption:
     return Caption(text, note)
 
 
+def notes(images: Iterable[Path], texts: Iterable[Path]) -> list[str]:
+    """Return notes on the caption files that belong to no image, or to several."""
+    images = list(images)
+    found: list[str] = []
+    for text in texts:
+        owners = [shown(image) for image in images if image.parent == text.parent and _belongs(text, image)]
+        if not owners:
+            found.append(f"{shown(text)}: skipped, no image has this name")
+        elif len(owners) > 1:
+            found.append(f"{shown(text)}: the caption of {' and '.join(owners)}")
+    return found
+
+
 def _beside(image: Path) -> list[Path]:
-    # macOS stores an accent as a letter of its own, and a file's name may have been written elsewhere.
-    names = {unicodedata.normalize("NFC", name) for name in (image.stem, image.name)}
     return sorted(
-        file
-        for file in image.parent.iterdir()
-        if file.suffix.lower() in TEXTS and unicodedata.normalize("NFC", file.stem) in names and file.is_file()
+        file for file in image.parent.iterdir() if file.suffix.lower() in TEXTS and _belongs(file, image) and file.is_file()
     )
+
+
+def _belongs(text: Path, image: Path) -> bool:
+    # macOS stores an accent as a letter of its own, and a file's name may have been written elsewhere.
+    names = (unicodedata.normalize("NFC", name) for name in (image.stem, image.name))
+    return unicodedata.normalize("NFC", text.stem) in names
 
 
 def _decoded(file: Path, data: bytes) -> tuple[str, str]:

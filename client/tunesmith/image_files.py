@@ -21,9 +21,10 @@ TEXTS = {".txt", ".caption"}
 
 
 class Found(NamedTuple):
-    """The image files of some paths, and what was left out, as notes for the user."""
+    """The image files and caption files of some paths, and what was left out, as notes for the user."""
 
     images: list[Path]
+    texts: list[Path]
     notes: list[str]
 
 
@@ -34,18 +35,20 @@ def find(paths: Iterable[Path]) -> Found:
     Windows and editors leave in a folder is skipped.
     """
     images: dict[Path, Path] = {}
+    texts: list[Path] = []
     notes: list[str] = []
     for path in paths:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-            if file.suffix.lower() in TEXTS or (path.is_dir() and is_litter(file)):
+            if path.is_dir() and is_litter(file):
                 continue
-            why = _why_not(file, is_named=file is path)
-            if why:
+            if file.suffix.lower() in TEXTS:
+                texts.append(file)
+            elif why := _why_not(file, is_named=file is path):
                 notes.append(f"{shown(file)}: skipped, {why}")
             else:
                 # A file may be named by itself and by its folder.
                 images.setdefault(file.resolve(), file)
-    return Found(list(images.values()), notes)
+    return Found(list(images.values()), texts, notes)
 
 
 def _why_not(file: Path, *, is_named: bool) -> str:

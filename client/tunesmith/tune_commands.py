@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from tunesmith import image_files, training_images
+from tunesmith import captions, image_files, training_images
 from tunesmith.client import Client, TunesmithApiError
 from tunesmith.image_files import shown
 from tunesmith.local import connect, fail, say
@@ -63,8 +63,8 @@ def create_tune(
     """
     if not image_files.NAME.fullmatch(name) or len(name) > image_files.MAX_NAME:
         fail(f"NAME: {name!r} is not a name: use letters from a to z, digits, - and _, at most {image_files.MAX_NAME} of them")
-    files, notes = image_files.find(images)
-    for note in notes:
+    files, texts, notes = image_files.find(images)
+    for note in (*notes, *captions.notes(files, texts)):
         say(f"note: {note}")
     if not files:
         fail("IMAGES: none of them is an image: give image files (.png, .jpg, .webp), or folders of such files")

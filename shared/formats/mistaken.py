@@ -34,10 +34,10 @@ _ARCHIVES = (
     (b"Rar!\x1a\x07", "a RAR archive"),
 )
 _COMPRESSED = (
-    (b"\x1f\x8b", "compressed with gzip"),
-    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
-    (b"\xfd7zXZ\x00", "compressed with xz"),
-    (b"BZh", "compressed with bzip2"),
+    (b"\x1f\x8b", "a file compressed with gzip"),
+    (b"\x28\xb5\x2f\xfd", "a file compressed with zstd"),
+    (b"\xfd7zXZ\x00", "a file compressed with xz"),
+    (b"BZh", "a file compressed with bzip2"),
 )
 _IMAGES = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image"),

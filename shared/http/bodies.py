@@ -13,7 +13,14 @@ from shared.errors import InvalidError
 Loc = tuple[str | int, ...]
 _SEND_JSON = "send JSON with Content-Type: application/json"
 _BIGGEST = 2**63 - 1
-_NAMES = {str: "a string", list: "an array", bytes: "bytes", bool: "a boolean", int: "a number", float: "a number"}
+_NAMES: dict[type, str] = {
+    str: "a string",
+    list: "an array",
+    bytes: "bytes",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+}
 
 
 def unreadable(request: Request, error: RequestValidationError | HTTPException) -> InvalidError | None:

@@ -226,3 +226,17 @@ def test_a_name_that_no_tune_can_have_is_refused_before_any_upload(
 
     assert (refused.exit_code, server.assets) == (1, {})
     assert refused.output.startswith("error: NAME: ")
+
+
+def test_captions_of_no_image_and_of_several_are_said(server: LibraryServer, create: Create, tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        (tmp_path / name).write_bytes(RED)
+    for name in ("a.txt", "b.txt", "typo.txt"):
+        (tmp_path / name).write_text("sks1")
+
+    noted = re.findall(r"note: (.*)", create(tmp_path).output)
+
+    assert noted == [
+        f"{tmp_path}/a.txt: the caption of {tmp_path}/a.jpg and {tmp_path}/a.png",
+        f"{tmp_path}/typo.txt: skipped, no image has this name",
+    ]

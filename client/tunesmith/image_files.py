@@ -35,20 +35,24 @@ def find(paths: Iterable[Path]) -> Found:
     Windows and editors leave in a folder is skipped.
     """
     images: dict[Path, Path] = {}
-    texts: list[Path] = []
+    texts: dict[Path, Path] = {}
     notes: list[str] = []
     for path in paths:
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             if path.is_dir() and is_litter(file):
                 continue
             if file.suffix.lower() in TEXTS:
-                texts.append(file)
+                texts.setdefault(_place(file), file)
             elif why := _why_not(file, is_named=file is path):
                 notes.append(f"{shown(file)}: skipped, {why}")
             else:
-                # A file may be named by itself and by its folder.
-                images.setdefault(file.resolve(), file)
-    return Found(list(images.values()), texts, notes)
+                images.setdefault(_place(file), file)
+    return Found(list(images.values()), list(texts.values()), notes)
+
+
+def _place(file: Path) -> Path:
+    """Return a path that is the same however the file's folder is named. Two links to a file stay two files."""
+    return file.parent.resolve() / file.name
 
 
 def _why_not(file: Path, *, is_named: bool) -> str:

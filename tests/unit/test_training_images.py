@@ -190,10 +190,14 @@ def test_a_file_that_is_named_twice_is_taken_once(server: LibraryServer, create:
     (tmp_path / "a.png").write_bytes(RED)
     (tmp_path / "a.txt").write_text("sks1")
 
-    # As a shell writes out folder/*.
-    create(tmp_path, tmp_path / "a.png", tmp_path / "a.txt")
+    (tmp_path / "typo.txt").write_text("sks1")
+    (tmp_path / "link.png").symlink_to(tmp_path / "a.png")
 
-    assert _trained(server) == [(RED, "sks1")]
+    # As a shell writes out folder/*.
+    done = create(tmp_path, *sorted(tmp_path.iterdir()), tmp_path / ".." / tmp_path.name / "a.png")
+
+    assert _trained(server) == [(RED, "sks1"), (RED, None)]
+    assert done.output.count("typo.txt") == 1
 
 
 def test_a_name_that_is_cut_is_said(create: Create, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The SQL of the image API: assets that a request names, and the rows of requests."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference.inputs import Inputs
@@ -65,56 +66,50 @@ async def finished(session: AsyncSession, generation_id: str) -> Generation | No
     return (await session.scalars(done.execution_options(populate_existing=True))).one_or_none()
 
 
-async def requeue_expired(session: AsyncSession, *, limit: int = 50) -> list[Generation]:
-    """Queue the requests whose claims have expired, and return them."""
-    expired = (
-        select(Generation.id)
-        .where(Generation.state == "running", Generation.claim_expires_at < func.now())
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    requeued = (
-        update(Generation)
-        .where(Generation.id.in_(expired.scalar_subquery()))
-        .values(
-            state="queued",
-            claim_token=None,
-            claim_holder=None,
-            claim_expires_at=None,
-            version=Generation.version + 1,
-            updated_at=func.now(),
-        )
-        .returning(Generation)
-    )
-    return list(await session.scalars(requeued))
+async def overdue(session: AsyncSession, hint_s: float, attempts: int, *, after: str, limit: int) -> list[str]:
+    """Return the ids of requests whose claim expired, that no worker claimed for `hint_s`, or that have no attempt left.
+
+    In the order of the ids, and after the given one.
+    """
+    found = select(Generation.id).where(or_(_EXPIRED, _is_unclaimed(hint_s), _is_exhausted(attempts)), Generation.id > after)
+    return list(await session.scalars(found.order_by(Generation.id).limit(limit)))
 
 
-async def touch_unclaimed(session: AsyncSession, older_than_s: float, *, limit: int = 50) -> list[Generation]:
-    """Return the requests that no worker has claimed for this long, and restart their clock."""
-    waiting = (
-        select(Generation.id)
-        .where(Generation.state == "queued", Generation.updated_at < func.now() - timedelta(seconds=older_than_s))
-        .order_by(Generation.created_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    touched = (
-        update(Generation).where(Generation.id.in_(waiting.scalar_subquery())).values(updated_at=func.now()).returning(Generation)
-    )
-    return list(await session.scalars(touched))
+async def requeue_expired(session: AsyncSession, generation_id: str) -> Generation | None:
+    """Queue a request if its claim has expired, and return it."""
+    free = {"state": "queued", "claim_token": None, "claim_holder": None, "claim_expires_at": None}
+    return await _change(session, generation_id, _EXPIRED, free | {"version": Generation.version + 1})
 
 
-async def exhausted(session: AsyncSession, attempts: int, *, limit: int = 50) -> list[Generation]:
-    """Return the queued requests that have used up their attempts; workers no longer claim them."""
-    tried = (
-        select(Generation)
-        .where(Generation.state == "queued", Generation.attempt >= attempts)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        # This session may hold older values of requests that it has just queued again.
-        .execution_options(populate_existing=True)
-    )
-    return list(await session.scalars(tried))
+async def touch_unclaimed(session: AsyncSession, generation_id: str, older_than_s: float) -> Generation | None:
+    """Restart the clock of a request that no worker has claimed for this long, and return it."""
+    return await _change(session, generation_id, _is_unclaimed(older_than_s), {})
+
+
+async def find_exhausted(session: AsyncSession, generation_id: str, attempts: int) -> Generation | None:
+    """Lock and return a queued request that has used up its attempts; workers no longer claim it."""
+    tried = select(Generation).where(Generation.id == generation_id, _is_exhausted(attempts)).with_for_update(skip_locked=True)
+    # This session may hold older values of the request.
+    return (await session.scalars(tried.execution_options(populate_existing=True))).one_or_none()
+
+
+_EXPIRED = and_(Generation.state == "running", Generation.claim_expires_at < func.now())
+
+
+def _is_unclaimed(older_than_s: float) -> ColumnElement[bool]:
+    return and_(Generation.state == "queued", Generation.updated_at < func.now() - timedelta(seconds=older_than_s))
+
+
+def _is_exhausted(attempts: int) -> ColumnElement[bool]:
+    return and_(Generation.state == "queued", Generation.attempt >= attempts)
+
+
+async def _change(
+    session: AsyncSession, generation_id: str, where: ColumnElement[bool], values: dict[str, Any]
+) -> Generation | None:
+    found = select(Generation.id).where(Generation.id == generation_id, where).with_for_update(skip_locked=True)
+    changed = update(Generation).where(Generation.id.in_(found)).values(updated_at=func.now(), **values).returning(Generation)
+    return (await session.scalars(changed)).one_or_none()
 
 
 async def fail(session: AsyncSession, generation: Generation, *, code: str, message: str, status: int) -> None:

@@ -3,8 +3,11 @@
 import asyncio
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference import images, repository
 from services.inference.endpoints import Endpoint
@@ -15,6 +18,7 @@ from services.inference.schemas import GenerateAnswer, GenerateRequest, Image, P
 from services.inference.settings import InferenceSettings
 from shared.accounts import quotas
 from shared.blobs.store import Blobs
+from shared.database.rounds import for_each_row
 from shared.database.sessions import Database
 from shared.database.tables import Context, Generation
 from shared.errors import InvalidError, NotFoundError, NotSupportedError, TunesmithError, UnavailableError
@@ -25,6 +29,8 @@ from shared.messaging.events import Event, ImageFailed, ImageGenerated
 from shared.messaging.hints import Hints
 
 _POLL_S = 1.0
+_RECONCILED_AT_ONCE = 200
+"""Requests whose events one round publishes, which would otherwise fill the outbox when no worker runs."""
 _MAX_IMAGE_BYTES = 64 * 2**20
 _STATUS: dict[str, Literal["pending", "running"]] = {"queued": "pending", "running": "running"}
 
@@ -115,15 +121,23 @@ class ImageService:
 
     async def reconcile(self) -> None:
         """Queue requests whose claims expired, republish unclaimed requests, and fail those without attempts left."""
-        async with self._database.begin() as session:
-            waiting = await repository.requeue_expired(session)
-            waiting += await repository.touch_unclaimed(session, self._settings.generation_hint_s)
-            for generation in waiting:
-                if generation.attempt < self._settings.generation_attempts:
-                    await repository.publish_requested(session, generation)
-            for generation in await repository.exhausted(session, self._settings.generation_attempts):
-                message = f"generation failed after {generation.attempt} attempts; send the request again"
-                await repository.fail(session, generation, code="attempts_exhausted", message=message, status=500)
+        hint_s, attempts = self._settings.generation_hint_s, self._settings.generation_attempts
+
+        async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
+            return await repository.overdue(session, hint_s, attempts, after=after, limit=limit)
+
+        await for_each_row(self._database, "reconciler", page, self._reconcile, most=_RECONCILED_AT_ONCE)
+
+    async def _reconcile(self, session: AsyncSession, generation_id: str) -> bool:
+        attempts = self._settings.generation_attempts
+        waiting = await repository.requeue_expired(session, generation_id)
+        waiting = waiting or await repository.touch_unclaimed(session, generation_id, self._settings.generation_hint_s)
+        if waiting is not None and waiting.attempt < attempts:
+            await repository.publish_requested(session, waiting)
+        if generation := await repository.find_exhausted(session, generation_id, attempts):
+            message = f"generation failed after {generation.attempt} attempts; send the request again"
+            await repository.fail(session, generation, code="attempts_exhausted", message=message, status=500)
+        return waiting is not None
 
     def _heard(self, event: Event) -> None:
         if ended := self._waiting.get(event.key):

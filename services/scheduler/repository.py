@@ -145,38 +145,60 @@ async def waiting_for_file(session: AsyncSession, asset_id: str) -> list[str]:
     return list(await session.scalars(wait.distinct()))
 
 
-async def waiting_tunes(session: AsyncSession) -> list[str]:
-    """Return the ids of tunes that wait for any file's verdict, the least recently changed first, at most 100."""
-    return list(
-        await session.scalars(select(Tune.id).where(Tune.state == TuneState.WAITING_FILES).order_by(Tune.updated_at).limit(100))
+async def with_verdicts(session: AsyncSession, timeout_s: float, *, after: str, limit: int) -> list[str]:
+    """Return the ids of waiting tunes that have a file whose verdict is known or never comes, or wait longer than the timeout.
+
+    In the order of the ids, and after the given one.
+    """
+    pending = select(TuneFile).outerjoin(Asset, Asset.id == TuneFile.asset_id)
+    pending = pending.where(TuneFile.tune_id == Tune.id, TuneFile.verdict == "pending")
+    open_ones = Asset.status.in_(["ready_to_upload", "uploaded"])
+    is_due = or_(
+        Tune.created_at < func.now() - timedelta(seconds=timeout_s),
+        pending.where(or_(Asset.id.is_(None), ~open_ones)).exists(),
+        ~pending.exists(),
     )
+    waiting = select(Tune.id).where(Tune.state == TuneState.WAITING_FILES, is_due, Tune.id > after)
+    return list(await session.scalars(waiting.order_by(Tune.id).limit(limit)))
 
 
-async def touch_stale_queued(session: AsyncSession, older_than_s: float, *, limit: int) -> list[Tune]:
-    """Return the longest queued of the tunes that have not changed for this long, and set their `updated_at` to now.
+async def queued_with_cancel(session: AsyncSession, after: str, limit: int) -> list[str]:
+    """Return the ids of queued tunes whose cancel was requested, in the order of the ids and after the given one."""
+    requested = select(Tune.id).where(Tune.state == TuneState.QUEUED, Tune.cancel_requested_at.is_not(None), Tune.id > after)
+    return list(await session.scalars(requested.order_by(Tune.id).limit(limit)))
+
+
+async def stale_queued(session: AsyncSession, older_than_s: float, *, after: str, limit: int) -> list[str]:
+    """Return the ids of queued tunes that have not changed for this long, in the order of the ids and after the given one."""
+    stale = select(Tune.id).where(_is_stale(older_than_s), Tune.id > after)
+    return list(await session.scalars(stale.order_by(Tune.id).limit(limit)))
+
+
+async def touch_stale_queued(session: AsyncSession, tune_id: str, older_than_s: float) -> Tune | None:
+    """Set the `updated_at` of a queued tune that has not changed for this long, and return it; None if it has changed.
 
     Without the new `updated_at`, every call would return the same tunes, and their events would fill the outbox while the
     broker is unavailable.
     """
-    stale = (
-        select(Tune.id)
-        .where(Tune.state == TuneState.QUEUED, Tune.updated_at < func.now() - timedelta(seconds=older_than_s))
-        .order_by(Tune.queued_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
+    stale = select(Tune.id).where(Tune.id == tune_id, _is_stale(older_than_s)).with_for_update(skip_locked=True)
     touched = update(Tune).where(Tune.id.in_(stale.scalar_subquery())).values(updated_at=func.now()).returning(Tune)
-    return list(await session.scalars(touched))
+    return (await session.scalars(touched)).one_or_none()
 
 
-async def publishing_with_verdict(session: AsyncSession) -> list[tuple[str, Asset]]:
-    """Return the id and the LoRA of each publishing tune whose LoRA has its verdict in the library."""
-    rows = await session.execute(
-        select(Tune.id, Asset)
-        .join(Asset, Asset.tune_id == Tune.id)
-        .where(Tune.state == TuneState.PUBLISHING, Asset.status.in_(["ready", "rejected", "error", "deleted"]))
-    )
-    return [(tune_id, asset) for tune_id, asset in rows]
+def _is_stale(older_than_s: float) -> ColumnElement[bool]:
+    return and_(Tune.state == TuneState.QUEUED, Tune.updated_at < func.now() - timedelta(seconds=older_than_s))
+
+
+async def publishing_with_verdict(session: AsyncSession, after: str, limit: int) -> list[str]:
+    """Return the ids of publishing tunes whose LoRA has its verdict, in the order of the ids and after the given one."""
+    verdict = Asset.status.in_(["ready", "rejected", "error", "deleted"])
+    ended = select(Tune.id).join(Asset, Asset.tune_id == Tune.id).where(Tune.state == TuneState.PUBLISHING, verdict)
+    return list(await session.scalars(ended.where(Tune.id > after).order_by(Tune.id).limit(limit)))
+
+
+async def lora_of_tune(session: AsyncSession, tune_id: str) -> Asset | None:
+    """Return the LoRA that was registered for the tune, in any state."""
+    return (await session.scalars(select(Asset).where(Asset.tune_id == tune_id))).one_or_none()
 
 
 async def set_verdict(session: AsyncSession, file: TuneFile, verdict: str, blob_key: str | None) -> None:

@@ -29,6 +29,8 @@ class TuneService:
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self._settings = settings
+        self.files_timeout_s = settings.files_timeout_s
+        self.requeue_hint_s = settings.requeue_hint_s
 
     async def create(self, session: AsyncSession, account_id: UUID, body: CreateTune) -> TuneAnswer:
         """Create a tune, and queue it if its files have their verdicts.
@@ -85,13 +87,16 @@ class TuneService:
         waiting = False
         for file, asset in await repository.pending_files(session, tune_id):
             if asset is not None and asset.status == "ready" and asset.blob_key:
-                await blob_rows.pin(session, [asset.blob_key])
-                await repository.set_verdict(session, file, "ready", asset.blob_key)
+                # The asset may have been deleted since it was read. Then the next call sees that.
+                if await blob_rows.try_pin(session, asset.blob_key):
+                    await repository.set_verdict(session, file, "ready", asset.blob_key)
+                else:
+                    waiting = True
             elif asset is not None and asset.status in {"ready_to_upload", "uploaded"}:
                 waiting = True
             else:
                 await repository.set_verdict(session, file, "rejected", None)
-        if waiting and await repository.age_s(session, tune_id) < self._settings.files_timeout_s:
+        if waiting and await repository.age_s(session, tune_id) < self.files_timeout_s:
             return
         files = (await repository.files_of(session, [tune_id]))[tune_id]
         missing = [file.asset_id for file in files if file.verdict != "ready"]
@@ -152,10 +157,20 @@ class TuneService:
         message = f"the LoRA could not be registered in the library: {reason}"
         await repository.fail_publishing(session, tune_id, code="lora_not_registered", message=message)
 
-    async def republish_queued(self, session: AsyncSession) -> None:
-        """Republish `tune.queued` for tunes that have been queued for long, in case the first one was lost."""
-        for tune in await repository.touch_stale_queued(session, self._settings.requeue_hint_s, limit=5):
+    async def cancel_queued(self, session: AsyncSession, tune_id: str) -> None:
+        """Cancel a queued tune whose cancel was requested; do nothing when that has changed."""
+        where = [Tune.state == TuneState.QUEUED, Tune.cancel_requested_at.is_not(None)]
+        await transitions.cancel(session, tune_id, where)
+
+    async def republish_queued(self, session: AsyncSession, tune_id: str) -> bool:
+        """Republish `tune.queued` for a tune that has been queued for long, in case the first one was lost.
+
+        Returns False when the tune has changed meanwhile.
+        """
+        tune = await repository.touch_stale_queued(session, tune_id, self.requeue_hint_s)
+        if tune is not None:
             await outbox.publish(session, Context.TUNES, TuneQueued(**about(tune)))
+        return tune is not None
 
 
 async def _stop(session: AsyncSession, tune: Tune) -> None:

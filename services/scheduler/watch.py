@@ -1,10 +1,13 @@
 """Background tasks that move tunes on when a trainer or an event was lost: the reaper and the reconciler."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
 from services.scheduler.service import TuneService
+from shared.database.rounds import for_each_row, run_each
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import idempotency
@@ -13,6 +16,8 @@ from shared.telemetry import get_logger
 from shared.tunes import leases
 
 log = get_logger(__name__)
+
+_REPUBLISHED_AT_ONCE = 5
 
 
 class Reaper:
@@ -31,13 +36,12 @@ class Reaper:
     async def run_once(self) -> list[str]:
         """Take the expired leases and return the ids of their tunes."""
         try:
-            async with self._database.begin() as session:
-                await session.connection()
-                if self._reachable_since is None:
-                    self._reachable_since = self._clock()
-                if self._clock() - self._reachable_since < self._lease_s:
-                    return []
-                taken = await leases.reap(session)
+            await self._database.ping()
+            if self._reachable_since is None:
+                self._reachable_since = self._clock()
+            if self._clock() - self._reachable_since < self._lease_s:
+                return []
+            taken = await for_each_row(self._database, "reaper", leases.expired, leases.reap)
         except Exception:
             self._reachable_since = None
             raise
@@ -54,18 +58,34 @@ class Reconciler:
         self._service = service
 
     async def run_once(self) -> None:
-        """Check all tunes once, each in a transaction of its own: a tune that fails rolls back no other."""
-        async with self._database.begin() as session:
-            waiting = await repository.waiting_tunes(session)
-            publishing = await repository.publishing_with_verdict(session)
-        for tune_id in waiting:
-            async with self._database.begin() as session:
-                await self._service.queue_or_fail_by_verdicts(session, tune_id)
-        for tune_id, lora in publishing:
-            async with self._database.begin() as session:
+        """Check all tunes once, each in a transaction of its own: a tune that fails stops no other."""
+        await run_each("reconciler", self._check_files, self._end_published, self._cancel_queued, self._republish_queued)
+
+    async def _check_files(self) -> None:
+        timeout_s = self._service.files_timeout_s
+
+        async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
+            return await repository.with_verdicts(session, timeout_s, after=after, limit=limit)
+
+        await for_each_row(self._database, "reconciler.files", page, self._service.queue_or_fail_by_verdicts)
+
+    async def _end_published(self) -> None:
+        async def end(session: AsyncSession, tune_id: str) -> None:
+            if lora := await repository.lora_of_tune(session, tune_id):
                 await self._service.end_publishing(session, tune_id, lora)
-        async with self._database.begin() as session:
-            await self._service.republish_queued(session)
+
+        await for_each_row(self._database, "reconciler.published", repository.publishing_with_verdict, end)
+
+    async def _cancel_queued(self) -> None:
+        # An attempt that ends after the request cancels its tune itself; trainers of an earlier release queued it instead.
+        await for_each_row(self._database, "reconciler.cancelled", repository.queued_with_cancel, self._service.cancel_queued)
+
+    async def _republish_queued(self) -> None:
+        async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
+            return await repository.stale_queued(session, self._service.requeue_hint_s, after=after, limit=limit)
+
+        republish = self._service.republish_queued
+        await for_each_row(self._database, "reconciler.queued", page, republish, most=_REPUBLISHED_AT_ONCE)
 
     async def forget(self) -> None:
         """Delete the records of events that no topic can deliver again, and of answers that are not replayed any more."""

@@ -24,6 +24,7 @@ from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.errors import LeaseLostError, TunesmithError
 from shared.failures import is_unavailable
+from shared.states import TuneState
 from shared.telemetry import get_logger
 from shared.tunes import leases
 from shared.tunes.leases import CancelRequestedError, Claim
@@ -218,26 +219,28 @@ class Attempt:
             unexpected = None if isinstance(error, TunesmithError) else error
             log.warning("trainer.attempt_failing", tune_id=self._lease.tune_id, code=code, error=message, exc_info=unexpected)
 
-        async def write(session: AsyncSession) -> None:
+        async def write(session: AsyncSession) -> TuneState:
             await self._progress.add(session)
             match outcome:
                 case Outcome.RELEASED:
-                    await leases.release(session, self._lease)
+                    return await leases.release(session, self._lease)
                 case Outcome.CANCELLED:
                     await leases.cancelled(session, self._lease)
+                    return TuneState.CANCELLED
                 case Outcome.RETRIED:
-                    await leases.retry_later(session, self._lease, code=code, message=message)
+                    return await leases.retry_later(session, self._lease, code=code, message=message)
                 case _:
-                    await leases.fail(session, self._lease, code=code, message=message)
+                    return await leases.fail(session, self._lease, code=code, message=message)
 
         bound_s = self._settings.drain_s if self._draining.is_set() else self._settings.unreachable_limit_s
         try:
             async with asyncio.timeout(bound_s):
-                await write_when_available(self._database, write)
+                state = await write_when_available(self._database, write)
         except (LeaseLostError, TimeoutError):
             # If the lease is not lost, it expires, and the scheduler requeues the tune.
             return Outcome.LEASE_LOST
-        return outcome
+        # A cancel may have been requested before the attempt ended otherwise, and the request wins.
+        return Outcome.CANCELLED if state is TuneState.CANCELLED else outcome
 
 
 def _judge(error: BaseException | None) -> tuple[Outcome, str, str]:

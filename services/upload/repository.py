@@ -129,22 +129,23 @@ async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bo
     return bool(await session.scalar(select(other)))
 
 
-async def without_verdict(session: AsyncSession, bound_s: float, limit: int) -> Sequence[Asset]:
-    """Return uploads that have waited for their verdict longer than the bound, and restart that time.
+async def without_verdict(session: AsyncSession, bound_s: float, *, after: str, limit: int) -> Sequence[str]:
+    """Return the ids of uploads that have waited for their verdict longer than the bound, in order and after the given id."""
+    late = select(Asset.id).where(_is_late(bound_s), Asset.id > after).order_by(Asset.id).limit(limit)
+    return (await session.scalars(late)).all()
 
-    Each attempt makes the bound longer, so that a full disk has time to be cleared before the attempts are used up.
-    """
+
+async def touch_without_verdict(session: AsyncSession, asset_id: str, bound_s: float) -> Asset | None:
+    """Restart the time of an upload that has waited for its verdict longer than the bound; None if that has changed."""
+    late = select(Asset.id).where(Asset.id == asset_id, _is_late(bound_s)).with_for_update(skip_locked=True)
+    return await session.scalar(update(Asset).where(Asset.id.in_(late)).values(updated_at=func.now()).returning(Asset))
+
+
+def _is_late(bound_s: float) -> ColumnElement[bool]:
+    # Each attempt makes the bound longer, so that a full disk has time to be cleared before the attempts are used up.
     seconds = cast((bound_s + Asset.size_bytes / _BYTES_PER_S) * func.greatest(Asset.intake_attempts, 1), Double)
     bound = func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-    late = (
-        select(Asset.id)
-        .where(Asset.status == "uploaded", Asset.uploaded_at.is_not(None), Asset.updated_at < func.now() - bound)
-        .order_by(Asset.uploaded_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    found = await session.scalars(update(Asset).where(Asset.id.in_(late)).values(updated_at=func.now()).returning(Asset))
-    return found.all()
+    return and_(Asset.status == "uploaded", Asset.uploaded_at.is_not(None), Asset.updated_at < func.now() - bound)
 
 
 async def claim_intake(session: AsyncSession, asset_id: str) -> Asset | None:
@@ -213,11 +214,11 @@ async def take_over_imports(session: AsyncSession, bound_s: float, limit: int) -
     return found.all()
 
 
-async def never_completed(session: AsyncSession, after_s: float, limit: int) -> Sequence[str]:
-    """Return the ids of uploads that began longer ago than this and were never completed."""
+async def never_completed(session: AsyncSession, after_s: float, *, after: str, limit: int) -> Sequence[str]:
+    """Return the ids of uploads that began longer ago than this and were never completed, in order and after the given id."""
     late = Asset.created_at < func.now() - timedelta(seconds=after_s)
-    found = await session.scalars(select(Asset.id).where(Asset.status == "ready_to_upload", late).limit(limit))
-    return found.all()
+    found = select(Asset.id).where(Asset.status == "ready_to_upload", late, Asset.id > after)
+    return (await session.scalars(found.order_by(Asset.id).limit(limit))).all()
 
 
 async def tune(session: AsyncSession, tune_id: str) -> Tune | None:
@@ -230,15 +231,11 @@ async def lora_of_tune(session: AsyncSession, tune_id: str) -> Asset | None:
     return await session.scalar(select(Asset).where(Asset.tune_id == tune_id))
 
 
-async def unregistered_tunes(session: AsyncSession, bound_s: float, limit: int) -> Sequence[str]:
-    """Return the ids of trained tunes whose LoRA has waited for its registration longer than the bound."""
-    found = await session.scalars(
-        select(Tune.id)
-        .where(Tune.state == TuneState.PUBLISHING, Tune.trained_at < func.now() - timedelta(seconds=bound_s))
-        .order_by(Tune.trained_at)
-        .limit(limit)
-    )
-    return found.all()
+async def unregistered_tunes(session: AsyncSession, bound_s: float, *, after: str, limit: int) -> Sequence[str]:
+    """Return the ids of trained tunes whose LoRA has waited longer than the bound, in order and after the given id."""
+    late = Tune.trained_at < func.now() - timedelta(seconds=bound_s)
+    found = select(Tune.id).where(Tune.state == TuneState.PUBLISHING, late, Tune.id > after)
+    return (await session.scalars(found.order_by(Tune.id).limit(limit))).all()
 
 
 async def platform_account(session: AsyncSession) -> UUID:

@@ -73,3 +73,9 @@ async def pin(session: AsyncSession, keys: Collection[str]) -> dict[str, Blob]:
         msg = f"the blob {gone[0]} was deleted a moment ago, with the asset that it belonged to; use another asset"
         raise ConflictError(msg)
     return found
+
+
+async def try_pin(session: AsyncSession, key: str) -> bool:
+    """Pin one committed blob, and return whether it is still there."""
+    wanted = select(Blob.key).where(Blob.key == key, Blob.state == "committed").with_for_update(read=True)
+    return await session.scalar(wanted) is not None

@@ -2,17 +2,21 @@
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from prometheus_client import Gauge
-from sqlalchemy import delete, func, or_, select, text
+from aiokafka.errors import InvalidTopicError, MessageSizeTooLargeError
+from prometheus_client import Counter, Gauge
+from sqlalchemy import Row, delete, func, or_, select, text, update
 
 from shared.database.listen import Listener
 from shared.database.sessions import Database
 from shared.database.tables import OUTBOXES, Context
 from shared.messaging.clients import abort_client, end_within, start_whole
 from shared.messaging.outbox import channel
-from shared.messaging.topics import ensure_topics
+from shared.messaging.topics import NAMES, ensure_topics
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
 
@@ -22,6 +26,9 @@ _BATCH = 500
 _SEND_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 2.0
 _MAX_BACKOFF_S = 5.0
+_REST = timedelta(hours=1)
+"""How long a row that cannot be sent rests, before the next attempt: the rows behind it are sent meanwhile."""
+_REFUSED = Counter("tunesmith_outbox_refused", "Rows of the outbox that could not be sent as they are", ["context"])
 _DEPTH = Gauge("tunesmith_outbox_rows", "Events that wait for the broker", ["context"])
 
 
@@ -81,17 +88,24 @@ class Relay:
             if not rows:
                 return 0
             async with asyncio.timeout(_SEND_TIMEOUT_S):
-                acks = [
-                    await producer.send(
-                        row.topic,
-                        row.body,
-                        key=row.key.encode(),
-                        headers=[(name, value.encode()) for name, value in row.headers.items()],
-                    )
-                    for row in rows
-                ]
-                await asyncio.gather(*acks)
-            await session.execute(delete(self._table).where(self._table.c.id.in_([row.id for row in rows])))
+                # One after the other: two at once could change places while they wait for room in their partition's batch.
+                acks = [await _send(producer, row) for row in rows]
+                sent = await asyncio.gather(*acks, return_exceptions=True)
+            errors = [error for error in sent if isinstance(error, BaseException)]
+            refused = {row.id: error for row, error in zip(rows, sent, strict=True) if _is_about_the_row(error)}
+            if len(errors) > len(refused) and not refused:
+                raise errors[0]
+            for row_id, error in refused.items():
+                _REFUSED.labels(self._context).inc()
+                log.error("relay.refused", context=self._context, row=row_id, error=repr(error), retry_in_s=_REST.seconds)
+                later = update(self._table).where(self._table.c.id == row_id)
+                await session.execute(later.values(not_before=func.now() + _REST))
+            if len(errors) == len(refused):
+                acknowledged = [row.id for row in rows if row.id not in refused]
+                await session.execute(delete(self._table).where(self._table.c.id.in_(acknowledged)))
+        if refused:
+            # aiokafka 0.14 has counted the refused record, and the broker would refuse the next ones as out of order.
+            await self._discard()
         return len(rows)
 
     async def _connected(self) -> AIOKafkaProducer:
@@ -124,6 +138,27 @@ class Relay:
             return
         await end_within(_STOP_TIMEOUT_S, _abort(producer))
         await abort_client(producer.client)
+
+
+async def _send(producer: AIOKafkaProducer, row: Row[Any]) -> Awaitable[Any]:
+    """Hand a row to the producer, and return its acknowledgement, or its error if the row cannot be sent as it is."""
+    failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    if row.topic not in NAMES:
+        failed.set_exception(InvalidTopicError(f"there is no topic {row.topic!r}"))
+        return failed
+    try:
+        headers = [(name, value.encode()) for name, value in row.headers.items()]
+        return await producer.send(row.topic, row.body, key=row.key.encode(), headers=headers)
+    except Exception as error:
+        if not _is_about_the_row(error):
+            raise
+        failed.set_exception(error)
+        return failed
+
+
+def _is_about_the_row(error: BaseException | None) -> bool:
+    """Say whether the row cannot be sent as it is, whatever becomes of the broker."""
+    return isinstance(error, MessageSizeTooLargeError | InvalidTopicError | AttributeError | TypeError | ValueError)
 
 
 async def _abort(producer: AIOKafkaProducer) -> None:

@@ -38,6 +38,8 @@ _ALL = {
     for topic in TOPICS
     for suffix, days in (("", 0), (RETRY_SUFFIX, 7), (DEAD_LETTER_SUFFIX, 30))
 }
+NAMES = frozenset(_ALL)
+"""The names of all topics, those of retries and dead letters included."""
 
 
 async def ensure_topics(settings: ServiceSettings) -> list[str]:

@@ -6,7 +6,7 @@ no row: it raises LeaseLostError, and the trainer stops without having changed a
 lease expires.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -35,7 +35,6 @@ from shared.tunes.transitions import NO_LEASE, about, move
 _CLAIM_LOCK = 0x636C61696D
 """The advisory lock that makes claims run one after the other: two at once could both pass the limit that each has counted."""
 KEPT_CHECKPOINTS = 2
-_REAPED_AT_ONCE = 50
 
 # The first tune of each account, and of these the one to claim: the highest priority, then the account with the fewest running
 # tunes, then the oldest. PostgreSQL refuses FOR UPDATE together with GROUP BY, so `claim` locks the row in a second statement.
@@ -44,11 +43,11 @@ _PICK = text("""
         SELECT account_id, count(*) AS tunes FROM tunes WHERE state IN ('preparing', 'training') GROUP BY account_id
     )
     SELECT head.id
-    FROM (SELECT DISTINCT account_id FROM tunes WHERE state = 'queued') AS waiting
+    FROM (SELECT DISTINCT account_id FROM tunes WHERE state = 'queued' AND cancel_requested_at IS NULL) AS waiting
     LEFT JOIN running USING (account_id)
     CROSS JOIN LATERAL (
         SELECT id, priority, queued_at FROM tunes
-        WHERE account_id = waiting.account_id AND state = 'queued'
+        WHERE account_id = waiting.account_id AND state = 'queued' AND cancel_requested_at IS NULL
         ORDER BY priority DESC, queued_at, id LIMIT 1
     ) AS head
     WHERE coalesce(running.tunes, 0) < :running_per_account
@@ -254,10 +253,16 @@ async def trained(session: AsyncSession, lease: Lease, *, lora_key: str, sha256:
         raise _lost(lease)
 
 
-async def fail(session: AsyncSession, lease: Lease, *, code: str, message: str) -> None:
-    """End the tune as failed, with the error's code and a message that says what to do."""
-    if await transitions.fail(session, lease.tune_id, _fence(lease), code=code, message=message) is None:
-        raise _lost(lease)
+async def fail(session: AsyncSession, lease: Lease, *, code: str, message: str) -> TuneState:
+    """End the tune as failed, with the error's code and a message that says what to do; return its state.
+
+    A tune whose cancel was requested ends as cancelled instead.
+    """
+
+    async def end() -> Tune | None:
+        return await transitions.fail(session, lease.tune_id, _fence(lease), code=code, message=message)
+
+    return await _end_attempt(session, lease, end)
 
 
 async def cancelled(session: AsyncSession, lease: Lease) -> None:
@@ -267,36 +272,68 @@ async def cancelled(session: AsyncSession, lease: Lease) -> None:
         raise _lost(lease)
 
 
-async def release(session: AsyncSession, lease: Lease) -> None:
-    """Return the tune to the queue because its trainer stops; the attempt does not count."""
+async def release(session: AsyncSession, lease: Lease) -> TuneState:
+    """Return the tune to the queue because its trainer stops; the attempt does not count. Return the tune's state.
+
+    A tune whose cancel was requested ends as cancelled instead.
+    """
     values = {"state": TuneState.QUEUED, "attempt": Tune.attempt - 1, **NO_LEASE}
-    await _fenced(session, lease, values, _requeued("preempted"))
+
+    async def end() -> Tune | None:
+        return await move(session, lease.tune_id, _fence(lease), values, _requeued("preempted"))
+
+    return await _end_attempt(session, lease, end)
 
 
-async def retry_later(session: AsyncSession, lease: Lease, *, code: str, message: str) -> None:
-    """Return the tune to the queue after an error that may pass; after the last attempt, fail it with `attempts_exhausted`."""
-    where = [*_fence(lease), Tune.attempt < Tune.max_attempts]
-    if await move(session, lease.tune_id, where, {"state": TuneState.QUEUED, **NO_LEASE}, _requeued(code)) is None:
-        await fail(session, lease, code="attempts_exhausted", message=f"the last attempt failed: {message}")
+async def retry_later(session: AsyncSession, lease: Lease, *, code: str, message: str) -> TuneState:
+    """Return the tune to the queue after an error that may pass; return its state.
+
+    After the last attempt it fails with `attempts_exhausted`. A tune whose cancel was requested ends as cancelled instead.
+    """
+
+    async def end() -> Tune | None:
+        where = [*_fence(lease), Tune.attempt < Tune.max_attempts]
+        queued = await move(session, lease.tune_id, where, {"state": TuneState.QUEUED, **NO_LEASE}, _requeued(code))
+        return queued or await transitions.fail(
+            session, lease.tune_id, _fence(lease), code="attempts_exhausted", message=f"the last attempt failed: {message}"
+        )
+
+    return await _end_attempt(session, lease, end)
 
 
-async def reap(session: AsyncSession) -> list[str]:
-    """End the leases that have expired, and return the ids of their tunes: each is cancelled, requeued or failed."""
-    expired = (
-        select(Tune.id, Tune.lease_epoch, Tune.cancel_requested_at, Tune.lease_holder)
-        .where(Tune.lease_expires_at < func.now())
-        .order_by(Tune.lease_expires_at)
-        .limit(_REAPED_AT_ONCE)
-        .with_for_update(skip_locked=True)
-    )
-    rows = (await session.execute(expired)).all()
+async def _end_attempt(session: AsyncSession, lease: Lease, end: Callable[[], Awaitable[Tune | None]]) -> TuneState:
+    """End an attempt without a LoRA, and return the tune's state: cancelled if that was requested, else what `end` makes it.
+
+    Every such end comes through here. The lock decides against a request at the same time: one that comes later finds the tune
+    in the queue or ended, where the scheduler decides about it.
+    """
+    held = select(Tune.cancel_requested_at.is_not(None)).where(Tune.id == lease.tune_id, *_fence(lease)).with_for_update()
+    cancel_requested = await session.scalar(held)
+    if cancel_requested is None:
+        raise _lost(lease)
+    tune = await (transitions.cancel(session, lease.tune_id, _fence(lease)) if cancel_requested else end())
+    if tune is None:
+        raise _lost(lease)
+    return TuneState(tune.state)
+
+
+async def expired(session: AsyncSession, after: str, limit: int) -> list[str]:
+    """Return the ids of tunes whose lease has expired, in the order of their ids and after the given one."""
+    late = select(Tune.id).where(Tune.lease_expires_at < func.now(), Tune.id > after).order_by(Tune.id).limit(limit)
+    return list(await session.scalars(late))
+
+
+async def reap(session: AsyncSession, *only: str) -> list[str]:
+    """End the leases that have expired, or those of these tunes alone: each tune is cancelled, requeued or failed.
+
+    Returns the tunes' ids.
+    """
+    late = select(Tune.id, Tune.lease_epoch, Tune.lease_holder).where(Tune.lease_expires_at < func.now())
+    late = late.where(Tune.id.in_(only)) if only else late
+    rows = (await session.execute(late.order_by(Tune.id).with_for_update(skip_locked=True))).all()
     for row in rows:
-        lease = Lease(row.id, row.lease_epoch)
-        if row.cancel_requested_at is not None:
-            await cancelled(session, lease)
-        else:
-            message = f"trainer {row.lease_holder} stopped renewing its lease"
-            await retry_later(session, lease, code="lease_expired", message=message)
+        message = f"trainer {row.lease_holder} stopped renewing its lease"
+        await retry_later(session, Lease(row.id, row.lease_epoch), code="lease_expired", message=message)
     return [row.id for row in rows]
 
 

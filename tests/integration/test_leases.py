@@ -1,23 +1,28 @@
 """Leases: the database gives a tune to one trainer at a time, and fences the writes of all others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.scheduler.service import TuneService
+from services.scheduler.settings import SchedulerSettings
+from services.scheduler.watch import Reaper, Reconciler
 from services.trainer.settings import TrainerSettings
 from shared.accounts import accounts
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.tables import Blob, Context, Tune, TuneEvent
-from shared.errors import LeaseLostError
+from shared.errors import ConflictError, LeaseLostError
 from shared.settings import ServiceSettings
 from shared.states import TuneState
 from shared.tunes import leases
 from shared.tunes.leases import CancelRequestedError, Claim, Lease
+from tests.support.bad_rows import refuse_changes
 from tests.support.trainer_world import TrainerWorld, make_world
 
 
@@ -30,6 +35,11 @@ async def world(
     world = await make_world(database_url, blobs, settings, tmp_path)
     yield world
     await world.database.close()
+
+
+@pytest.fixture
+def service(make_settings: Callable[..., SchedulerSettings]) -> TuneService:
+    return TuneService(make_settings(SchedulerSettings))
 
 
 async def claim(world: TrainerWorld, *, running_per_account: int = 100) -> Claim | None:
@@ -246,6 +256,89 @@ async def test_a_cancel_and_a_completion_at_once_have_one_winner(world: TrainerW
     assert tune.state in (TuneState.PUBLISHING, TuneState.CANCELLED)
     events = await world.event_types(tune_id)
     assert len([kind for kind in events if kind in {"tune.trained", "tune.cancelled"}]) == 1
+
+
+async def request_cancel(world: TrainerWorld, service: TuneService, tune_id: str) -> None:
+    async with world.database.begin() as session:
+        await service.cancel(session, world.account_id, tune_id)
+
+
+ENDS: dict[str, Callable[[AsyncSession, Lease], Awaitable[object]]] = {
+    "release": leases.release,
+    "retry": lambda session, lease: leases.retry_later(session, lease, code="internal", message="a broken pipe"),
+    "failure": lambda session, lease: leases.fail(session, lease, code="internal", message="a broken pipe"),
+}
+
+
+@pytest.mark.parametrize("last_attempt", [False, True])
+@pytest.mark.parametrize("end", ENDS)
+async def test_an_accepted_cancel_wins_over_every_other_end_of_the_attempt(
+    world: TrainerWorld, service: TuneService, end: str, *, last_attempt: bool
+) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+    if last_attempt:
+        async with world.database.begin() as session:
+            await session.execute(update(Tune).values(max_attempts=1))
+    await request_cancel(world, service, tune_id)
+
+    async with world.database.begin() as session:
+        await ENDS[end](session, held.lease)
+
+    assert (await world.tune(tune_id)).state == TuneState.CANCELLED
+    assert (await world.event_types(tune_id))[-2:] == ["tune.cancel_requested", "tune.cancelled"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("round_", range(4))
+async def test_a_cancel_during_the_end_of_the_attempt_is_not_lost(
+    world: TrainerWorld, service: TuneService, end: str, round_: int
+) -> None:
+    tune_id = await world.queue_tune()
+    held = await claimed(world)
+
+    async def leave() -> None:
+        async with world.database.begin() as session:
+            await ENDS[end](session, held.lease)
+
+    async def cancel() -> bool:
+        try:
+            await request_cancel(world, service, tune_id)
+        except ConflictError:
+            return False
+        return True
+
+    both = [leave(), cancel()] if round_ % 2 else [cancel(), leave()]
+    accepted = any(await asyncio.gather(*both))
+
+    assert (await world.tune(tune_id)).state == (TuneState.CANCELLED if accepted else TuneState.FAILED)
+
+
+async def test_a_tune_that_was_queued_with_its_cancel_is_cancelled_and_not_claimed(
+    world: TrainerWorld, service: TuneService
+) -> None:
+    tune_id = await world.queue_tune()
+    async with world.database.begin() as session:
+        await session.execute(update(Tune).values(cancel_requested_at=func.now()))
+    assert await claim(world) is None
+
+    await Reconciler(world.database, service).run_once()
+
+    assert (await world.tune(tune_id)).state == TuneState.CANCELLED
+
+
+async def test_an_expired_lease_that_cannot_be_ended_leaves_no_other_unended(world: TrainerWorld, service: TuneService) -> None:
+    tunes = [await world.queue_tune() for _ in range(3)]
+    for tune_id in tunes:
+        await claimed(world)
+        await expire(world, tune_id)
+    await refuse_changes(world.database, "tunes", tunes[0])
+    now_s = 0.0
+    reaper = Reaper(world.database, lease_s=30.0, clock=lambda: now_s)
+    await reaper.run_once()
+    now_s = 31.0
+
+    assert await reaper.run_once() == tunes[1:]
 
 
 async def test_events_have_no_gap_and_end_at_the_tunes_version(world: TrainerWorld) -> None:

@@ -109,6 +109,11 @@ class Webhooks:
             self._room.release()
 
     async def _deliver(self, delivery: ClaimedDelivery) -> None:
+        if delivery.attempt > self._settings.webhook_attempts:
+            # The process ended in the last attempt, or could not record it.
+            async with self._database.begin() as session:
+                await repository.give_up(session, delivery, status=None, error="the last attempt was not finished")
+            return
         async with self._database.begin() as session:
             secrets = await _secrets(session, delivery.account_id)
         status, error, pause_s = await self._call(delivery, secrets)
@@ -146,6 +151,9 @@ class Webhooks:
             return None, error.message, pause_s
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
             return None, f"{type(error).__name__}: {error}".rstrip(": "), pause_s
+        except Exception as error:  # noqa: BLE001 - a call that fails in any other way is an attempt too
+            log.warning("webhook.call_failed", delivery=delivery.id, error=repr(error))
+            return None, f"the call failed with {type(error).__name__}", pause_s
         if answer.is_success:
             return status, "", None
         if answer.is_redirect:

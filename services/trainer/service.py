@@ -17,6 +17,7 @@ from services.trainer.fence import write_when_available
 from services.trainer.settings import TrainerSettings
 from shared.blobs.checkpoint_cache import CheckpointCache
 from shared.blobs.store import Blobs
+from shared.database.rounds import BadRowError, PassedOver
 from shared.database.sessions import Database
 from shared.errors import UnavailableError
 from shared.ids import new_id
@@ -45,6 +46,7 @@ class TrainerService:
         self._settings = settings
         self._child_command = child_command
         self._bases = CheckpointCache(settings.work_dir / "bases", blobs, settings.base_cache_bytes)
+        self._passed_over = PassedOver("trainer.claim", database)
         self._device = ""
         self._attempt: Attempt | None = None
         self._draining = asyncio.Event()
@@ -146,8 +148,12 @@ class TrainerService:
 
         while not self._is_leaving(child):
             self._poll_now.clear()
-            if found := await write_when_available(self._database, claim):
-                return found
+            try:
+                if found := await write_when_available(self._database, claim):
+                    return found
+            except BadRowError as error:
+                await self._passed_over.add(error)
+                continue
             poll = asyncio.create_task(self._poll_now.wait())
             await asyncio.wait([poll, child.exited], timeout=self._settings.poll_s, return_when=asyncio.FIRST_COMPLETED)
             poll.cancel()
@@ -164,4 +170,5 @@ class TrainerService:
             token=token,
             lease_s=self._settings.lease_s,
             running_per_account=self._settings.running_per_account,
+            without=self._passed_over.keys(),
         )

@@ -12,10 +12,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select, text, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.blobs import rows as blob_rows
+from shared.database.rounds import claiming
 from shared.database.tables import Blob, Checkpoint, Sample, Tune, TuneFile
 from shared.errors import ConflictError, LeaseLostError
 from shared.messaging.events import (
@@ -29,31 +30,10 @@ from shared.messaging.events import (
     TuneTrained,
 )
 from shared.states import LEASED, TuneState
-from shared.tunes import transitions
+from shared.tunes import queue, transitions
 from shared.tunes.transitions import NO_LEASE, about, move
 
-_CLAIM_LOCK = 0x636C61696D
-"""The advisory lock that makes claims run one after the other: two at once could both pass the limit that each has counted."""
 KEPT_CHECKPOINTS = 2
-
-# The first tune of each account, and of these the one to claim: the highest priority, then the account with the fewest running
-# tunes, then the oldest. PostgreSQL refuses FOR UPDATE together with GROUP BY, so `claim` locks the row in a second statement.
-_PICK = text("""
-    WITH running AS (
-        SELECT account_id, count(*) AS tunes FROM tunes WHERE state IN ('preparing', 'training') GROUP BY account_id
-    )
-    SELECT head.id
-    FROM (SELECT DISTINCT account_id FROM tunes WHERE state = 'queued' AND cancel_requested_at IS NULL) AS waiting
-    LEFT JOIN running USING (account_id)
-    CROSS JOIN LATERAL (
-        SELECT id, priority, queued_at FROM tunes
-        WHERE account_id = waiting.account_id AND state = 'queued' AND cancel_requested_at IS NULL
-        ORDER BY priority DESC, queued_at, id LIMIT 1
-    ) AS head
-    WHERE coalesce(running.tunes, 0) < :running_per_account
-    ORDER BY head.priority DESC, coalesce(running.tunes, 0), head.queued_at, head.id
-    LIMIT 1
-""")
 
 
 class CancelRequestedError(ConflictError):
@@ -102,19 +82,26 @@ class Claim:
     resume: ResumePoint | None
 
 
-async def claim(session: AsyncSession, *, trainer: str, token: UUID, lease_s: float, running_per_account: int) -> Claim | None:
-    """Claim the next tune for a trainer; return None when no tune may be claimed.
+async def claim(
+    session: AsyncSession, *, trainer: str, token: UUID, lease_s: float, running_per_account: int, without: Sequence[str] = ()
+) -> Claim | None:
+    """Claim the next tune for a trainer, but none of `without`; return None when no tune may be claimed.
 
-    The caller draws `token` before the first try: `find_claim` finds by it a claim whose COMMIT got no answer.
+    The caller draws `token` before the first try: `find_claim` finds by it a claim whose COMMIT got no answer. Raises BadRowError
+    for a tune that cannot be claimed.
     """
-    await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIM_LOCK})
-    tune_id = await session.scalar(_PICK, {"running_per_account": running_per_account})
+    tune_id = await queue.pick(session, running_per_account=running_per_account, without=without)
     if tune_id is None:
         return None
     # Another transaction may be changing this tune, a cancel for instance: the next poll looks again.
     locked = select(Tune).where(Tune.id == tune_id, Tune.state == TuneState.QUEUED).with_for_update(skip_locked=True)
     if (await session.scalars(locked)).one_or_none() is None:
         return None
+    with claiming(tune_id):
+        return await _take(session, tune_id, trainer=trainer, token=token, lease_s=lease_s)
+
+
+async def _take(session: AsyncSession, tune_id: str, *, trainer: str, token: UUID, lease_s: float) -> Claim | None:
     resume = await _resume_point(session, tune_id)
     values = {
         "state": TuneState.PREPARING,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import httpx
 from fastapi import APIRouter, FastAPI
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from shared.accounts import accounts, names
 from shared.background import Background
@@ -111,6 +111,11 @@ class World:
         async with self.database.begin() as session:
             rows = await session.execute(select(table.c.headers, table.c.body).order_by(table.c.id))
             return [(headers["ce_type"], json.loads(body)) for headers, body in rows]
+
+    async def forget_events(self) -> None:
+        """Empty the outbox."""
+        async with self.database.begin() as session:
+            await session.execute(delete(OUTBOXES[self.context]))
 
 
 def routes_alone(service: str, database: Database, routers: Sequence[APIRouter]) -> FastAPI:

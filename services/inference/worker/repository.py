@@ -10,6 +10,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference.inputs import Inputs
+from shared.database.rounds import claiming
 from shared.database.tables import Context, Generation
 from shared.errors import LeaseLostError
 from shared.messaging import outbox
@@ -40,8 +41,11 @@ async def claim(
     hinted: Collection[str],
     open_after_s: float,
     attempts: int,
+    without: Collection[str] = (),
 ) -> Claim | None:
-    """Claim a queued request and return the claim; None if there is none.
+    """Claim a queued request, but none of `without`, and return the claim; None if there is none.
+
+    Raises BadRowError for a request that cannot be claimed, such as one whose inputs another release wrote.
 
     Hinted requests come first, because this worker has their models loaded. Other requests, and those of which an attempt
     failed, can be claimed once they have waited for `open_after_s` seconds. `attempts` limits how often a request is tried.
@@ -54,14 +58,18 @@ async def claim(
             Generation.state == "queued",
             Generation.attempt < attempts,
             or_(waited, Generation.id.in_(hinted) & (Generation.attempt == 0)),
+            Generation.id.not_in(without),
         )
         .order_by(first.desc(), Generation.created_at)
         .limit(1)
         .with_for_update(skip_locked=True)
     )
+    generation_id = await session.scalar(waiting)
+    if generation_id is None:
+        return None
     claimed = (
         update(Generation)
-        .where(Generation.id == waiting.scalar_subquery(), Generation.state == "queued")
+        .where(Generation.id == generation_id)
         .values(
             state="running",
             claim_epoch=Generation.claim_epoch + 1,
@@ -72,10 +80,17 @@ async def claim(
             version=Generation.version + 1,
             updated_at=func.now(),
         )
-        .returning(Generation.id, Generation.affinity, Generation.claim_epoch, Generation.attempt, Generation.inputs)
+        .returning(Generation.affinity, Generation.claim_epoch, Generation.attempt, Generation.inputs)
     )
-    row = (await session.execute(claimed)).one_or_none()
-    return Claim(row.id, row.affinity, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs)) if row else None
+    with claiming(generation_id):
+        row = (await session.execute(claimed)).one()
+        return Claim(generation_id, row.affinity, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs))
+
+
+async def count_failed_claim(session: AsyncSession, generation_id: str) -> None:
+    """Count an attempt at a queued request that could not be claimed, so that it fails after the last attempt."""
+    counted = update(Generation).where(Generation.id == generation_id, Generation.state == "queued")
+    await session.execute(counted.values(attempt=Generation.attempt + 1, updated_at=func.now()))
 
 
 async def renew(session: AsyncSession, held: Claim, *, claim_s: float) -> None:

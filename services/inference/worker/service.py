@@ -20,6 +20,7 @@ from services.inference.worker.repository import Claim
 from services.inference.worker.settings import WorkerSettings
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
+from shared.database.rounds import BadRowError, PassedOver
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.errors import InvalidError, LeaseLostError, NotFoundError, TunesmithError, UnavailableError
@@ -52,6 +53,7 @@ class Worker:
         # Only this thread imports torch and touches the loaded models.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="draw")
         self._painter: Painter | None = None
+        self._passed_over = PassedOver("worker.claim", database)
         self._hinted: deque[str] = deque(maxlen=_HINTS_KEPT)
         self._wake = asyncio.Event()
         self._stopping = threading.Event()
@@ -83,6 +85,9 @@ class Worker:
                 held = await self._claim()
                 if held is not None:
                     await self._work(held)
+            except BadRowError as error:
+                await self._pass_over(error)
+                continue
             finally:
                 self._idle.set()
             if held is None:
@@ -110,6 +115,7 @@ class Worker:
                 hinted=hinted,
                 open_after_s=settings.poll_s,
                 attempts=settings.generation_attempts,
+                without=self._passed_over.keys(),
             )
         if held is None:
             # Other workers have claimed the hinted requests, or a later poll finds them.
@@ -118,6 +124,14 @@ class Worker:
         elif held.generation_id in self._hinted:
             self._hinted.remove(held.generation_id)
         return held
+
+    async def _pass_over(self, error: BadRowError) -> None:
+        await self._passed_over.add(error)
+        try:
+            async with self._database.begin() as session:
+                await repository.count_failed_claim(session, error.key)
+        except Exception as failure:  # noqa: BLE001 - a row that cannot be changed at all is an operator's task
+            log.warning("generation.not_counted", generation_id=error.key, error=repr(failure))
 
     async def _work(self, held: Claim) -> None:
         renewing = asyncio.create_task(self._renew(held))

@@ -1,5 +1,6 @@
 """The SQL of webhooks: deliveries, claimed one at a time and fenced by their attempt, and the accounts' secrets."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -9,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from shared.database.rounds import claiming
 from shared.database.tables import Tune, WebhookDelivery, WebhookSecret
 
 
@@ -24,8 +26,10 @@ class ClaimedDelivery:
     attempt: int
 
 
-async def claim(session: AsyncSession, *, claim_s: float) -> ClaimedDelivery | None:
-    """Claim the delivery that has been due longest; None when no delivery is due.
+async def claim(session: AsyncSession, *, claim_s: float, without: Collection[str] = ()) -> ClaimedDelivery | None:
+    """Claim the delivery that has been due longest, but none of `without`; None when no delivery is due.
+
+    Raises BadRowError for a delivery that cannot be claimed.
 
     The first attempts of a tune's deliveries begin in the order of their events: a delivery waits while an earlier one of
     its tune has had no attempt yet or is being called. A failed attempt does not hold up later deliveries.
@@ -40,7 +44,7 @@ async def claim(session: AsyncSession, *, claim_s: float) -> ClaimedDelivery | N
     free = or_(row.claimed_until.is_(None), row.claimed_until < func.now())
     due = (
         select(row.id)
-        .where(and_(row.state == "pending", row.due_at <= func.now(), free, ~held_up))
+        .where(and_(row.state == "pending", row.due_at <= func.now(), free, row.id.not_in(without), ~held_up))
         .order_by(row.due_at, row.sequence)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -50,9 +54,10 @@ async def claim(session: AsyncSession, *, claim_s: float) -> ClaimedDelivery | N
         return None
     values = {"attempt": row.attempt + 1, "claimed_until": func.now() + timedelta(seconds=claim_s)}
     taken = update(row).where(row.id == delivery_id).values(values).returning(row.tune_id, row.url, row.body, row.attempt)
-    found = (await session.execute(taken)).one()
-    account_id = (await session.scalars(select(Tune.account_id).where(Tune.id == found.tune_id))).one()
-    return ClaimedDelivery(delivery_id, account_id, found.tune_id, found.url, found.body.encode(), found.attempt)
+    with claiming(delivery_id):
+        found = (await session.execute(taken)).one()
+        account_id = (await session.scalars(select(Tune.account_id).where(Tune.id == found.tune_id))).one()
+        return ClaimedDelivery(delivery_id, account_id, found.tune_id, found.url, found.body.encode(), found.attempt)
 
 
 async def mark_delivered(session: AsyncSession, delivery: ClaimedDelivery, *, status: int) -> None:

@@ -15,6 +15,7 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.webhooks import repository, signing
 from services.scheduler.webhooks.repository import ClaimedDelivery
 from services.scheduler.webhooks.schemas import Delivery, DeliveryList, Secret
+from shared.database.rounds import BadRowError, PassedOver
 from shared.database.sessions import Database
 from shared.database.tables import WebhookDelivery
 from shared.errors import InvalidError
@@ -68,6 +69,7 @@ class Webhooks:
             timeout_s=settings.webhook_timeout_s,
             connections=settings.webhook_concurrency,
         )
+        self._passed_over = PassedOver("webhooks.claim", database)
         self._room = asyncio.Semaphore(settings.webhook_concurrency)
 
     async def run(self) -> None:
@@ -92,13 +94,16 @@ class Webhooks:
 
     async def _claim(self) -> ClaimedDelivery | None:
         claim_s = self._settings.webhook_timeout_s + _CLAIM_SLACK_S
-        try:
-            async with self._database.begin() as session:
-                return await repository.claim(session, claim_s=claim_s)
-        except Exception as error:  # noqa: BLE001 - while the database is unavailable nothing can be claimed
-            log.warning("webhooks.waiting", error=repr(error))
-            await asyncio.sleep(_RETRY_AFTER_DATABASE_S)
-            return None
+        while True:
+            try:
+                async with self._database.begin() as session:
+                    return await repository.claim(session, claim_s=claim_s, without=self._passed_over.keys())
+            except BadRowError as error:
+                await self._passed_over.add(error)
+            except Exception as error:  # noqa: BLE001 - while the database is unavailable nothing can be claimed
+                log.warning("webhooks.waiting", error=repr(error))
+                await asyncio.sleep(_RETRY_AFTER_DATABASE_S)
+                return None
 
     async def _deliver_in_room(self, delivery: ClaimedDelivery) -> None:
         try:

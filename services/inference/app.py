@@ -50,6 +50,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
             background.run("hints", service.hints.run)
             background.every("reconciler", settings.reconcile_every_s, service.reconcile)
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
+            background.every("sweep", _HOUR_S, collector.sweep)
             background.every("forget", _HOUR_S, forget)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield

@@ -1,8 +1,8 @@
 """Rows of `blobs`: one for each object in the store, from before it is written until after it is deleted.
 
-A row goes staging -> committed -> orphaned -> deleted. Its writer stages the row in a transaction of its own, puts the object,
-and commits the row in the transaction that writes a reference to it. So every object has a row, and every committed row has its
-object. `shared/blobs/collector.py` deletes the orphans.
+A row goes staging -> committed -> orphaned -> deleting -> deleted. Its writer stages the row in a transaction of its own, puts
+the object, and commits the row in the transaction that writes a reference to it. So every object has a row, and every committed
+row has its object. `shared/blobs/collector.py` deletes the orphans; a row is `deleting` until its object is gone.
 """
 
 from collections.abc import Collection

@@ -9,10 +9,11 @@ import asyncio
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ import urllib3
 from minio import Minio
 from minio.commonconfig import REPLACE, CopySource
 from minio.credentials.providers import AssumeRoleProvider
+from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import DictType
 
@@ -222,12 +224,25 @@ class Blobs:
         """Delete an object, if it exists."""
         await self._run(lambda: self._client.remove_object(self.bucket, key))
 
+    async def pages(self, prefix: str, size: int) -> AsyncGenerator[list[Listed]]:
+        """Yield the objects whose keys have this prefix, in the order of the keys, so many at a time; the last page has fewer."""
+        found = self._client.list_objects(self.bucket, prefix, recursive=True)
+
+        def listing() -> list[Listed]:
+            return [_listed(item) for item in islice(found, size)]
+
+        while True:
+            page = await self._run(listing)
+            yield page
+            if len(page) < size:
+                return
+
     async def list(self, prefix: str) -> list[Listed]:
         """Return every object whose key has this prefix."""
 
         def listing() -> list[Listed]:
             found = self._client.list_objects(self.bucket, prefix, recursive=True)
-            return [Listed(item.object_name or "", item.size or 0, _age_s(item.last_modified)) for item in found]
+            return [_listed(item) for item in found]
 
         return await self._run(listing)
 
@@ -241,9 +256,15 @@ class Blobs:
             # The minio client has no public method for either.
             listed = self._client._list_multipart_uploads(self.bucket, prefix=prefix)  # noqa: SLF001
             late = [upload for upload in listed.uploads if _age_s(upload.initiated_time) > older_than_s]
+            aborted = 0
             for upload in late:
-                self._client._abort_multipart_upload(self.bucket, upload.object_name, upload.upload_id or "")  # noqa: SLF001
-            return len(late)
+                try:
+                    self._client._abort_multipart_upload(self.bucket, upload.object_name, upload.upload_id or "")  # noqa: SLF001
+                    aborted += 1
+                except S3Error as error:
+                    # Such as one that was completed since it was listed.
+                    log.warning("store.upload_not_aborted", key=upload.object_name, error=error.code)
+            return aborted
 
         return await self._run(abort)
 
@@ -316,6 +337,10 @@ def _too_large(key: str, max_bytes: int) -> TooLargeError:
 
 def _content_type(key: str) -> str:
     return _CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
+
+
+def _listed(item: Object) -> Listed:
+    return Listed(item.object_name or "", item.size or 0, _age_s(item.last_modified))
 
 
 def _age_s(modified: object) -> float:

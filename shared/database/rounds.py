@@ -89,6 +89,23 @@ async def for_each_row(database: Database, task: str, page: Page, handle: Handle
         after = keys[-1]
 
 
+async def in_batch(
+    database: Database, task: str, keys: Sequence[str], handle: Callable[[AsyncSession, Sequence[str]], Awaitable[Sequence[str]]]
+) -> list[str]:
+    """Handle rows in one transaction, and return what `handle` returns; when that fails, handle each in one of its own."""
+    if not keys:
+        return []
+    try:
+        async with database.begin() as session:
+            return list(await handle(session, keys))
+    except Exception as error:  # noqa: BLE001 - one row must not stop the others
+        if len(keys) == 1:
+            await pass_over(database, task, keys[0], error)
+            return []
+        await database.ping()
+        return [found for key in keys for found in await in_batch(database, task, [key], handle)]
+
+
 async def run_each(task: str, *steps: Callable[[], Awaitable[object]]) -> None:
     """Run the steps of a round one after the other; raise the first error after all of them have run."""
     errors: list[Exception] = []

@@ -1,19 +1,29 @@
 """Deleting and collecting are safe (promise 14): every row's blob exists, and every old blob has a row."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
+from services.inference.app import create_app
+from services.inference.settings import InferenceSettings
 from shared.accounts import accounts
+from shared.blobs import collector as collector_module
 from shared.blobs import rows as blob_rows
 from shared.blobs.collector import BlobCollector
 from shared.blobs.store import Blobs
+from shared.database.exclusive import alone
 from shared.database.sessions import Database
 from shared.database.tables import Asset, Blob, Context, Generation
-from shared.errors import ConflictError
+from shared.errors import ConflictError, UnavailableError
+from shared.settings import ServiceSettings
+from tests.support.bad_rows import refuse_changes
+from tests.support.fault_proxy import FaultProxy
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -187,3 +197,119 @@ async def test_the_sweep_reports_a_row_whose_object_is_gone(database: Database, 
     await blobs.delete("assets/a")
 
     assert (await collector.sweep()).missing == ["assets/a"]
+
+
+async def test_an_outage_of_the_store_leaks_no_object(
+    database: Database, blobs: Blobs, make_settings: Callable[..., ServiceSettings]
+) -> None:
+    for key in ("assets/a", "assets/b"):
+        await _store(database, blobs, key)
+        await _orphan(database, key)
+    endpoint = make_settings().s3_endpoint
+    async with FaultProxy(urlsplit(endpoint).port or 80) as proxy:
+        behind = Blobs.from_settings(make_settings(s3_endpoint=proxy.url(endpoint)))
+        collector = BlobCollector(database, behind, Context.UPLOAD, prefixes=("assets/",), grace_s=0, staging_s=0)
+        await proxy.down()
+        with pytest.raises(UnavailableError):
+            await collector.collect()
+        assert await _state(database, "assets/a") == "deleting", "its object is still there"
+        with pytest.raises(ConflictError):
+            async with database.begin() as session:
+                await blob_rows.stage(session, Context.UPLOAD, "assets/a")
+
+        await proxy.heal()
+        assert await collector.collect() == ["assets/a", "assets/b"]
+        await behind.close()
+    assert await blobs.list("assets/") == []
+
+
+@pytest.mark.parametrize("state", ["orphaned", "staging"])
+async def test_blobs_that_something_refers_to_hide_no_others(
+    database: Database, blobs: Blobs, collector: BlobCollector, account_id: UUID, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(collector_module, "_BATCH", 3)
+    used = [f"assets/{number}" for number in range(6)]
+    async with database.begin() as session:
+        for key in used:
+            await blob_rows.stage(session, Context.UPLOAD, key)
+        await session.flush()
+        session.add_all(
+            Asset(
+                id=key,
+                account_id=account_id,
+                asset_type="file",
+                name=key,
+                status="ready_to_upload",
+                data={},
+                staging_key=key,
+            )
+            for key in used
+        )
+        await blob_rows.stage(session, Context.UPLOAD, "assets/unused")
+        await session.execute(update(Blob).values(state=state, orphaned_at=func.now() if state == "orphaned" else None))
+
+    assert await collector.collect() == ["assets/unused"]
+
+
+async def test_a_blob_that_cannot_be_collected_holds_up_no_other(
+    database: Database, blobs: Blobs, collector: BlobCollector
+) -> None:
+    for key in ("assets/a", "assets/b", "assets/c"):
+        await _store(database, blobs, key)
+        await _orphan(database, key)
+    await refuse_changes(database, "blobs", "assets/a", column="key")
+
+    assert await collector.collect() == ["assets/b", "assets/c"]
+    assert await blobs.size("assets/a") == 8
+
+
+async def test_one_process_at_a_time_collects_and_sweeps(database: Database, collector: BlobCollector, blobs: Blobs) -> None:
+    await _store(database, blobs, "assets/a")
+    await _orphan(database, "assets/a")
+    await blobs.put_bytes("assets/stray", b"x")
+    async with alone(database, "collect upload") as first, alone(database, "sweep upload") as second:
+        assert first
+        assert second
+        assert await collector.collect() == []
+        assert await collector.sweep() == collector_module.Swept([], [])
+    assert await collector.collect() == ["assets/a"]
+    while not (await collector.sweep()).strays:
+        pass
+
+
+async def test_the_sweep_compares_the_whole_bucket_page_by_page(
+    database: Database, blobs: Blobs, collector: BlobCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "_BATCH", 2)
+    for number in range(7):
+        await _store(database, blobs, f"assets/{number}/x")
+    for number in (0, 3, 6):
+        await blobs.delete(f"assets/{number}/x")
+    strays = [f"assets/{number}/stray" for number in range(5)]
+    for key in strays:
+        await blobs.put_bytes(key, b"x")
+
+    swept = await collector.sweep()
+    found = swept.strays
+    while len(found) < len(strays):
+        found += (await collector.sweep()).strays
+
+    assert sorted(found) == strays
+    assert swept.missing == [f"assets/{number}/x" for number in (0, 3, 6)]
+    assert len(await blobs.list("assets/")) == 4
+
+
+async def test_images_without_a_row_are_swept(blobs: Blobs, make_settings: Callable[..., Any]) -> None:
+    await blobs.put_bytes("generations/gen_lost/1/0.png", b"x")
+
+    async def is_old_enough() -> bool | None:
+        return (await blobs.list("generations/"))[0].age_s > 0 or None
+
+    async def is_gone() -> bool | None:
+        return await blobs.size("generations/gen_lost/1/0.png") is None or None
+
+    # The store's times are whole seconds, so the object may look too new to a sweep.
+    await eventually(is_old_enough)
+    app = create_app(make_settings(InferenceSettings, generation_grace_s=0))
+    async with app.router.lifespan_context(app):
+        await eventually(is_gone)

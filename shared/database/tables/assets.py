@@ -11,7 +11,7 @@ from shared.database.tables.base import Base, Bytes, Context, CreatedAt, Timesta
 
 ASSET_TYPES = ["file", "checkpoint", "lora", "textual_inversion", "vae"]
 ASSET_STATUSES = ["ready_to_upload", "uploaded", "ready", "rejected", "error", "deleted"]
-BLOB_STATES = ["staging", "committed", "orphaned", "deleted"]
+BLOB_STATES = ["staging", "committed", "orphaned", "deleting", "deleted"]
 
 
 class Asset(Base):
@@ -124,7 +124,10 @@ class Blob(Base):
         CheckConstraint(one_of("owner", list(Context)), "owner"),
         CheckConstraint(one_of("state", BLOB_STATES), "state"),
         CheckConstraint("state <> 'committed' OR sha256 IS NOT NULL", "committed_has_sha256"),
-        # The collector looks for these two.
+        # The collector looks for these three.
         Index("ix_blobs_orphaned", "owner", "orphaned_at", postgresql_where="state = 'orphaned'"),
         Index("ix_blobs_staging", "owner", "created_at", postgresql_where="state = 'staging'"),
+        Index("ix_blobs_deleting", "owner", "key", postgresql_where="state = 'deleting'"),
+        # The sweep compares rows with the store's listing, which is in the order of bytes.
+        Index("ix_blobs_listing", "key", postgresql_ops={"key": "text_pattern_ops"}),
     )

@@ -4,6 +4,7 @@ The same classes feed HTTP answers, failed tunes (`status_details`) and dead let
 value and limit, and then what to do.
 """
 
+import os
 from typing import ClassVar
 
 
@@ -18,6 +19,14 @@ class TunesmithError(Exception):
         super().__init__(message)
         self.message = message
         self.headers = headers or {}
+
+
+def public_reason(error: BaseException) -> str:
+    """Return what an account may see of an unexpected error: no path of this machine, no address, no SQL and no values."""
+    cause = error.__cause__ if isinstance(error, DiskError) else error
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return os.strerror(cause.errno)
+    return f"an unexpected error ({type(error).__name__})"
 
 
 class InvalidError(TunesmithError):

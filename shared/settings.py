@@ -14,7 +14,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class ProcessSettings(BaseSettings):
     """What every process needs: its public URL, its address and its log."""
 
-    model_config = SettingsConfigDict(env_prefix="TUNESMITH_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TUNESMITH_",
+        frozen=True,
+        # The values are secrets in part.
+        hide_input_in_errors=True,
+    )
 
     public_url: str = Field(
         default="http://127.0.0.1:8080",

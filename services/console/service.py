@@ -7,7 +7,7 @@ import httpx
 
 from services.console.openapi import Document
 from services.console.settings import ConsoleSettings
-from shared.errors import UnavailableError
+from shared.errors import UnavailableError, public_reason
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Platform:
             answers = await asyncio.gather(*(self._client.get(f"{url}/openapi.json") for url in self._apis.values()))
             return {name: answer.raise_for_status().json() for name, answer in zip(self._apis, answers, strict=True)}
         except httpx.HTTPError as error:
-            msg = f"the API description of a service cannot be fetched ({error!r}); try again"
+            msg = f"the API description of a service cannot be fetched ({public_reason(error)}); try again"
             raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
 
     async def statuses(self) -> list[ProcessStatus]:

@@ -6,7 +6,7 @@ Fields added later have defaults, so that older rows can still be drawn.
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.engines import Engine
 
@@ -70,6 +70,9 @@ class Refine(BaseModel):
 
 class Inputs(BaseModel):
     """The resolved request: every name is replaced by bytes, and every seed is chosen."""
+
+    # The prompts must not appear in logs.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     engine: Engine
     base: ModelRef

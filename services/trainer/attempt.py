@@ -22,7 +22,7 @@ from services.trainer.uploads import Uploads
 from shared.blobs.checkpoint_cache import CheckpointCache
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.errors import LeaseLostError, TunesmithError
+from shared.errors import LeaseLostError, TunesmithError, public_reason
 from shared.failures import is_unavailable
 from shared.states import TuneState
 from shared.telemetry import get_logger
@@ -256,4 +256,4 @@ def _judge(error: BaseException | None) -> tuple[Outcome, str, str]:
         case TunesmithError():
             return Outcome.RETRIED if error.retryable else Outcome.FAILED, error.code, error.message
         case _:
-            return Outcome.RETRIED, TunesmithError.code, f"the trainer failed with {error!r}; its log has more"
+            return Outcome.RETRIED, TunesmithError.code, f"the trainer failed: {public_reason(error)}; its log has the cause"

@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 from services.trainer.messages import ChildMessage, Failed, FromChild, Ready, Stop, ToChild, Train
-from shared.errors import TunesmithError
+from shared.errors import TunesmithError, public_reason
 
 _PR_SET_PDEATHSIG = 1
 _EXIT_STATUS = 0
@@ -92,7 +92,7 @@ def main() -> None:
         sys.excepthook(type(error), error, error.__traceback__)
         # A full disk or a fault of the GPU (torch.AcceleratorError) may pass. Anything else is a bug, which repeats itself.
         passing = isinstance(error, OSError) or type(error).__name__ == "AcceleratorError"
-        message = f"the trainer failed with {type(error).__name__}: {error}; its log has more"
+        message = f"the training failed: {public_reason(error)}; the trainer's log has the cause"
         pipes.send(Failed(code=TunesmithError.code, message=message, retryable=passing))
 
 

@@ -99,6 +99,7 @@ class Blobs:
             "http_client": self._connections,
         }
         self._signer = _client(public_url, access_key, secret_key, region, self._connections)
+        self._has_logged = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
         # Pings have a thread and a connection of their own: pings of a silent store must not occupy the threads of other calls.
         self._ping_connections = _connections(read_s=_PING_READ_S, retries=0, maxsize=1)
@@ -178,7 +179,7 @@ class Blobs:
                     # urllib3 would unpack an object that a client stored with a Content-Encoding, to any size.
                     for chunk in response.stream(1 << 20, decode_content=False):
                         if max_bytes is not None and file.tell() + len(chunk) > max_bytes:
-                            raise _too_large(key, max_bytes)
+                            raise _too_large(max_bytes)
                         digest.update(chunk)
                         file.write(chunk)
                     size = file.tell()
@@ -202,7 +203,7 @@ class Blobs:
                 response.close()
                 response.release_conn()
             if len(data) > max_bytes:
-                raise _too_large(key, max_bytes)
+                raise _too_large(max_bytes)
             return data
 
         return await self._run(get)
@@ -306,12 +307,16 @@ class Blobs:
 
     async def _run(self, call: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool or self._pool, call)
+            result = await asyncio.get_running_loop().run_in_executor(pool or self._pool, call)
+            self._has_logged = False
+            return result
         except S3Error as error:
             if error.code in _MISSING:
-                msg = f"the store has no object {error.object_name!r}"
+                # Without the key: these texts reach accounts.
+                msg = "the store does not have the object any more; what it belonged to was deleted"
                 raise NotFoundError(msg) from error
-            msg = f"the store refused: {error.code}: {error.message}"
+            self._note_failure(error)
+            msg = f"the store refused the call: {error.code}"
             raise UnavailableError(msg) from error
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             # The caller's path is wrong, which no retry mends.
@@ -321,8 +326,15 @@ class Blobs:
                 # Without the path, which is nothing to an account.
                 msg = f"this machine's disk fails: {error.strerror or type(error).__name__}"
                 raise DiskError(msg, headers={"Retry-After": "2"}) from error
-            msg = f"the store does not answer: {error}"
+            self._note_failure(error)
+            msg = "the store does not answer; try again"
             raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
+
+    def _note_failure(self, error: Exception) -> None:
+        # One line an outage, not one a call. The errors that are raised do not say more, because accounts see them.
+        if not self._has_logged:
+            log.warning("store.unavailable", endpoint=self.endpoint, error=repr(error))
+        self._has_logged = True
 
 
 def hash_file(path: Path) -> Stored:
@@ -331,8 +343,8 @@ def hash_file(path: Path) -> Stored:
         return Stored(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
 
 
-def _too_large(key: str, max_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the object {key} is larger than {max_bytes} bytes")
+def _too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"the file has more than {max_bytes} bytes; at most so many are allowed")
 
 
 def _content_type(key: str) -> str:

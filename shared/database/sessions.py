@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_only
 
+from shared.database import privacy
 from shared.settings import ServiceSettings
 
 _CONNECT_S = 5.0
@@ -39,6 +40,7 @@ class Database:
             url,
             pool_size=pool_size,
             max_overflow=0,
+            hide_parameters=True,
             connect_args={
                 "timeout": _CONNECT_S,
                 "command_timeout": _COMMAND_S,
@@ -49,6 +51,7 @@ class Database:
         event.listen(self.engine.sync_engine, "connect", lambda connection, _record: self._opened.add(_driver(connection)))
         event.listen(self.engine.sync_engine, "checkout", _ping)
         event.listen(self.engine.sync_engine, "handle_error", _discard_silent_connection)
+        event.listen(self.engine.sync_engine, "handle_error", privacy.hide_values)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @classmethod

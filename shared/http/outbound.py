@@ -21,8 +21,19 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
-_NAT64 = IPv6Network("64:ff9b::/96")
 _LOW_32_BITS = 0xFFFFFFFF
+_NAT64 = IPv6Network("64:ff9b::/96")
+_INTERNET = IPv6Network("2000::/3")
+"""The only IPv6 addresses that IANA assigns to hosts of the internet. All others are internal, deprecated or reserved."""
+_NOT_PUBLIC: tuple[Network, ...] = (
+    # Python 3.11 counts these as global; later versions have most of them. From IANA's special-purpose registries.
+    IPv4Network("192.0.0.0/24"),
+    IPv4Network("192.88.99.0/24"),
+    IPv6Network("2001::/23"),
+    IPv6Network("2001:db8::/32"),
+    IPv6Network("3ffe::/16"),
+    IPv6Network("3fff::/20"),
+)
 
 
 def is_public(address: Address) -> bool:
@@ -31,11 +42,15 @@ def is_public(address: Address) -> bool:
     For an IPv6 address that contains an IPv4 address (mapped, 6to4, NAT64), that one decides: the packets go there.
     """
     if isinstance(address, IPv6Address):
-        if address in _NAT64:
-            return is_public(IPv4Address(int(address) & _LOW_32_BITS))
         inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = IPv4Address(int(address) & _LOW_32_BITS)
         if inner is not None:
             return is_public(inner)
+        if address not in _INTERNET:
+            return False
+    if any(address in network for network in _NOT_PUBLIC):
+        return False
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 

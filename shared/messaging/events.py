@@ -17,7 +17,7 @@ class Event(BaseModel):
     repeated event is harmless.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     type: ClassVar[str]
     topic: ClassVar[str]
@@ -138,7 +138,7 @@ class TuneCheckpointed(TuneEventBase):
 class TuneSample(BaseModel):
     """An image that a tune in training generated for one of its validation prompts."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     number: int
     prompt: str

@@ -1,9 +1,11 @@
 """Restore works (promise 21): a dump and a copy of the bucket go into an empty stack as docs/reliability.md says."""
 
 import asyncio
+import os
 import subprocess
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -53,8 +55,12 @@ def lora(client: Client, name: str) -> str:
 
 def database(program: str, stack: StubStack, *arguments: str) -> None:
     """Run one of PostgreSQL's programs on a stack's database."""
-    url = stack.state.env["TUNESMITH_DATABASE_URL"].replace("+asyncpg", "")
-    subprocess.run([wheel_binaries() / program, f"--dbname={url}", *arguments], check=True, timeout=120)
+    url = urlsplit(stack.state.env["TUNESMITH_DATABASE_URL"])
+    # Every user of the machine can see arguments, so the password is in the environment.
+    login = {"PGHOST": url.hostname, "PGPORT": str(url.port), "PGUSER": url.username, "PGPASSWORD": url.password}
+    env = os.environ | {name: value or "" for name, value in login.items()} | {"PGDATABASE": url.path.strip("/")}
+    wanted = [f"--dbname={env['PGDATABASE']}"] if program == "pg_restore" else []
+    subprocess.run([wheel_binaries() / program, *wanted, *arguments], check=True, timeout=120, env=env)
 
 
 async def copied(stack: StubStack, folder: Path) -> int:

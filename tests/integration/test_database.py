@@ -1,6 +1,7 @@
 """What PostgreSQL really answers, as the predicates of `shared.failures` class it."""
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -117,3 +118,38 @@ async def test_a_number_out_of_range_is_a_wrong_value_and_no_outage(database: Da
 
     assert is_value(refused.value)
     assert not is_unavailable(refused.value)
+
+
+SECRET = "a photo of sks1 in the secret garden"
+WRITES = {
+    "a row that breaks a check": (
+        """INSERT INTO generations (id, account_id, engine, affinity, inputs, state, attempt, claim_epoch, version)
+        VALUES (:text, gen_random_uuid(), 'sd', 'a', '{}', 'no such state', 0, 0, 1)""",
+        SECRET,
+    ),
+    "a row without a value": ("INSERT INTO tune_files (tune_id, caption) VALUES ('t', :text)", SECRET),
+    "a key that exists": (
+        """INSERT INTO blobs (key, owner, state, size_bytes, content_type)
+        SELECT :text, 'upload', 'staging', 0, '' FROM generate_series(1, 2)""",
+        SECRET,
+    ),
+    "a NUL": ("SELECT CAST(:text AS text)", SECRET + "\0"),
+    "a lone surrogate": ("SELECT CAST(:text AS text)", SECRET + "\udcff"),
+    "another type": ("SELECT CAST(:text AS integer)", SECRET),
+    "text for a UUID": ("SELECT CAST(:text AS uuid)", SECRET),
+    "text that the server casts": ("SELECT CAST(CAST(:text AS text) AS integer)", SECRET),
+    "broken JSON": ("SELECT CAST(CAST(:text AS text) AS jsonb)", SECRET),
+    "a statement that is wrong": ("SELECT :text FROM no_such_table", SECRET),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+async def test_no_error_repeats_a_value_of_its_statement(database: Database, name: str) -> None:
+    statement, value = WRITES[name]
+    with pytest.raises(DBAPIError) as refused:
+        async with database.begin() as session:
+            await session.execute(text(statement), {"text": value})
+
+    shown = "".join(traceback.format_exception(refused.value)) + repr(refused.value)
+    assert "secret garden" not in shown
+    assert "SELECT" in shown or "INSERT" in shown, "the statement is shown"

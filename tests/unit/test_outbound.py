@@ -30,6 +30,34 @@ PRIVATE = [
     "::ffff:10.0.0.1",
     "2002:7f00:1::",
     "64:ff9b::a00:1",
+    "64:ff9b:1::a00:1",
+    "fec0::1",
+    "feff::1",
+    "::10.0.0.1",
+    "::8.8.8.8",
+    "::ffff:0:8.8.8.8",
+    "100::1",
+    "2001::1",
+    "2001:2::1",
+    "2001:10::1",
+    "2001:db8::1",
+    "2002:a00:1::1",
+    "2002:c0a8:101::",
+    "2002:c058:6301::",
+    "3ffe::1",
+    "3fff::1",
+    "4000::1",
+    "5f00::1",
+    "::ffff:169.254.169.254",
+    "64:ff9b::7f00:1",
+    "64:ff9b::a9fe:a9fe",
+    "192.0.0.8",
+    "192.0.2.1",
+    "192.88.99.1",
+    "198.18.0.1",
+    "198.51.100.1",
+    "203.0.113.1",
+    "255.255.255.255",
 ]
 
 
@@ -38,7 +66,10 @@ def test_an_address_of_an_internal_network_is_not_public(address: str) -> None:
     assert not outbound.is_public(ip_address(address))
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "address",
+    ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", "2620:fe::fe", "2a00:1450::1"],
+)
 def test_an_address_of_the_internet_is_public(address: str) -> None:
     assert outbound.is_public(ip_address(address))
 

@@ -36,6 +36,8 @@ _SETTINGS = {
     "shared_buffers": "128MB",
     "password_encryption": "scram-sha-256",
     "log_min_messages": "warning",
+    # Without the DETAIL, which quotes rows with prompts and captions.
+    "log_error_verbosity": "terse",
     "timezone": "UTC",
 }
 

@@ -23,7 +23,7 @@ from shared.blobs.store import Blobs, Stored
 from shared.database.rounds import BadRowError, PassedOver
 from shared.database.sessions import Database
 from shared.database.tables import Context
-from shared.errors import InvalidError, LeaseLostError, NotFoundError, TunesmithError, UnavailableError
+from shared.errors import InvalidError, LeaseLostError, NotFoundError, TunesmithError, UnavailableError, public_reason
 from shared.messaging.events import ImageRequested
 from shared.telemetry import get_logger
 
@@ -162,7 +162,8 @@ class Worker:
                 await self._give_back(held, count_attempt=True)
             else:
                 log.exception("generation.failed", generation_id=held.generation_id)
-                await self._fail(held, "generation_failed", f"{type(error).__name__}: {error}", 500)
+                message = f"the images could not be generated: {public_reason(error)}; send the request again"
+                await self._fail(held, "generation_failed", message, 500)
             return
         keys = iter(stored)
         images = [

@@ -63,7 +63,8 @@ def measure(file: BinaryIO) -> Measures:
             width, height = opened.size
             grey = opened.convert("L")
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        msg = f"the image is damaged: {error}"
+        # Pillow's text may name the file.
+        msg = f"the image is damaged ({type(error).__name__}); upload it again"
         raise InvalidError(msg) from error
     coarse = list(grey.resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX).tobytes())
     rows = [coarse[start : start + _HASH_SIDE + 1] for start in range(0, len(coarse), _HASH_SIDE + 1)]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from services.trainer.engine.config import Device, Job
 from services.trainer.engine.errors import BadBaseError
 from shared.engines import Engine
-from shared.errors import InvalidError
+from shared.errors import InvalidError, public_reason
 from shared.models import checkpoints, pipelines
 
 
@@ -58,7 +58,8 @@ def load_base(job: Job, device: torch.device) -> Base:
     try:
         loaded = checkpoints.load(job.base_folder, device=device, dtype=dtype)
     except (InvalidError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        msg = f"the base checkpoint cannot be loaded: {error}; tune another checkpoint, or upload this one again"
+        reason = error.message if isinstance(error, InvalidError) else public_reason(error)
+        msg = f"the base checkpoint cannot be loaded: {reason}; tune another checkpoint, or upload this one again"
         raise BadBaseError(msg) from error
     if (loaded.info.engine, loaded.info.shape_class) != (job.engine, job.shape_class):
         msg = (

@@ -41,7 +41,7 @@ class Phase(StrEnum):
 class Parameters(BaseModel):
     """The recipe's numbers. `default_parameters` has those that a tune leaves out and that depend on its base."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     rank: Rank = Field(description="Rank of the adapter's matrices (LoRA: Hu et al. 2021, section 4.1).")
     alpha: Alpha | None = Field(
@@ -114,7 +114,7 @@ def resolve_parameters(engine: Engine, native_size_px: int, chosen: dict[str, An
 class TrainingImage(BaseModel):
     """An image and its caption."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     file: Path
     caption: str
@@ -123,7 +123,7 @@ class TrainingImage(BaseModel):
 class Job(BaseModel):
     """All that the training process needs for one attempt. Every path is in the job's folder or in the cache of bases."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     tune_id: str
     engine: Engine

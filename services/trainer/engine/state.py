@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from transformers.optimization import Adafactor
 
 from services.trainer.engine.errors import BadCheckpointError
+from shared.errors import public_reason
 
 _FORMAT = "tunesmith-checkpoint-1"
 _NOT_OPTIMIZER = {"class", "weight"}
@@ -75,5 +76,5 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], int]:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, int(metadata["step"])
     except (SafetensorError, OSError, ValueError) as error:
-        msg = f"checkpoint {path.name} cannot be read: {error}; start a new tune"
+        msg = f"checkpoint {path.name} cannot be read: {public_reason(error)}; start a new tune"
         raise BadCheckpointError(msg) from error

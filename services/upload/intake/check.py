@@ -4,14 +4,14 @@ import asyncio
 from pathlib import Path
 
 from services.upload import repository, transitions
-from services.upload.intake.copies import Copies, attempt_failure
+from services.upload.intake.copies import Copies
 from services.upload.intake.readers import READERS
 from services.upload.settings import UploadSettings
 from services.upload.transitions import Accepted
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Asset
-from shared.errors import DiskError, InvalidError, NotFoundError, TooLargeError
+from shared.errors import DiskError, InvalidError, NotFoundError, TooLargeError, public_reason
 from shared.failures import is_unavailable
 from shared.formats.image import clean
 from shared.ids import new_ulid
@@ -70,7 +70,7 @@ class Intake:
                 raise
             if asset.intake_attempts < most:
                 raise
-            reason = f"the file could not be checked in {most} attempts: {attempt_failure(error)}; {_REMEDY}"
+            reason = f"the file could not be checked in {most} attempts: {public_reason(error)}; {_REMEDY}"
             await transitions.refuse(self._database, asset, "error", reason)
             # After the verdict: on a full disk the log may fail as well.
             log.exception("intake.failed", asset_id=asset_id)

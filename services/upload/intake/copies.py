@@ -1,23 +1,12 @@
 """The copies that one attempt writes to the store, which are deleted when the attempt fails."""
 
-import os
-
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Context
-from shared.errors import DiskError
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
-
-
-def attempt_failure(error: Exception) -> str:
-    """Return what an account may see of an error that ended an attempt: no path of this machine, and no SQL."""
-    cause = error.__cause__ if isinstance(error, DiskError) else error
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return os.strerror(cause.errno)
-    return f"an unexpected error ({type(error).__name__})"
 
 
 class Copies:

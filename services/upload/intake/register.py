@@ -5,14 +5,14 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload import repository, transitions
-from services.upload.intake.copies import Copies, attempt_failure
+from services.upload.intake.copies import Copies
 from services.upload.settings import UploadSettings
 from shared.accounts import names
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.sessions import Database
 from shared.database.tables import Context, Tune
-from shared.errors import DiskError, InvalidError, NotFoundError
+from shared.errors import DiskError, InvalidError, NotFoundError, public_reason
 from shared.failures import is_unavailable
 from shared.formats import readers, sandbox
 from shared.formats.lora import LoraInfo
@@ -66,7 +66,7 @@ class Registration:
                 raise
             if attempt < most:
                 raise
-            await self._reject(tune, f"the LoRA could not be registered in {most} attempts: {attempt_failure(error)}")
+            await self._reject(tune, f"the LoRA could not be registered in {most} attempts: {public_reason(error)}")
             log.exception("registration.failed", tune_id=tune_id)
 
     async def _attempt(self, tune: Tune, source: str) -> None:

@@ -75,6 +75,11 @@ class ServiceSettings(ProcessSettings):
 class ApiSettings(ServiceSettings):
     """What a service with a public API also needs: the limits of an account that has none of its own."""
 
+    deleted_kept_s: float = Field(
+        default=30 * 86400.0,
+        gt=0,
+        description="How long the rows of deleted assets, tunes and objects are kept, in seconds.",
+    )
     max_requests_per_minute: int = Field(
         default=1200, ge=0, description="Requests that an account may send in a minute to each replica of a service."
     )

@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from services.inference import api
+from services.inference import api, repository
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
 from shared.background import Background
+from shared.blobs import rows as blob_rows
 from shared.blobs.collector import BlobCollector
 from shared.blobs.store import Blobs
+from shared.database import retention
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import app as web
@@ -38,9 +40,14 @@ def create_app(settings: InferenceSettings) -> FastAPI:
     authenticator = Authenticator(database, settings)
 
     async def forget() -> None:
-        async with database.begin() as session:
-            await inbox.forget(session, Context.IMAGES)
-            await idempotency.forget(session, Context.IMAGES)
+        await retention.forget(
+            database,
+            "images",
+            inbox.expired(Context.IMAGES),
+            idempotency.expired(Context.IMAGES),
+            repository.expired(settings.generation_kept_s),
+            blob_rows.expired(Context.IMAGES, settings.deleted_kept_s),
+        )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

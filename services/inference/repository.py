@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference.inputs import Inputs
+from shared.database.retention import Expired, older_than, table_of
 from shared.database.tables import Account, Asset, Context, Generation
 from shared.messaging import outbox
 from shared.messaging.events import ImageFailed, ImageRequested
@@ -71,7 +72,8 @@ async def overdue(session: AsyncSession, hint_s: float, attempts: int, *, after:
 
     In the order of the ids, and after the given one.
     """
-    found = select(Generation.id).where(or_(_EXPIRED, _is_unclaimed(hint_s), _is_exhausted(attempts)), Generation.id > after)
+    found = select(Generation.id).where(Generation.finished_at.is_(None), Generation.id > after)
+    found = found.where(or_(_EXPIRED, _is_unclaimed(hint_s), _is_exhausted(attempts)))
     return list(await session.scalars(found.order_by(Generation.id).limit(limit)))
 
 
@@ -130,3 +132,8 @@ async def fail(session: AsyncSession, generation: Generation, *, code: str, mess
     if version is not None:
         event = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
         await outbox.publish(session, Context.IMAGES, event)
+
+
+def expired(kept_s: float) -> Expired:
+    """Return the requests that finished longer ago than this."""
+    return Expired(table_of(Generation), older_than(Generation.finished_at, kept_s))

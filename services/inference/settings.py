@@ -20,6 +20,11 @@ class InferenceSettings(ApiSettings):
         ge=0,
         description="How long images are kept, in seconds; a repeated request is answered from them.",
     )
+    generation_kept_s: float = Field(
+        default=7 * 86400.0,
+        gt=0,
+        description="How long a request and its prompts are kept after it finished, in seconds.",
+    )
     max_body_bytes: int = Field(
         default=32 * 2**20, ge=1024, description="Largest body of a request, including its images, in bytes."
     )

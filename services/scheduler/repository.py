@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, text, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.database.tables import Account, Asset, Tune, TuneFile
+from shared.database.retention import Expired, older_than, table_of
+from shared.database.tables import Account, Asset, Checkpoint, Sample, Tune, TuneEvent, TuneFile, WebhookDelivery
+from shared.database.tables.tunes import FINAL_EVENTS
 from shared.messaging.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
 from shared.states import TuneState
 from shared.tunes import transitions
 from shared.tunes.transitions import about, move
 
 PLATFORM_PREFIX = "octoai:"
+_UNENDED = Tune.ended_at.is_(None)
+"""Follows from the state, but only with it PostgreSQL uses the partial index."""
 _NAME_IN_USE = text("deleted_at IS NULL OR ended_at IS NULL")
 
 
@@ -158,13 +162,15 @@ async def with_verdicts(session: AsyncSession, timeout_s: float, *, after: str, 
         pending.where(or_(Asset.id.is_(None), ~open_ones)).exists(),
         ~pending.exists(),
     )
-    waiting = select(Tune.id).where(Tune.state == TuneState.WAITING_FILES, is_due, Tune.id > after)
+    waiting = select(Tune.id).where(Tune.state == TuneState.WAITING_FILES, _UNENDED, is_due, Tune.id > after)
     return list(await session.scalars(waiting.order_by(Tune.id).limit(limit)))
 
 
 async def queued_with_cancel(session: AsyncSession, after: str, limit: int) -> list[str]:
     """Return the ids of queued tunes whose cancel was requested, in the order of the ids and after the given one."""
-    requested = select(Tune.id).where(Tune.state == TuneState.QUEUED, Tune.cancel_requested_at.is_not(None), Tune.id > after)
+    requested = select(Tune.id).where(
+        Tune.state == TuneState.QUEUED, _UNENDED, Tune.cancel_requested_at.is_not(None), Tune.id > after
+    )
     return list(await session.scalars(requested.order_by(Tune.id).limit(limit)))
 
 
@@ -186,13 +192,13 @@ async def touch_stale_queued(session: AsyncSession, tune_id: str, older_than_s: 
 
 
 def _is_stale(older_than_s: float) -> ColumnElement[bool]:
-    return and_(Tune.state == TuneState.QUEUED, Tune.updated_at < func.now() - timedelta(seconds=older_than_s))
+    return and_(Tune.state == TuneState.QUEUED, _UNENDED, Tune.updated_at < func.now() - timedelta(seconds=older_than_s))
 
 
 async def publishing_with_verdict(session: AsyncSession, after: str, limit: int) -> list[str]:
     """Return the ids of publishing tunes whose LoRA has its verdict, in the order of the ids and after the given one."""
     verdict = Asset.status.in_(["ready", "rejected", "error", "deleted"])
-    ended = select(Tune.id).join(Asset, Asset.tune_id == Tune.id).where(Tune.state == TuneState.PUBLISHING, verdict)
+    ended = select(Tune.id).join(Asset, Asset.tune_id == Tune.id).where(Tune.state == TuneState.PUBLISHING, _UNENDED, verdict)
     return list(await session.scalars(ended.where(Tune.id > after).order_by(Tune.id).limit(limit)))
 
 
@@ -244,3 +250,18 @@ async def mark_deleted(session: AsyncSession, tune_id: str) -> Tune:
     deleted = await move(session, tune_id, [], {"deleted_at": func.now()}, lambda tune: TuneDeleted(**about(tune)))
     assert deleted is not None  # noqa: S101 - with no condition, only a tune that does not exist is not moved
     return deleted
+
+
+def expired_events(kept_s: float) -> Expired:
+    """Return the events of ended tunes that are older than this, but for those that say how a tune ended."""
+    ended = exists().where(Tune.id == TuneEvent.tune_id, Tune.ended_at.is_not(None))
+    return Expired(
+        table_of(TuneEvent), and_(TuneEvent.type.not_in(FINAL_EVENTS), older_than(TuneEvent.occurred_at, kept_s), ended)
+    )
+
+
+def expired_tunes(kept_s: float) -> Expired:
+    """Return the tunes that have ended and were deleted longer ago than this, with all that belongs to them."""
+    gone = and_(Tune.ended_at.is_not(None), older_than(Tune.deleted_at, kept_s))
+    parts = [table_of(kind).c.tune_id for kind in (TuneFile, TuneEvent, Checkpoint, Sample, WebhookDelivery)]
+    return Expired(table_of(Tune), gone, tuple(parts))

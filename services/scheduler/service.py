@@ -28,18 +28,16 @@ class TuneService:
     """Creates, cancels and deletes tunes, and moves them on; every method works in its caller's transaction."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
-        self._settings = settings
-        self.files_timeout_s = settings.files_timeout_s
-        self.requeue_hint_s = settings.requeue_hint_s
+        self.settings = settings
 
     async def create(self, session: AsyncSession, account_id: UUID, body: CreateTune) -> TuneAnswer:
         """Create a tune, and queue it if its files have their verdicts.
 
         Raises LimitError when the account has too many unfinished tunes, InvalidError for a wrong field, and NameTakenError.
         """
-        await quotas.admit_tune(session, account_id, self._settings)
+        await quotas.admit_tune(session, account_id, self.settings)
         details = body.details
-        base = (await check(session, account_id, body, private_webhooks=self._settings.webhook_allow_private)).base
+        base = (await check(session, account_id, body, private_webhooks=self.settings.webhook_allow_private)).base
         tune_id = new_id("tune")
         await names.reserve(session, account_id, body.name, "tune", tune_id)
         row = {
@@ -64,7 +62,7 @@ class TuneService:
             "webhook_events": (body.webhook_events_filter or list(get_args(WebhookEvent))) if body.webhook else [],
             "request": details.model_dump(mode="json"),
             "state": TuneState.WAITING_FILES,
-            "max_attempts": self._settings.max_attempts,
+            "max_attempts": self.settings.max_attempts,
         }
         # Until the commit the collector cannot see that this tune refers to the base, so the pin keeps the base.
         await blob_rows.pin(session, [str(base.blob_key)])
@@ -85,10 +83,12 @@ class TuneService:
         if tune.state != TuneState.WAITING_FILES:
             return
         waiting = False
-        for file, asset in await repository.pending_files(session, tune_id):
+        pending = await repository.pending_files(session, tune_id)
+        pinned = await blob_rows.pin_existing(session, {asset.blob_key or "" for _, asset in pending if asset})
+        for file, asset in pending:
             if asset is not None and asset.status == "ready" and asset.blob_key:
                 # The asset may have been deleted since it was read. Then the next call sees that.
-                if await blob_rows.try_pin(session, asset.blob_key):
+                if asset.blob_key in pinned:
                     await repository.set_verdict(session, file, "ready", asset.blob_key)
                 else:
                     waiting = True
@@ -96,7 +96,7 @@ class TuneService:
                 waiting = True
             else:
                 await repository.set_verdict(session, file, "rejected", None)
-        if waiting and await repository.age_s(session, tune_id) < self.files_timeout_s:
+        if waiting and await repository.age_s(session, tune_id) < self.settings.files_timeout_s:
             return
         files = (await repository.files_of(session, [tune_id]))[tune_id]
         missing = [file.asset_id for file in files if file.verdict != "ready"]
@@ -167,7 +167,7 @@ class TuneService:
 
         Returns False when the tune has changed meanwhile.
         """
-        tune = await repository.touch_stale_queued(session, tune_id, self.requeue_hint_s)
+        tune = await repository.touch_stale_queued(session, tune_id, self.settings.requeue_hint_s)
         if tune is not None:
             await outbox.publish(session, Context.TUNES, TuneQueued(**about(tune)))
         return tune is not None

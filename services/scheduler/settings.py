@@ -39,6 +39,11 @@ class SchedulerSettings(ApiSettings):
         default=3600.0, gt=0, description="How long an event stream lasts before its client has to reconnect, in seconds."
     )
     event_streams: int = Field(default=500, ge=1, description="Event streams that one process holds open at the same time.")
+    tune_events_kept_s: float = Field(
+        default=30 * 86400.0,
+        gt=0,
+        description="How long the events of a tune that has ended are kept, in seconds; the last one is kept with the tune.",
+    )
     webhook_allow_private: bool = Field(
         default=False, description="Whether webhooks may call private addresses, such as those of the internal network."
     )

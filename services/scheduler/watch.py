@@ -7,6 +7,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
 from services.scheduler.service import TuneService
+from shared.blobs import rows as blob_rows
+from shared.database import retention
 from shared.database.rounds import for_each_row, run_each
 from shared.database.sessions import Database
 from shared.database.tables import Context
@@ -62,7 +64,7 @@ class Reconciler:
         await run_each("reconciler", self._check_files, self._end_published, self._cancel_queued, self._republish_queued)
 
     async def _check_files(self) -> None:
-        timeout_s = self._service.files_timeout_s
+        timeout_s = self._service.settings.files_timeout_s
 
         async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
             return await repository.with_verdicts(session, timeout_s, after=after, limit=limit)
@@ -82,13 +84,23 @@ class Reconciler:
 
     async def _republish_queued(self) -> None:
         async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
-            return await repository.stale_queued(session, self._service.requeue_hint_s, after=after, limit=limit)
+            return await repository.stale_queued(session, self._service.settings.requeue_hint_s, after=after, limit=limit)
 
         republish = self._service.republish_queued
         await for_each_row(self._database, "reconciler.queued", page, republish, most=_REPUBLISHED_AT_ONCE)
 
     async def forget(self) -> None:
-        """Delete the records of events that no topic can deliver again, and of answers that are not replayed any more."""
-        async with self._database.begin() as session:
-            await inbox.forget(session, Context.TUNES)
-            await idempotency.forget(session, Context.TUNES)
+        """Delete what is kept for a time only.
+
+        That is the records of events that no topic can deliver again, answers that are not replayed any more, old events of
+        tunes, and the rows of tunes and blobs that were deleted long ago.
+        """
+        await retention.forget(
+            self._database,
+            "tunes",
+            inbox.expired(Context.TUNES),
+            idempotency.expired(Context.TUNES),
+            repository.expired_events(self._service.settings.tune_events_kept_s),
+            repository.expired_tunes(self._service.settings.deleted_kept_s),
+            blob_rows.expired(Context.TUNES, self._service.settings.deleted_kept_s),
+        )

@@ -20,7 +20,6 @@ from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import app as web
-from shared.http import idempotency
 from shared.http.auth import FLUSH_EVERY_S, Authenticator
 from shared.messaging.relay import Relay
 from shared.scratch import Scratch
@@ -58,10 +57,6 @@ def create_app(settings: UploadSettings) -> FastAPI:
 
     authenticator = Authenticator(database, settings)
 
-    async def forget_answers() -> None:
-        async with database.begin() as session:
-            await idempotency.forget(session, Context.UPLOAD)
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.authenticator = authenticator
@@ -77,7 +72,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
             background.every("abandoned-parts", settings.sweep_every_s, abort_abandoned_parts)
-            background.every("forget-answers", _HOUR_S, forget_answers)
+            background.every("forget", _HOUR_S, reconciler.forget)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)
             yield
         await authenticator.close()

@@ -8,10 +8,13 @@ from services.upload import repository, transitions
 from services.upload.intake.register import Registration
 from services.upload.settings import UploadSettings
 from services.upload.work import WorkQueue
+from shared.blobs import rows as blob_rows
+from shared.database import retention
 from shared.database.rounds import for_each_row, run_each
 from shared.database.sessions import Database
 from shared.database.tables import Context
-from shared.messaging import outbox
+from shared.http import idempotency
+from shared.messaging import inbox, outbox
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -33,6 +36,18 @@ class Reconciler:
     async def run_once(self) -> None:
         """Look once for each kind of late row."""
         await run_each("reconciler", self._republish_uploads, self._delete_abandoned_uploads, self._register_trained_tunes)
+
+    async def forget(self) -> None:
+        """Delete what is kept for a time only: records of handled events, answers, and the rows of deleted assets and blobs."""
+        kept_s = self._settings.deleted_kept_s
+        await retention.forget(
+            self._database,
+            "upload",
+            inbox.expired(Context.UPLOAD),
+            idempotency.expired(Context.UPLOAD),
+            repository.expired_assets(kept_s),
+            blob_rows.expired(Context.UPLOAD, kept_s),
+        )
 
     async def _republish_uploads(self) -> None:
         bound_s = self._settings.intake_bound_s

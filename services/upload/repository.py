@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.accounts.accounts import PLATFORM_ACCOUNT
+from shared.database.retention import Expired, older_than, table_of
 from shared.database.tables import Account, Asset, Blob, LoraRegistration, Tune
 from shared.engines import FAMILIES, Engine
 from shared.states import TuneState
@@ -234,7 +235,7 @@ async def lora_of_tune(session: AsyncSession, tune_id: str) -> Asset | None:
 async def unregistered_tunes(session: AsyncSession, bound_s: float, *, after: str, limit: int) -> Sequence[str]:
     """Return the ids of trained tunes whose LoRA has waited longer than the bound, in order and after the given id."""
     late = Tune.trained_at < func.now() - timedelta(seconds=bound_s)
-    found = select(Tune.id).where(Tune.state == TuneState.PUBLISHING, late, Tune.id > after)
+    found = select(Tune.id).where(Tune.state == TuneState.PUBLISHING, Tune.ended_at.is_(None), late, Tune.id > after)
     return (await session.scalars(found.order_by(Tune.id).limit(limit))).all()
 
 
@@ -242,3 +243,9 @@ async def platform_account(session: AsyncSession) -> UUID:
     """Return the id of the account that holds the public assets."""
     found = await session.scalars(select(Account.id).where(Account.is_platform, Account.name == PLATFORM_ACCOUNT))
     return found.one()
+
+
+def expired_assets(kept_s: float) -> Expired:
+    """Return the assets that were deleted longer ago than this. The LoRA of a tune stays until its tune has ended."""
+    unended = exists().where(Tune.id == Asset.tune_id, Tune.ended_at.is_(None))
+    return Expired(table_of(Asset), and_(older_than(Asset.deleted_at, kept_s), ~unended))

@@ -14,7 +14,6 @@ from sqlalchemy.orm import InstrumentedAttribute
 from shared.database.tables import Account, Asset, Generation, Tune
 from shared.errors import LimitError
 from shared.settings import ApiSettings
-from shared.states import TERMINAL
 
 _TUNE_RETRY_S = 60
 _IMAGES_RETRY_S = 5
@@ -24,7 +23,7 @@ _BYTES_RETRY_S = 3600
 async def admit_tune(session: AsyncSession, account_id: UUID, settings: ApiSettings) -> None:
     """Raise LimitError unless the account may have one more tune that has not ended."""
     limit = await _limit(session, account_id, Account.max_unfinished_tunes, settings.max_unfinished_tunes)
-    unfinished = select(func.count()).where(Tune.account_id == account_id, Tune.state.not_in(TERMINAL))
+    unfinished = select(func.count()).where(Tune.account_id == account_id, Tune.ended_at.is_(None))
     count = await _count(session, unfinished)
     if count + 1 > limit:
         msg = f"max_unfinished_tunes: {count} tunes have not ended; {limit} are allowed; wait for one to end, or cancel one"

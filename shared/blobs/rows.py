@@ -7,12 +7,13 @@ row has its object. `shared/blobs/collector.py` deletes the orphans; a row is `d
 
 from collections.abc import Collection
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.blobs.store import Stored
-from shared.database.tables import Blob, Context
+from shared.database.retention import Expired, older_than, table_of
+from shared.database.tables import Asset, Blob, Checkpoint, Context, Sample, Tune, TuneFile
 from shared.errors import ConflictError
 
 
@@ -75,7 +76,14 @@ async def pin(session: AsyncSession, keys: Collection[str]) -> dict[str, Blob]:
     return found
 
 
-async def try_pin(session: AsyncSession, key: str) -> bool:
-    """Pin one committed blob, and return whether it is still there."""
-    wanted = select(Blob.key).where(Blob.key == key, Blob.state == "committed").with_for_update(read=True)
-    return await session.scalar(wanted) is not None
+async def pin_existing(session: AsyncSession, keys: Collection[str]) -> set[str]:
+    """Pin those of the blobs that are still committed, and return their keys."""
+    wanted = select(Blob.key).where(Blob.key.in_(keys), Blob.state == "committed").order_by(Blob.key)
+    return set(await session.scalars(wanted.with_for_update(read=True)))
+
+
+def expired(owner: Context, kept_s: float) -> Expired:
+    """Return the rows of blobs that were deleted longer ago than this, and that no row refers to."""
+    references = (Asset.blob_key, Tune.base_blob_key, Tune.lora_key, TuneFile.blob_key, Checkpoint.blob_key, Sample.blob_key)
+    old = and_(Blob.owner == owner, Blob.state == "deleted", older_than(Blob.deleted_at, kept_s))
+    return Expired(table_of(Blob), and_(old, *(~exists().where(reference == Blob.key) for reference in references)))

@@ -308,8 +308,6 @@ class Blobs:
     async def _run(self, call: Callable[[], T], pool: ThreadPoolExecutor | None = None) -> T:
         try:
             result = await asyncio.get_running_loop().run_in_executor(pool or self._pool, call)
-            self._has_logged = False
-            return result
         except S3Error as error:
             if error.code in _MISSING:
                 # Without the key: these texts reach accounts.
@@ -329,6 +327,8 @@ class Blobs:
             self._note_failure(error)
             msg = "the store does not answer; try again"
             raise UnavailableError(msg, headers={"Retry-After": "2"}) from error
+        self._has_logged = False
+        return result
 
     def _note_failure(self, error: Exception) -> None:
         # One line an outage, not one a call. The errors that are raised do not say more, because accounts see them.

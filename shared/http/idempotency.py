@@ -14,6 +14,7 @@ from fastapi import Depends, Header, Request, Response
 from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.database.retention import Expired
 from shared.database.sessions import Database
 from shared.database.tables import IDEMPOTENCY, Context
 from shared.errors import InvalidError
@@ -146,7 +147,7 @@ def _public(value: Any) -> Any:
     return [_public(inner) for inner in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
-async def forget(session: AsyncSession, context: Context) -> None:
-    """Delete the answers that were kept for a day."""
+def expired(context: Context) -> Expired:
+    """Return the answers that were kept for a day."""
     table = IDEMPOTENCY[context]
-    await session.execute(delete(table).where(table.c.created_at < func.now() - _KEPT))
+    return Expired(table, table.c.created_at < func.now() - _KEPT)

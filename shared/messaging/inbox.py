@@ -6,10 +6,10 @@ The inbox forgets them after eight days. A replay is harmless even then: handler
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.database.retention import Expired, older_than
 from shared.database.tables import INBOXES, Context
 
 KEEP = timedelta(days=8)
@@ -23,7 +23,7 @@ async def is_new(session: AsyncSession, context: Context, event_id: UUID, consum
     return (await session.execute(recorded)).scalar_one_or_none() is not None
 
 
-async def forget(session: AsyncSession, context: Context) -> None:
-    """Delete the rows that are older than `KEEP`."""
+def expired(context: Context) -> Expired:
+    """Return the rows that are older than `KEEP`."""
     table = INBOXES[context]
-    await session.execute(delete(table).where(table.c.received_at < func.now() - KEEP))
+    return Expired(table, older_than(table.c.received_at, KEEP.total_seconds()))

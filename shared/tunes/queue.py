@@ -12,7 +12,9 @@ _CLAIM_LOCK = 0x636C61696D
 # tunes, then the oldest. PostgreSQL refuses FOR UPDATE together with GROUP BY, so the caller locks the row afterwards.
 _PICK = text("""
     WITH running AS (
-        SELECT account_id, count(*) AS tunes FROM tunes WHERE state IN ('preparing', 'training') GROUP BY account_id
+        SELECT account_id, count(*) AS tunes FROM tunes
+        -- The index has only tunes that have not ended, and PostgreSQL uses it only where the query says so.
+        WHERE state IN ('preparing', 'training') AND ended_at IS NULL GROUP BY account_id
     )
     SELECT head.id
     FROM (SELECT DISTINCT account_id FROM tunes WHERE state = 'queued') AS waiting

@@ -14,6 +14,7 @@ from sqlalchemy import func, select, text, update
 
 from services.scheduler.admin import api as admin
 from shared.accounts import accounts
+from shared.database import retention
 from shared.database.sessions import Database
 from shared.database.tables import IDEMPOTENCY, Account, ApiKey, Context
 from shared.errors import UnauthorizedError
@@ -245,8 +246,7 @@ async def test_an_idempotency_key_is_forgotten_after_a_day(world: World) -> None
         async with world.database.begin() as session:
             await session.execute(update(ANSWERS).values(created_at=func.now() - text("interval '25 hours'")))
 
-    async with world.database.begin() as session:
-        await idempotency.forget(session, Context.TUNES)
+    await retention.forget(world.database, "tunes", idempotency.expired(Context.TUNES))
 
     assert await world.count(ANSWERS) == 0
 

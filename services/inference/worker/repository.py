@@ -56,6 +56,8 @@ async def claim(
         select(Generation.id)
         .where(
             Generation.state == "queued",
+            # Only with this PostgreSQL uses the partial index.
+            Generation.finished_at.is_(None),
             Generation.attempt < attempts,
             or_(waited, Generation.id.in_(hinted) & (Generation.attempt == 0)),
             Generation.id.not_in(without),

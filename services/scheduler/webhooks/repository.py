@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, or_, select, update
+from sqlalchemy import and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from shared.database.retention import Expired, older_than, table_of
 from shared.database.rounds import claiming
 from shared.database.tables import Tune, WebhookDelivery, WebhookSecret
 
@@ -84,10 +85,10 @@ async def deliveries_of(session: AsyncSession, tune_id: str, *, after: int, limi
     return list(await session.scalars(page.order_by(WebhookDelivery.sequence).limit(limit)))
 
 
-async def forget(session: AsyncSession, *, older_than_s: float) -> None:
-    """Delete the deliveries that ended longer ago than this."""
-    old = WebhookDelivery.ended_at < func.now() - timedelta(seconds=older_than_s)
-    await session.execute(delete(WebhookDelivery).where(WebhookDelivery.state != "pending", old))
+def expired(kept_s: float) -> Expired:
+    """Return the deliveries that ended longer ago than this."""
+    old = and_(WebhookDelivery.state != "pending", older_than(WebhookDelivery.ended_at, kept_s))
+    return Expired(table_of(WebhookDelivery), old)
 
 
 async def secret_of(session: AsyncSession, account_id: UUID, *, first: str) -> str:

@@ -15,6 +15,7 @@ from services.scheduler.settings import SchedulerSettings
 from services.scheduler.webhooks import repository, signing
 from services.scheduler.webhooks.repository import ClaimedDelivery
 from services.scheduler.webhooks.schemas import Delivery, DeliveryList, Secret
+from shared.database import retention
 from shared.database.rounds import BadRowError, PassedOver
 from shared.database.sessions import Database
 from shared.database.tables import WebhookDelivery
@@ -89,8 +90,7 @@ class Webhooks:
 
     async def forget(self) -> None:
         """Delete the deliveries that ended longer ago than `webhook_kept_s`."""
-        async with self._database.begin() as session:
-            await repository.forget(session, older_than_s=self._settings.webhook_kept_s)
+        await retention.forget(self._database, "webhooks", repository.expired(self._settings.webhook_kept_s))
 
     async def _claim(self) -> ClaimedDelivery | None:
         claim_s = self._settings.webhook_timeout_s + _CLAIM_SLACK_S

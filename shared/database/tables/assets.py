@@ -73,6 +73,13 @@ class Asset(Base):
         Index("ix_assets_blob_key", "blob_key"),
         # The collector asks whether an object is an asset's original.
         Index("ix_assets_original_key", "original_key", postgresql_where="original_key IS NOT NULL"),
+        Index("ix_assets_staging_key", "staging_key", postgresql_where="staging_key IS NOT NULL"),
+        # Public lists, newest first.
+        Index("ix_assets_public", "created_at", "id", postgresql_where="is_public AND deleted_at IS NULL"),
+        # The quota sums an account's bytes without reading the rows.
+        Index("ix_assets_stored", "account_id", "id", "size_bytes", "copy_bytes", postgresql_where="deleted_at IS NULL"),
+        # Retention looks for assets and blobs that were deleted long ago.
+        Index("ix_assets_deleted", "deleted_at", postgresql_where="deleted_at IS NOT NULL"),
     )
 
 
@@ -127,6 +134,7 @@ class Blob(Base):
         # The collector looks for these three.
         Index("ix_blobs_orphaned", "owner", "orphaned_at", postgresql_where="state = 'orphaned'"),
         Index("ix_blobs_staging", "owner", "created_at", postgresql_where="state = 'staging'"),
+        Index("ix_blobs_deleted", "owner", "deleted_at", postgresql_where="state = 'deleted'"),
         Index("ix_blobs_deleting", "owner", "key", postgresql_where="state = 'deleting'"),
         # The sweep compares rows with the store's listing, which is in the order of bytes.
         Index("ix_blobs_listing", "key", postgresql_ops={"key": "text_pattern_ops"}),

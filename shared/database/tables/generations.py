@@ -52,4 +52,8 @@ class Generation(Base):
         # The reaper and the reconciler look for these.
         Index("ix_generations_unfinished", "state", "updated_at", postgresql_where="finished_at IS NULL"),
         Index("ix_generations_newest", "account_id", "created_at"),
+        # The quota counts an account's images in flight.
+        Index("ix_generations_in_flight", "account_id", postgresql_where="finished_at IS NULL"),
+        # Retention looks for old requests.
+        Index("ix_generations_finished", "finished_at", postgresql_where="finished_at IS NOT NULL"),
     )

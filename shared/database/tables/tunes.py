@@ -12,6 +12,8 @@ from shared.states import LEASED, TERMINAL, TuneState
 
 _TERMINAL = one_of("state", sorted(TERMINAL))
 _LEASED = one_of("state", sorted(LEASED))
+FINAL_EVENTS = ("tune.succeeded", "tune.failed", "tune.cancelled")
+"""The events that say how a tune ended; they are kept as long as the tune."""
 
 
 class Tune(Base):
@@ -106,6 +108,13 @@ class Tune(Base):
         Index("ix_tunes_leases", "lease_expires_at", postgresql_where="lease_expires_at IS NOT NULL"),
         Index("uq_tunes_lease_token", "lease_token", unique=True, postgresql_where="lease_token IS NOT NULL"),
         Index("ix_tunes_unended", "state", "updated_at", postgresql_where="ended_at IS NULL"),
+        # The quota counts an account's tunes.
+        Index("ix_tunes_unfinished", "account_id", postgresql_where="ended_at IS NULL"),
+        # The collector looks for references to blobs.
+        Index("ix_tunes_base_blob_key", "base_blob_key"),
+        Index("ix_tunes_lora_key", "lora_key", postgresql_where="lora_key IS NOT NULL"),
+        # Retention looks for tunes that were deleted long ago.
+        Index("ix_tunes_deleted", "deleted_at", postgresql_where="deleted_at IS NOT NULL"),
     )
 
 
@@ -141,6 +150,11 @@ class TuneEvent(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
     occurred_at: Mapped[CreatedAt]
 
+    __table_args__ = (
+        # Retention looks for old events, and must not read those that are kept each time.
+        Index("ix_tune_events_old", "occurred_at", postgresql_where=f"NOT ({one_of('type', FINAL_EVENTS)})"),
+    )
+
 
 class Checkpoint(Base):
     """A saved state of a training, from which the next attempt resumes."""
@@ -152,6 +166,8 @@ class Checkpoint(Base):
     epoch: Mapped[int] = mapped_column(BigInteger)
     blob_key: Mapped[str] = mapped_column(ForeignKey("blobs.key"))
     created_at: Mapped[CreatedAt]
+
+    __table_args__ = (Index("ix_checkpoints_blob_key", "blob_key"),)
 
 
 class Sample(Base):

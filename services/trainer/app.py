@@ -13,18 +13,23 @@ from shared.database.sessions import Database
 from shared.http import app as web
 from shared.messaging.hints import Hints
 
+_POOL_SHARE = 0.4
+"""A trainer renews, reports, stores and heartbeats at the same time, and there may be hundreds of trainers."""
+
 
 def create_app(settings: TrainerSettings) -> FastAPI:
     """Build the trainer: probes over HTTP, tunes in the background."""
-    database = Database.from_settings(settings, application_name="trainer")
+    database = Database.from_settings(settings, application_name="trainer", share=_POOL_SHARE, kept=1)
     blobs = Blobs.from_settings(settings)
     trainer = TrainerService(database, blobs, settings)
+    hints = Hints(settings, HINTS, trainer.hear)
+    trainer.hints_arrive = hints.listening
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         async with Background() as background:
             background.run("trainer", trainer.run)
-            background.run("hints", Hints(settings, HINTS, trainer.hear).run)
+            background.run("hints", hints.run)
             background.every("heartbeat", settings.heartbeat_every_s, trainer.heartbeat)
             yield
             await trainer.drain()

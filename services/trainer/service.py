@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ log = get_logger(__name__)
 
 HINTS = (TuneQueued, TuneRequeued, TuneCancelRequested)
 _ATTEMPTS = Counter("tunesmith_trainer_attempts", "Attempts at tunes, by how they ended.", ["outcome"])
+_SPREAD_S = 0.2
 _DRAIN_GRACE_S = 5.0
 """How long each step of draining may take beyond `drain_s`: the end of the attempt, and the deletion of the trainer's row."""
 
@@ -47,6 +49,8 @@ class TrainerService:
         self._child_command = child_command
         self._bases = CheckpointCache(settings.work_dir / "bases", blobs, settings.base_cache_bytes)
         self._passed_over = PassedOver("trainer.claim", database)
+        self.hints_arrive = asyncio.Event()
+        """Set while hints arrive: an idle trainer then polls less and less often."""
         self._device = ""
         self._attempt: Attempt | None = None
         self._draining = asyncio.Event()
@@ -146,6 +150,7 @@ class TrainerService:
             # Checked before each try: the database may be unavailable for long.
             return None if self._is_leaving(child) else await self._claim(session, token)
 
+        pause_s = self._settings.poll_s
         while not self._is_leaving(child):
             self._poll_now.clear()
             try:
@@ -155,7 +160,14 @@ class TrainerService:
                 await self._passed_over.add(error)
                 continue
             poll = asyncio.create_task(self._poll_now.wait())
-            await asyncio.wait([poll, child.exited], timeout=self._settings.poll_s, return_when=asyncio.FIRST_COMPLETED)
+            # Random, so that trainers that started together do not poll together.
+            wait_s = pause_s * random.uniform(0.8, 1)
+            await asyncio.wait([poll, child.exited], timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            if poll.done():
+                # Every trainer hears a hint, and one of them gets the tune.
+                await asyncio.sleep(random.uniform(0, _SPREAD_S))
+            is_patient = self.hints_arrive.is_set() and not poll.done()
+            pause_s = min(pause_s * 2, self._settings.poll_max_s) if is_patient else self._settings.poll_s
             poll.cancel()
         return None
 

@@ -13,6 +13,9 @@ class TrainerSettings(ServiceSettings):
     lease_s: float = Field(default=30.0, gt=0, description="How long a lease lasts after its last renewal, in seconds.")
     renew_every_s: float = Field(default=10.0, gt=0, description="How often the lease is renewed, in seconds.")
     poll_s: float = Field(default=2.0, gt=0, description="How often the queue is polled when no hint comes, in seconds.")
+    poll_max_s: float = Field(
+        default=20.0, gt=0, description="How often an idle trainer polls the queue at the least, while hints arrive, in seconds."
+    )
     running_per_account: int = Field(
         default=4, ge=1, description="Tunes of one account that all trainers together train at the same time, at most."
     )

@@ -35,11 +35,13 @@ class Database:
     the session and leaves the commit to them.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, application_name: str = "tunesmith") -> None:
+    def __init__(self, url: str, *, pool_size: int = 10, kept: int | None = None, application_name: str = "tunesmith") -> None:
+        """Make a pool of at most `pool_size` connections. More than `kept` are closed when they are not used; None keeps all."""
+        kept = pool_size if kept is None else min(kept, pool_size)
         self.engine = create_async_engine(
             url,
-            pool_size=pool_size,
-            max_overflow=0,
+            pool_size=kept,
+            max_overflow=pool_size - kept,
             hide_parameters=True,
             connect_args={
                 "timeout": _CONNECT_S,
@@ -55,11 +57,17 @@ class Database:
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @classmethod
-    def from_settings(cls, settings: ServiceSettings, *, application_name: str) -> "Database":
-        """Build the process's database from its settings."""
+    def from_settings(
+        cls, settings: ServiceSettings, *, application_name: str, share: float = 1.0, kept: int | None = None
+    ) -> "Database":
+        """Build the process's database from its settings.
+
+        A kind of process that runs in hundreds takes a `share` of the pool size, and keeps few connections while it is idle.
+        """
         return cls(
             settings.database_url.get_secret_value(),
-            pool_size=settings.database_pool_size,
+            pool_size=max(2, round(settings.database_pool_size * share)),
+            kept=kept,
             application_name=application_name,
         )
 

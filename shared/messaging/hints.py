@@ -5,6 +5,7 @@ A listener may miss some. A hint only saves waiting: listeners also poll the dat
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Sequence
 
 from aiokafka import AIOKafkaConsumer
@@ -21,6 +22,7 @@ from shared.telemetry import get_logger
 log = get_logger(__name__)
 
 _RECONNECT_S = 2.0
+_MAX_RECONNECT_S = 10.0
 _STOP_TIMEOUT_S = 2.0
 _WATCH_EVERY_S = 2.0
 _ANSWER_S = 5.0
@@ -38,19 +40,21 @@ class Hints:
 
     async def run(self) -> None:
         """Listen until cancelled; connect again whenever the connection is lost."""
-        logged = False
+        logged, pause_s = False, _RECONNECT_S
         while True:
             try:
                 await ensure_topics(self._settings)
                 await self._listen()
-                logged = False
+                logged, pause_s = False, _RECONNECT_S
             except (KafkaError, OSError, UnavailableError, TimeoutError) as error:
                 # One line an outage, not one an attempt.
                 if self.listening.is_set() or not logged:
                     log.warning("hints.waiting", error=repr(error))
                 logged = True
+                pause_s = _RECONNECT_S if self.listening.is_set() else min(pause_s * 2, _MAX_RECONNECT_S)
             self.listening.clear()
-            await asyncio.sleep(_RECONNECT_S)
+            # Random: hundreds of trainers must not open a connection at the same moment.
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1))
 
     async def _listen(self) -> None:
         topics = sorted({kind.topic for kind in self._kinds.values()})

@@ -2,22 +2,28 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import ProgrammingError
 
 from services.trainer.service import TrainerService
 from services.trainer.settings import TrainerSettings
 from shared.blobs.store import Blobs, Stored
+from shared.database.sessions import Database
 from shared.database.tables import Checkpoint, Sample, Trainer, Tune, TuneEvent
 from shared.failures import is_unmigrated
-from shared.messaging.events import TuneCancelRequested
+from shared.messaging.events import TuneCancelRequested, TuneQueued
 from shared.settings import ServiceSettings
 from shared.states import TuneState
+from shared.tunes import queue
 from tests.support.trainer_world import STUB_CHILD, TrainerWorld, make_world
 from tests.support.waiting import eventually
 
@@ -260,3 +266,49 @@ async def test_the_job_folder_is_removed_with_its_attempt(world: TrainerWorld) -
             return True
 
         await eventually(empty)
+
+
+async def test_an_idle_trainer_polls_less_and_less_often_while_hints_arrive(
+    world: TrainerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls: list[float] = []
+    enough = asyncio.Event()
+    pick = queue.pick
+
+    async def noted(*args: Any, **named: Any) -> str | None:
+        polls.append(time.monotonic())
+        if len(polls) == 6:
+            enough.set()
+        return await pick(*args, **named)
+
+    monkeypatch.setattr(queue, "pick", noted)
+    async with world.trainer(poll_s=0.02, poll_max_s=60.0) as service:
+        service.hints_arrive.set()
+        async with asyncio.timeout(60):
+            await enough.wait()
+        gaps = [later - earlier for earlier, later in pairwise(polls)]
+        assert all(gap >= 0.8 * 0.02 * 2**number for number, gap in enumerate(gaps))
+
+        tune_id = await world.queue_tune()
+        service.hear(TuneQueued(tune_id=tune_id, account_id=str(world.account_id), version=1))
+        await world.until(tune_id, TuneState.PREPARING, TuneState.TRAINING, TuneState.PUBLISHING)
+
+
+async def test_a_trainer_keeps_one_connection_while_it_is_idle(database_url: str, world: TrainerWorld) -> None:
+    settings = world.settings.model_copy(update={"database_url": SecretStr(database_url)})
+    database = Database.from_settings(settings, application_name="trainer-pool", share=0.4, kept=1)
+    used = select(func.count()).select_from(text("pg_stat_activity")).where(text("application_name = 'trainer-pool'"))
+
+    async def connections() -> int:
+        async with world.database.begin() as session:
+            return await session.scalar(used) or 0
+
+    async def one() -> bool | None:
+        return await connections() == 1 or None
+
+    async with database.begin() as first, database.begin() as second, database.begin() as third, database.begin() as fourth:
+        for session in (first, second, third, fourth):
+            await session.connection()
+        assert await connections() == 4
+    await eventually(one)
+    await database.close()

@@ -18,7 +18,7 @@ from shared.messaging.events import ImageRequested
 
 def create_app(settings: WorkerSettings) -> FastAPI:
     """Build the worker's application: its probes, and its work in the background."""
-    database, blobs = Database.from_settings(settings, application_name="inference-worker"), Blobs.from_settings(settings)
+    database, blobs = Database.from_settings(settings, application_name="inference-worker", kept=2), Blobs.from_settings(settings)
     worker = Worker(settings, database, blobs)
     consumers = Consumers(context=Context.IMAGES, group="image-workers", database=database, settings=settings)
     consumers.on(ImageRequested)(worker.hear)

@@ -5,7 +5,7 @@ from pydantic import TypeAdapter
 from shared.formats.checkpoint import CheckpointInfo, Layout, lay_out, read_file
 from shared.formats.controlnet import ControlNetInfo
 from shared.formats.embedding import EmbeddingInfo, read_embedding
-from shared.formats.lora import LoraInfo, read_lora
+from shared.formats.lora.info import LoraInfo, read_lora
 from shared.formats.sandbox import Reader
 from shared.formats.vae import VaeInfo, read_vae
 

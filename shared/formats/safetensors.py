@@ -7,6 +7,7 @@ bytes of the tensors, one after the other. A pickle is refused, whatever its nam
 import json
 from collections.abc import Collection
 from math import prod
+from typing import BinaryIO
 
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 
@@ -68,6 +69,12 @@ def read_header(source: Source) -> Header:
         raise _not_a_header() from error
     _check_offsets(header, size - _LENGTH_BYTES - length)
     return header
+
+
+def data_start(file: BinaryIO) -> int:
+    """Return where the tensors' bytes begin in a file whose header has been read."""
+    file.seek(0)
+    return _LENGTH_BYTES + int.from_bytes(file.read(_LENGTH_BYTES), "little")
 
 
 def _not_a_header() -> InvalidError:

@@ -17,7 +17,7 @@ from shared.errors import InvalidError
 from shared.formats import checkpoint, ldm_layout
 from shared.formats.embedding import read_embedding
 from shared.formats.ldm_layout import TextShape, UNetShape, VaeShape
-from shared.formats.lora import read_lora
+from shared.formats.lora.info import read_lora
 from shared.formats.safetensors import read_header
 from shared.formats.vae import read_vae
 from tests.support.hostile_files import safetensors_file

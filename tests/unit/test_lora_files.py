@@ -8,7 +8,8 @@ import pytest
 
 from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
-from shared.formats.lora import KeyFormat, read_lora
+from shared.formats.lora.info import read_lora
+from shared.formats.lora.names import KeyFormat
 from tests.support.upload_world import lora, safetensors
 
 BLOCK = "down_blocks.0.attentions.0.transformer_blocks.0"

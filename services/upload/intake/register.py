@@ -15,7 +15,7 @@ from shared.database.tables import Context, Tune
 from shared.errors import DiskError, InvalidError, NotFoundError, public_reason
 from shared.failures import is_unavailable
 from shared.formats import readers, sandbox
-from shared.formats.lora import LoraInfo
+from shared.formats.lora.info import LoraInfo
 from shared.ids import new_id
 from shared.messaging import events, outbox
 from shared.scratch import Scratch

@@ -1,0 +1,1 @@
+"""LoRA files of every layout, read as one canonical form, without torch."""

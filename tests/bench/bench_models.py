@@ -17,6 +17,7 @@ from deploy.local import checkpoints as shipped
 from services.inference.app import create_app as create_api
 from services.inference.settings import InferenceSettings
 from services.inference.worker.app import create_app as create_worker
+from services.inference.worker.materials import LoraFile
 from services.inference.worker.residency import Residency
 from services.inference.worker.settings import WorkerSettings
 from services.trainer.engine import recipe
@@ -129,7 +130,7 @@ async def test_a_training_step_of_the_recipe_against_a_bare_one(report: Report, 
 
 
 async def test_a_resident_lora_against_one_that_is_loaded(report: Report, tmp_path: Path) -> None:
-    files = [("a" * 64, lora(tmp_path, "a"), 1.0), ("b" * 64, lora(tmp_path, "b"), 1.0)]
+    files = [LoraFile(name, name * 64, lora(tmp_path, name), 1.0) for name in ("a", "b")]
     resident = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=2)
     fleeting = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=1)
     switches = 6

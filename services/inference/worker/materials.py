@@ -13,12 +13,22 @@ _MAX_IMAGE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
+class LoraFile:
+    """A LoRA of a request."""
+
+    name: str
+    """Its name in the request, for error texts."""
+    sha256: str
+    path: Path
+    weight: float
+
+
+@dataclass(frozen=True)
 class Materials:
     """Folders of checkpoints, files of adapters, and the request's encoded images by key."""
 
     base: Path
-    loras: list[tuple[str, Path, float]] = field(default_factory=list)
-    """SHA-256, file and weight."""
+    loras: list[LoraFile] = field(default_factory=list)
     vae: Path | None = None
     embeddings: list[tuple[str, Path]] = field(default_factory=list)
     """Trigger word and file."""
@@ -42,7 +52,12 @@ class Supplies:
         """
         base = await self._checkpoints.fetch(inputs.base.blob_key, inputs.base.sha256)
         loras = [
-            (ref.sha256, await self._files.fetch(ref.blob_key, ref.sha256, f"the LoRA {ref.name}"), ref.weight)
+            LoraFile(
+                name=ref.name,
+                sha256=ref.sha256,
+                path=await self._files.fetch(ref.blob_key, ref.sha256, f"the LoRA {ref.name}"),
+                weight=ref.weight,
+            )
             for ref in inputs.loras
         ]
         embeddings = [
@@ -55,5 +70,5 @@ class Supplies:
         refiner = refine and await self._checkpoints.fetch(refine.model.blob_key, refine.model.sha256)
         refs = [start and start.image, start and start.mask, control and control.image]
         images = {ref.key: await self._blobs.get_bytes(ref.key, max_bytes=_MAX_IMAGE_BYTES) for ref in refs if ref is not None}
-        self._files.trim({path for _, path, _ in loras} | {path for _, path in embeddings} | ({vae} if vae else set()))
+        self._files.trim({lora.path for lora in loras} | {path for _, path in embeddings} | ({vae} if vae else set()))
         return Materials(base, loras, vae, embeddings, controlnet, refiner, images)

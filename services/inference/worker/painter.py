@@ -184,7 +184,7 @@ def _prompt_options(inputs: Inputs, materials: Materials, resident: Resident, no
         components,
         Prompts(inputs.prompt, inputs.negative_prompt, inputs.prompt_2, inputs.negative_prompt_2),
         clip_skip=inputs.clip_skip,
-        vectors={word: embeddings.load(word, path, components) for word, path in materials.embeddings},
+        vectors=resident.loras.vectors | {word: embeddings.load(word, path, components) for word, path in materials.embeddings},
         zero_empty=components.zeros_for_empty_prompt,
     )
 

@@ -1,18 +1,19 @@
-"""The loaded models: checkpoints as pipelines with LoRAs as adapters, and others. The one unused for longest is evicted first.
+"""The loaded models: checkpoints as pipelines with their LoRAs, and others. The one unused for longest is evicted first.
 
-A LoRA stays loaded, but switched off, between the requests that use it: switching adapters takes 10 ms, loading one takes
-200 ms. A request without LoRAs, or with weight 0, gets the unchanged base whatever is loaded.
+A LoRA stays loaded, but switched off, between the requests that use it. A request
+without LoRAs, or with weight 0, gets the unchanged base whatever is loaded.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from shared.errors import InvalidError
+from services.inference.worker.lora_switch import LoraSwitch
+from services.inference.worker.materials import LoraFile
 from shared.models import checkpoints, pipelines, samplers
 from shared.models.checkpoints import Components
 from shared.telemetry import get_logger
@@ -26,30 +27,11 @@ class Resident:
 
     components: Components
     pipeline: Any
-    loras: OrderedDict[str, None] = field(default_factory=OrderedDict)
-
-    def use_loras(self, wanted: Sequence[tuple[str, Path, float]], *, most: int) -> None:
-        """Switch on exactly these LoRAs (sha256, file, weight), and load those that are missing."""
-        # A LoRA of weight 0 is left out, not multiplied by 0, so that the result equals the base bit for bit.
-        active = [(sha256, file, weight) for sha256, file, weight in wanted if weight != 0]
-        for sha256, file, _ in active:
-            name = _adapter(sha256)
-            if name not in self.loras:
-                self.pipeline.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name=name)
-                self.loras[name] = None
-            self.loras.move_to_end(name)
-        while len(self.loras) > max(most, len(active)):
-            oldest, _ = self.loras.popitem(last=False)
-            self.pipeline.delete_adapters(oldest)
-        if active:
-            self.pipeline.enable_lora()
-            self.pipeline.set_adapters([_adapter(s) for s, _, _ in active], [weight for _, _, weight in active])
-        elif self.loras:
-            self.pipeline.disable_lora()
+    loras: LoraSwitch
 
     @property
     def modules(self) -> tuple[torch.nn.Module, ...]:
-        """The modules that hold weights, including those of LoRAs."""
+        """The modules that hold weights."""
         return (self.components.unet, self.components.vae, *self.components.text_encoders)
 
 
@@ -76,24 +58,17 @@ class Residency:
         """Start a request: models that earlier requests used may be evicted."""
         self._in_use.clear()
 
-    def checkpoint(self, sha256: str, folder: Path, loras: Sequence[tuple[str, Path, float]] = ()) -> Resident:
+    def checkpoint(self, sha256: str, folder: Path, loras: Sequence[LoraFile] = ()) -> Resident:
         """Return the checkpoint with exactly these LoRAs switched on."""
 
         def load() -> Resident:
             components = checkpoints.load(folder, device=self.device, dtype=self.dtype)
-            return Resident(components, pipelines.build(components, samplers.make("DDIM", components.scheduler_folder)))
+            pipeline = pipelines.build(components, samplers.make("DDIM", components.scheduler_folder))
+            return Resident(components, pipeline, LoraSwitch(components))
 
         resident = self._get(sha256, folder, load)
         assert isinstance(resident, Resident)  # noqa: S101 - one file is never two kinds of model
-        try:
-            resident.use_loras(loras, most=self._loras_kept)
-        except Exception as error:
-            # A LoRA that failed while loading may have changed the model, so the model is dropped.
-            del self._held[sha256]
-            if isinstance(error, RuntimeError) and "size mismatch" in str(error):
-                msg = "loras: one was trained on a checkpoint of another shape; remove it or choose another checkpoint"
-                raise InvalidError(msg, loc=("body", "loras")) from error
-            raise
+        resident.loras.use(loras, most=self._loras_kept)
         self._make_room(0)
         return resident
 
@@ -128,9 +103,5 @@ class Residency:
 
 def _size_bytes(held: Resident | torch.nn.Module) -> int:
     modules = held.modules if isinstance(held, Resident) else (held,)
-    return sum(weights.numel() * weights.element_size() for module in modules for weights in module.state_dict().values())
-
-
-def _adapter(sha256: str) -> str:
-    # A module name must not contain dots or be a number.
-    return f"lora_{sha256[:16]}"
+    weights = sum(tensor.numel() * tensor.element_size() for module in modules for tensor in module.state_dict().values())
+    return weights + (held.loras.size_bytes if isinstance(held, Resident) else 0)

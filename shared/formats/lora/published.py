@@ -7,7 +7,7 @@ from math import prod
 from shared.engines import Engine
 from shared.formats import ldm_layout
 from shared.formats.ldm_layout import Shapes, TextShape, UNetShape
-from shared.formats.lora.adapters import Adapter
+from shared.formats.lora.adapters import Adapter, Kind
 from shared.formats.lora.keys import Factor
 from shared.formats.lora.names import Part, text_module, unet_module
 
@@ -46,7 +46,9 @@ def misfit(adapters: Iterable[Adapter], engine: Engine) -> str | None:
             return f"{name!r} is for {adapter.part}.{adapter.module}, which it does not have"
         weight = shapes["weight"]
         wanted = (weight[0], prod(weight[1:]))
-        if adapter.size is not None and adapter.size != wanted:
+        # The weight of a norm is no matrix: only its values themselves can be changed.
+        is_possible = len(weight) > 1 or adapter.kind is Kind.DIFF
+        if adapter.size is not None and (adapter.size != wanted or not is_possible):
             rows, columns = adapter.size
             return (
                 f"{name!r} changes a weight of {rows} x {columns}; {adapter.part}.{adapter.module} has {wanted[0]} x {wanted[1]}"
@@ -54,6 +56,9 @@ def misfit(adapters: Iterable[Adapter], engine: Engine) -> str | None:
         for factor in (Factor.DIFF_BIAS, Factor.UP_BIAS):
             if factor in adapter.shapes and adapter.shapes[factor] != shapes.get("bias"):
                 return f"{adapter.factors[factor][:200]!r} does not fit the bias of {adapter.part}.{adapter.module}"
+        magnitude = adapter.shapes.get(Factor.MAGNITUDE)
+        if magnitude is not None and prod(magnitude) not in weight[:2]:
+            return f"{adapter.factors[Factor.MAGNITUDE][:200]!r} does not fit the weight of {adapter.part}.{adapter.module}"
     return None
 
 

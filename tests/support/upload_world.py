@@ -59,8 +59,10 @@ def safetensors(tensors: dict[str, list[int]], metadata: dict[str, str] | None =
 
 
 def lora(features: int = 768, rank: int = 4, metadata: dict[str, str] | None = None) -> bytes:
-    module = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
-    shapes = {f"{module}.lora.down.weight": [rank, features], f"{module}.lora.up.weight": [320, rank]}
+    # SDXL has attention from its second level on.
+    level, width = (1, 640) if features == 2048 else (0, 320)
+    module = f"unet.down_blocks.{level}.attentions.0.transformer_blocks.0.attn2.to_k"
+    shapes = {f"{module}.lora.down.weight": [rank, features], f"{module}.lora.up.weight": [width, rank]}
     return safetensors(shapes, metadata)
 
 

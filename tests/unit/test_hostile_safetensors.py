@@ -54,7 +54,7 @@ def _whole_model() -> dict[str, tuple[int, ...]]:
 MODULE = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 KOHYA = {"ss_tag_frequency": '{"a": {"dog": 2}}', "ss_dataset_dirs": '{"a": {"img_count": 2}}', "base_sha256": "ab" * 32}
 HONEST = {
-    "lora": _with_shapes({f"{MODULE}.lora.down.weight": (2, 768), f"{MODULE}.lora.up.weight": (8, 2)}, KOHYA),
+    "lora": _with_shapes({f"{MODULE}.lora.down.weight": (2, 768), f"{MODULE}.lora.up.weight": (320, 2)}, KOHYA),
     "embedding": _with_shapes({"<sks>": (2, 8)}),
     "vae": _with_shapes(ldm_layout.vae(VaeShape(4, (8, 8), 1, True, True))),
     "checkpoint": _with_shapes(_whole_model(), {"modelspec.resolution": "64x64"}),

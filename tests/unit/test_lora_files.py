@@ -107,18 +107,40 @@ def test_a_text_encoder_is_found(tmp_path: Path) -> None:
     assert (info.engine, info.has_text_encoder, info.data_type) == (Engine.SDXL, True, "fp32")
 
 
+Q = f"unet.{BLOCK}.attn1.to_q"
+FLUX = "FLUX or another model of its kind"
+
+
 @pytest.mark.parametrize(
     ("shapes", "reason"),
     [
-        ({"unet.a.lora_A.weight": [4, 8]}, "no counterpart"),
-        ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 2]}, "no counterpart with its rank"),
-        ({"unet.a.lora_A.weight": [4, 8], "unet.a.lora_B.weight": [8, 4], "unet.b.weight": [1]}, "'unet.b.weight', which is no part"),
-        ({f"{KOHYA}_attn1_to_q.hada_w1_a": [4, 8]}, "LyCORIS"),
-        ({f"{KOHYA}_conv.lora_mid.weight": [4, 4, 3, 3]}, "three parts"),
-        ({"transformer.single_blocks.0.proj.lora_A.weight": [4, 8]}, "FLUX or SD 3"),
-        ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": [4, 8]}, "FLUX or SD 3"),
-        ({"unet.a.attn2.to_k.lora_A.weight": [4, 1024], "unet.a.attn2.to_k.lora_B.weight": [8, 4]}, "Stable Diffusion 2"),
-        ({"unet.a.lora_A.weight": [2000, 1], "unet.a.lora_B.weight": [1, 2000]}, "ranks from 2000 to 2000; 1 to 1024"),
+        ({f"{Q}.lora_A.weight": [4, 320]}, "no counterpart .up is missing"),
+        ({f"{Q}.lora_A.weight": [4, 320], f"{Q}.lora_B.weight": [320, 2]}, "no counterpart with its rank"),
+        ({f"{Q}.lora_A.weight": [4], f"{Q}.lora_B.weight": [320, 4]}, "no counterpart with its rank"),
+        ({f"{Q}.lora_A.weight": [4, 320], f"{Q}.lora_B.weight": [320, 4], "unet.b.weight": [1]}, "'unet.b.weight', which is no part"),
+        ({f"{Q}.lora_A.weight": [2000, 1], f"{Q}.lora_B.weight": [1, 2000]}, "the rank 2000; 1 to 1024"),
+        ({f"{Q}.lora_A.a.weight": [4, 320], f"{Q}.lora_B.b.weight": [320, 4]}, "2 adapters .a, b."),
+        ({f"{Q}.lora_A.weight": [4, 320], f"{Q}.lora_B.weight": [320, 4], f"{KOHYA}_attn1_to_q.lora_down.weight": [2, 320]}, "in two ways"),
+        ({f"{Q}.lora_A.weight": [4, 320], f"{Q}.lora_B.weight": [320, 4], f"{Q}.hada_w1_a": [320, 4]}, "LoHa and LoRA at once"),
+        ({f"{KOHYA}_attn1_to_q.hada_w1_a": [4, 8]}, "no counterpart .hada_w1_b is missing"),
+        ({f"{KOHYA}_attn1_to_q.lokr_w1": [4, 8]}, "no counterpart .lokr_w2_a is missing"),
+        ({f"{KOHYA}_attn1_to_q.dora_scale": [320, 1]}, "no LoRA that it scales"),
+        ({f"{KOHYA}_attn1_to_q.alpha": []}, "no LoRA weights"),
+        ({f"{KOHYA}_attn1_to_q.oft_blocks": [4, 8, 8]}, "OFT, which is not supported"),
+        ({f"{KOHYA}_attn1_to_q.on_input": [8]}, "IA3, which is not supported"),
+        ({"unet.down_blocks.7.attn.to_q.lora_A.weight": [4, 8]}, "for a module that Stable Diffusion 1.5 and SDXL do not have"),
+        ({"transformer.single_transformer_blocks.0.proj.lora_A.weight": [4, 8]}, FLUX),
+        ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": [4, 8]}, FLUX),
+        ({"lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight": [4, 8]}, "Stable Diffusion 3"),
+        ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": [4, 8]}, "FLUX or Stable Diffusion 3"),
+        ({"lora_unet_blocks_0_attn_q.lora_down.weight": [4, 8]}, "Hunyuan-DiT"),
+        ({"diffusion_model.blocks.0.self_attn.q.lora_A.weight": [4, 8]}, "Wan video"),
+        ({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": [4, 8]}, "a language model"),
+        ({"emb_params": [1, 768]}, "a textual inversion"),
+        ({"model.diffusion_model.input_blocks.0.0.weight": [320, 4, 3, 3]}, "a checkpoint"),
+        ({f"unet.{BLOCK}.attn2.to_k.lora_A.weight": [4, 1024], f"unet.{BLOCK}.attn2.to_k.lora_B.weight": [320, 4]}, "Stable Diffusion 2"),
+        ({f"unet.{BLOCK}.attn2.to_k.lora_A.weight": [4, 768], f"unet.{BLOCK}.attn2.to_k.lora_B.weight": [640, 4]}, "640 x 768; unet.* has 320 x 768"),
+        ({"bundle_emb.word.other": [1, 768]}, "no textual inversion"),
     ],
 )  # fmt: skip
 def test_what_is_not_a_lora_is_refused(tmp_path: Path, shapes: dict[str, list[int]], reason: str) -> None:
@@ -175,3 +197,47 @@ def test_a_lora_trained_elsewhere_is_for_the_published_checkpoint(tmp_path: Path
     assert read_lora(_write(tmp_path, lora(features=2048))).shape_class == FULL_SIZE_SHAPES[Engine.SDXL]
     assert read_lora(_write(tmp_path, lora(features=128))).shape_class is None
     assert read_lora(_write(tmp_path, lora(metadata={"shape_class": "sd15-3f2a9c1d"}))).shape_class == "sd15-3f2a9c1d"
+
+
+def _lora_with(dtype: str, values: bytes) -> bytes:
+    """Return a LoRA whose last weights are these bytes."""
+    shapes = {f"{Q}.lora_A.weight": [1, 320], f"{Q}.lora_B.weight": [320, 1]}
+    file = safetensors(shapes, dtype=dtype)
+    return file[: -len(values)] + values
+
+
+NOT_FINITE = {
+    "F16": [bytes((0, 0x7C)), bytes((0, 0xFC)), bytes((1, 0x7E)), bytes((1, 0xFC))],
+    "BF16": [bytes((0x80, 0x7F)), bytes((0x80, 0xFF)), bytes((0xC0, 0x7F))],
+    "F32": [bytes((0, 0, 0x80, 0x7F)), bytes((0, 0, 0x80, 0xFF)), bytes((1, 0, 0xC0, 0x7F))],
+}
+FINITE = {
+    "F16": [bytes((0xFF, 0x7B)), bytes((0xFF, 0xFB))],
+    "BF16": [bytes((0x7F, 0x7F)), bytes((0x80, 0x7E))],
+    "F32": [bytes((0xFF, 0xFF, 0x7F, 0x7F)), bytes((0, 0, 0x80, 0xFE))],
+}
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+def test_values_must_be_finite(tmp_path: Path, dtype: str) -> None:
+    for values in FINITE[dtype]:
+        read_lora(_write(tmp_path, _lora_with(dtype, values)))
+    for values in NOT_FINITE[dtype]:
+        with pytest.raises(InvalidError, match=r"to_q\.lora_B\.weight' has values that are not finite"):
+            read_lora(_write(tmp_path, _lora_with(dtype, values)))
+
+
+def test_alpha_must_be_one_finite_number(tmp_path: Path) -> None:
+    shapes = {f"{Q}.lora_A.weight": [4, 320], f"{Q}.lora_B.weight": [320, 4], f"{Q}.alpha": []}
+    read_lora(_write(tmp_path, safetensors(shapes)))
+    with pytest.raises(InvalidError, match=r"alpha' has the type F16 and the shape .0.; one finite number"):
+        read_lora(_write(tmp_path, safetensors(shapes | {f"{Q}.alpha": [0]})))
+    file = safetensors(shapes)
+    with pytest.raises(InvalidError, match="one finite number"):
+        read_lora(_write(tmp_path, file[:-2] + bytes((0, 0x7E))))
+
+
+def test_the_words_of_bundled_textual_inversions_are_trigger_words(tmp_path: Path) -> None:
+    shapes = {f"{Q}.lora_A.weight": [4, 320], f"{Q}.lora_B.weight": [320, 4], "bundle_emb.<mine>.string_to_param.*": [2, 768]}
+
+    assert read_lora(_write(tmp_path, safetensors(shapes, {"trigger_word": "sks1"}))).trigger_words == ["sks1", "<mine>"]

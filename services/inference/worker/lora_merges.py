@@ -77,5 +77,5 @@ def _with_magnitude(weight: torch.Tensor, magnitude: torch.Tensor, *, is_peft: b
     shape = [1] * weight.dim()
     shape[0 if is_of_outputs else 1] = -1
     summed = tuple(range(1, weight.dim())) if is_of_outputs else (0, *range(2, weight.dim()))
-    norm = weight.norm(dim=summed, keepdim=True) + torch.finfo(weight.dtype).eps
+    norm = weight.square().sum(dim=summed, keepdim=True).sqrt() + torch.finfo(weight.dtype).eps
     return weight * (magnitude.reshape(shape) / norm)

@@ -108,11 +108,11 @@ def _kind(found: set[Factor], factors: Mapping[Factor, str]) -> Kind:
         raise InvalidError(msg)
     kind = kinds.pop() if kinds else Kind.DIFF
     first = min(factors.values(), default="alpha")
-    if kind is Kind.DIFF and not found & {Factor.DIFF, Factor.DIFF_BIAS}:
-        msg = f"the LoRA's {first[:200]!r} has no weights that it belongs to; upload the whole file"
-        raise InvalidError(msg)
     if Factor.MAGNITUDE in found and kind is Kind.DIFF:
         msg = f"the LoRA's {factors[Factor.MAGNITUDE][:200]!r} has no LoRA that it scales; upload the whole file"
+        raise InvalidError(msg)
+    if kind is Kind.DIFF and not found & {Factor.DIFF, Factor.DIFF_BIAS}:
+        msg = f"the LoRA's {first[:200]!r} has no weights that it belongs to; upload the whole file"
         raise InvalidError(msg)
     if missing := _needed(kind, found) - found:
         msg = f"the LoRA's {first[:200]!r} has no counterpart ({min(missing)} is missing); upload the whole file"

@@ -35,8 +35,6 @@ class LoraInfo(BaseModel):
     shape_class: str | None
     """That of its metadata, or else that of the published checkpoint that it was made for."""
     has_text_encoder: bool
-    kinds: list[str]
-    """`LoRA`, `LoHa`, `LoKr`, `change`, as they occur."""
 
 
 def read_lora(source: Source) -> LoraInfo:
@@ -62,7 +60,6 @@ def read_lora(source: Source) -> LoraInfo:
         base_sha256=_matching(_SHA256, told.get("base_sha256")),
         shape_class=shape_class,
         has_text_encoder=any(adapter.part is not Part.UNET for adapter in lora.adapters),
-        kinds=sorted({adapter.kind for adapter in lora.adapters}),
     )
 
 

@@ -76,8 +76,8 @@ _UNSUPPORTED = {
 }
 
 
-def split(name: str) -> Key:
-    """Return the parts of a tensor's name. Raises InvalidError for one that is no part of a LoRA that can be drawn with."""
+def split(name: str) -> Key | None:
+    """Return the parts of a tensor's name, None for a name outside of LoRAs. Raises InvalidError for an unsupported kind."""
     for factor, pattern in _SUFFIXES:
         if found := pattern.fullmatch(name):
             return Key(found["module"], factor, found.groupdict().get("adapter"))
@@ -88,5 +88,4 @@ def split(name: str) -> Key:
                 "biases and norms are: train or extract one of these"
             )
             raise InvalidError(msg)
-    msg = f"the file has {name[:200]!r}, which is no part of a LoRA; save the LoRA alone, without other weights"
-    raise InvalidError(msg)
+    return None

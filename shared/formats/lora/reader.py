@@ -49,11 +49,6 @@ def read(source: Source, resnets: int | None = None) -> Lora:
         header = read_header(file)
         bundled, rest = bundles.split(header.tensors)
         keys = _split(rest)
-        if not any(key.factor is not Factor.ALPHA for key in keys.values()):
-            msg = (
-                "the file has no LoRA weights: no tensor is named as in diffusers, PEFT, kohya-ss or ComfyUI (lora_A, lora_down)"
-            )
-            raise InvalidError(msg)
         _check_one_adapter(keys)
         named = _by_module(header, keys, (resnets,) if resnets else _RESNETS)
         alphas = Alphas(header.metadata)
@@ -63,12 +58,21 @@ def read(source: Source, resnets: int | None = None) -> Lora:
 
 
 def _split(tensors: list[str]) -> dict[str, Key]:
-    try:
-        return {name: split(name) for name in tensors}
-    except InvalidError:
-        # The family says more than the tensor.
-        families.refuse(tensors)
-        raise
+    keys = {name: split(name) for name in tensors}
+    found = {name: key for name, key in keys.items() if key is not None}
+    strays = [name for name in tensors if name not in found]
+    if strays:
+        families.refuse(strays)
+    if not any(key.factor is not Factor.ALPHA for key in found.values()):
+        msg = (
+            "the file has no LoRA weights: no tensor is named as in diffusers, PEFT, kohya-ss or ComfyUI (lora_A, lora_down); "
+            "choose the file of a LoRA"
+        )
+        raise InvalidError(msg)
+    if strays:
+        msg = f"the file has {strays[0][:200]!r}, which is no part of a LoRA; save the LoRA alone, without other weights"
+        raise InvalidError(msg)
+    return found
 
 
 def _check_one_adapter(keys: dict[str, Key]) -> None:

@@ -1,7 +1,7 @@
 """Every layout of LoRA files acts as the same weights merged by hand, and leaves the checkpoint as it was."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from tests.support.lora_files import (
     released,
     write,
 )
+
 
 def _text(place: str) -> str:
     return place.replace("text_encoder.", "text_encoder.text_model.").replace(

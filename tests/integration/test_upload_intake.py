@@ -245,6 +245,14 @@ async def test_a_textual_inversion_becomes_ready_with_the_data_of_its_file(world
     assert shown["data"].items() >= wanted.items()
 
 
+async def test_the_trigger_word_is_the_name_of_the_asset_where_the_file_has_none(world: UploadWorld) -> None:
+    asset_id = await world.send(safetensors({"emb_params": [2, 768]}), "my-word", "textual_inversion", data=SD15)
+
+    await world.intake.check(asset_id)
+
+    assert (await world.shown("my-word"))["data"]["trigger_words"] == ["my-word"]
+
+
 async def test_a_textual_inversion_for_another_engine_is_rejected(world: UploadWorld) -> None:
     content = safetensors({"clip_l": [1, 768], "clip_g": [1, 1280]})
     asset_id = await world.send(content, "word", "textual_inversion", data=SD15)

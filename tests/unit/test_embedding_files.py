@@ -22,7 +22,9 @@ def _write(tmp_path: Path, shapes: dict[str, list[int]], dtype: str = "F16") -> 
         ({"<cat-toy>": [768]}, Engine.SD15, [768], 1, "<cat-toy>"),
         ({"<cat-toy>": [4, 768]}, Engine.SD15, [768], 4, "<cat-toy>"),
         ({"emb_params": [8, 128]}, Engine.SD15, [128], 8, None),
+        ({"string_to_param.*": [3, 768], "step": [1]}, Engine.SD15, [768], 3, None),
         ({"clip_g": [2, 1280], "clip_l": [2, 768]}, Engine.SDXL, [768, 1280], 2, None),
+        ({"text_encoders_1": [2, 1280], "text_encoders_0": [2, 768]}, Engine.SDXL, [768, 1280], 2, None),
     ],
 )
 def test_each_layout_is_recognised(
@@ -54,6 +56,14 @@ def test_the_data_type_is_told(tmp_path: Path) -> None:
 def test_what_is_not_a_textual_inversion_is_refused(tmp_path: Path, shapes: dict[str, list[int]], reason: str) -> None:
     with pytest.raises(InvalidError, match=reason):
         read_embedding(_write(tmp_path, shapes))
+
+
+def test_values_must_be_finite(tmp_path: Path) -> None:
+    path = _write(tmp_path, {"emb_params": [1, 768]})
+    path.write_bytes(path.read_bytes()[:-2] + bytes((0, 0x7E)))
+
+    with pytest.raises(InvalidError, match="the textual inversion's 'emb_params' has values that are not finite"):
+        read_embedding(path)
 
 
 def test_integers_are_refused(tmp_path: Path) -> None:

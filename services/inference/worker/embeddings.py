@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from shared.errors import InvalidError
-from shared.formats.embedding import SECOND
+from shared.formats.embedding import vectors_of
 from shared.models.checkpoints import Components
 
 
@@ -16,7 +16,7 @@ def load(word: str, path: Path, components: Components) -> list[torch.Tensor]:
     Raises InvalidError for a file that was made for other text encoders.
     """
     tensors = load_file(path)
-    vectors = [torch.atleast_2d(tensors[name]) for name in sorted(tensors, key=lambda name: name == SECOND)]
+    vectors = [torch.atleast_2d(tensors[name]) for name in vectors_of(tensors)]
     widths = [encoder.config.hidden_size for encoder in components.text_encoders]
     found = [vector.shape[-1] for vector in vectors]
     if found != widths:

@@ -34,7 +34,8 @@ async def embedding_data(path: Path, asset: Asset) -> dict[str, Any]:
     """Read a textual inversion; trigger words that the owner gave take precedence over the file's. Raises InvalidError."""
     info = await sandbox.read(readers.EMBEDDING, "the textual inversion", path)
     _check_engine(asset, info.engine, "a textual inversion")
-    found = [info.trigger_word] if info.trigger_word else []
+    # Where neither the owner nor the file has a word, users type the file's name.
+    found = [info.trigger_word or asset.name]
     return {
         "data_type": info.data_type,
         "trigger_words": asset.data.get("trigger_words") or found,

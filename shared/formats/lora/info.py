@@ -11,8 +11,8 @@ from shared.formats.files import Source, opened
 from shared.formats.lora import families, metadata, published, reader
 from shared.formats.lora.adapters import Adapter, rank_of
 from shared.formats.lora.names import KeyFormat, Part
-from shared.formats.lora.values import check_finite
 from shared.formats.safetensors import data_type
+from shared.formats.values import check_finite
 
 _FEATURES = {768: Engine.SD15, 2048: Engine.SDXL}
 """Cross-attention keys are projected from 768 features in SD 1.5 and from 2048 in SDXL."""

@@ -16,8 +16,8 @@ from shared.formats.lora.bundles import Bundle
 from shared.formats.lora.keys import Factor, Key, split
 from shared.formats.lora.metadata import Alphas
 from shared.formats.lora.names import KeyFormat, Part, part_of
-from shared.formats.lora.values import read_number
 from shared.formats.safetensors import Header, Tensor, data_start, read_header
+from shared.formats.values import read_number
 
 _RESNETS = (2, 1, 3, 4)
 """Residual blocks of each level: that of the published checkpoints first."""

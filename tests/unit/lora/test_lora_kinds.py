@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from services.inference.worker.lora_switch import LoraSwitch
+from services.inference.worker.residency import Residency
 from shared.errors import InvalidError
 from shared.models.checkpoints import Components
 from tests.support.lora_files import (
@@ -187,3 +188,29 @@ def test_a_lora_that_does_not_fit_costs_nobody_else_anything(
 
     assert switch.loaded == [good.sha256]
     assert all(torch.equal(one, other) for one, other in zip(before, outputs(sd15), strict=True))
+
+
+def test_a_bad_file_leaves_the_checkpoint_loaded(sd15: Components, tmp_path: Path) -> None:
+    residency = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=2)
+    folder = sd15.scheduler_folder.parent
+    resident = residency.checkpoint("base", folder)
+    bad = write(tmp_path, {f"{LINEAR}.lora_A.weight": _random(2, 64), f"{LINEAR}.lora_B.weight": _random(32, 2)})
+
+    with pytest.raises(InvalidError):
+        residency.checkpoint("base", folder, [bad])
+
+    assert residency.checkpoint("base", folder) is resident
+
+
+def test_bundled_textual_inversions_are_there_while_the_lora_is_on(sd15: Components, switch: LoraSwitch, tmp_path: Path) -> None:
+    [(place, (down, up))] = factors(sd15, ATTENTION[:1]).items()
+    lora = {f"{place}.lora_A.weight": down, f"{place}.lora_B.weight": up}
+    vectors = _random(2, 32)
+
+    switch.use([write(tmp_path, lora | {"bundle_emb.<mine>.emb_params": vectors})], most=1)
+
+    assert torch.equal(switch.vectors["<mine>"][0], vectors)
+    switch.use([], most=1)
+    assert switch.vectors == {}
+    with pytest.raises(InvalidError, match="its textual inversion '<mine>' is"):
+        switch.use([write(tmp_path, lora | {"bundle_emb.<mine>.emb_params": _random(2, 33)})], most=1)

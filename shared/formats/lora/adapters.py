@@ -1,6 +1,6 @@
 """The changes that a LoRA makes, one for each module: which kind it is, its factors, and whether they fit together."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
@@ -120,12 +120,12 @@ def _kind(found: set[Factor], factors: Mapping[Factor, str]) -> Kind:
     return kind
 
 
-def _needed(kind: Kind, found: set[Factor] = frozenset()) -> set[Factor]:  # pyright: ignore[reportArgumentType] - never changed
+def _needed(kind: Kind, found: Collection[Factor] = ()) -> set[Factor]:
     if kind is Kind.LORA:
         return {Factor.DOWN, Factor.UP}
     if kind is Kind.LOHA:
         cores = {Factor.HADA_T1, Factor.HADA_T2}
-        return {Factor.HADA_W1_A, Factor.HADA_W1_B, Factor.HADA_W2_A, Factor.HADA_W2_B} | (cores if found & cores else set())
+        return {Factor.HADA_W1_A, Factor.HADA_W1_B, Factor.HADA_W2_A, Factor.HADA_W2_B} | (cores if cores & set(found) else set())
     if kind is Kind.LOKR:
         first = {Factor.LOKR_W1} if Factor.LOKR_W1 in found else {Factor.LOKR_W1_A, Factor.LOKR_W1_B}
         return first | ({Factor.LOKR_W2} if Factor.LOKR_W2 in found else {Factor.LOKR_W2_A, Factor.LOKR_W2_B})

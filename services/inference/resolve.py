@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference import repository, sizes, styles
+from services.inference import repository, sizes, styles, syntax
 from services.inference.endpoints import Endpoint
 from services.inference.images import StagedImage
 from services.inference.inputs import Control, EmbeddingRef, ImageRef, Inputs, LoraRef, ModelRef, Refine, Start
@@ -43,8 +43,8 @@ class Resolver:
             (body.width, body.height) if body.width is not None and body.height is not None else None,
             (start.image.width, start.image.height) if start else None,
         )
-        prompt, negative = body.prompt, body.negative_prompt or ""
         is_sdxl = endpoint.family is Engine.SDXL
+        prompt, negative = _prompt(body, "prompt", notices), _prompt(body, "negative_prompt", notices)
         if is_sdxl:
             prompt, negative = styles.apply(body.style_preset, prompt, negative)
         return Inputs(
@@ -61,8 +61,8 @@ class Resolver:
             vae=ModelRef(**await self._adapter("vae", "vae", body.vae, base)) if body.vae else None,
             prompt=prompt,
             negative_prompt=negative,
-            prompt_2=body.prompt_2 or None if is_sdxl else None,
-            negative_prompt_2=body.negative_prompt_2 or None if is_sdxl else None,
+            prompt_2=_prompt(body, "prompt_2", notices) or None if is_sdxl else None,
+            negative_prompt_2=_prompt(body, "negative_prompt_2", notices) or None if is_sdxl else None,
             sampler=body.sampler or Sampler.DDIM,
             width=width,
             height=height,
@@ -174,6 +174,13 @@ def choose_seeds(asked: int | list[int | None] | None, count: int) -> list[int]:
         return [(asked + number) % (MAX_SEED + 1) for number in range(count)]
     given = (asked or []) + [None] * count
     return [secrets.randbelow(MAX_SEED + 1) if seed is None else seed for seed in given[:count]]
+
+
+def _prompt(body: GenerateRequest, field: str, notices: list[str]) -> str:
+    """Return one of the request's prompts as it is drawn, and add the notices about it."""
+    prompt, found = syntax.cleaned(field, getattr(body, field) or "")
+    notices += found
+    return prompt
 
 
 def _start(body: GenerateRequest, images: dict[str, ImageRef]) -> Start | None:

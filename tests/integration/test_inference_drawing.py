@@ -12,170 +12,36 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from services.inference.inputs import Refine
-from services.inference.schemas import Sampler
-from services.inference.worker import prompts
 from services.inference.worker.painter import Painter, run_size
 from shared.engines import Engine
 from shared.errors import InvalidError
 from shared.safety import Safety
-from tests.support.drawing_world import PROMPT, PX, Studio, differs, half_mask, make_studio, noise, pixels, ref, save_controlnet
+from tests.support.drawing_world import (
+    PROMPT,
+    PX,
+    Studio,
+    differs,
+    direct_pipelines,
+    half_mask,
+    make_studio,
+    noise,
+    pixels,
+    ref,
+    save_controlnet,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 BOTH = pytest.mark.parametrize("engine", [Engine.SD15, Engine.SDXL], ids=["sd", "sdxl"])
-KARRAS = {"use_karras_sigmas": True}
-SDE = {"algorithm_type": "sde-dpmsolver++"}
-# Written by hand from diffusers' documentation of its schedulers, not derived from our table.
-EXPECTED: dict[str, tuple[type[Any], dict[str, Any]]] = {
-    "PNDM": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
-    "LMS": (diffusers.LMSDiscreteScheduler, {}),
-    "KLMS": (diffusers.LMSDiscreteScheduler, KARRAS),
-    "DDIM": (diffusers.DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
-    "DDPM": (diffusers.DDPMScheduler, {"clip_sample": False}),
-    "HEUN": (diffusers.HeunDiscreteScheduler, {}),
-    "K_HEUN": (diffusers.HeunDiscreteScheduler, KARRAS),
-    "K_EULER": (diffusers.EulerDiscreteScheduler, {}),
-    "K_EULER_ANCESTRAL": (diffusers.EulerAncestralDiscreteScheduler, {}),
-    "DPM_SOLVER_MULTISTEP": (diffusers.DPMSolverMultistepScheduler, {}),
-    "DPM_PLUS_PLUS_2M_KARRAS": (diffusers.DPMSolverMultistepScheduler, KARRAS),
-    "DPM_PLUS_PLUS_2M_SDE": (diffusers.DPMSolverMultistepScheduler, SDE),
-    "DPM_PLUS_PLUS_2M_SDE_KARRAS": (diffusers.DPMSolverMultistepScheduler, SDE | KARRAS),
-    "DPM_SINGLE": (diffusers.DPMSolverSinglestepScheduler, {}),
-    "DPM_2": (diffusers.KDPM2DiscreteScheduler, {}),
-    "DPM_2_KARRAS": (diffusers.KDPM2DiscreteScheduler, KARRAS),
-    "DPM_2_ANCESTRAL": (diffusers.KDPM2AncestralDiscreteScheduler, {}),
-    "DPM_2_ANCESTRAL_KARRAS": (diffusers.KDPM2AncestralDiscreteScheduler, KARRAS),
-    "DPM_PLUS_PLUS_SDE_KARRAS": (diffusers.DPMSolverSinglestepScheduler, KARRAS),
-    "UNI_PC": (diffusers.UniPCMultistepScheduler, {}),
-    "LCM": (diffusers.LCMScheduler, {}),
-}
+
+
+@pytest.fixture(scope="module")
+def direct(studio: Studio) -> dict[Engine, Any]:
+    return direct_pipelines(studio.folders)
 
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     yield from make_studio(tmp_path_factory.mktemp("studio"))
-
-
-@pytest.fixture(scope="module")
-def direct(studio: Studio) -> dict[Engine, Any]:
-    """Diffusers' pipelines, loaded by diffusers."""
-    kinds = {Engine.SD15: diffusers.StableDiffusionPipeline, Engine.SDXL: diffusers.StableDiffusionXLPipeline}
-    pipelines: dict[Engine, Any] = {}
-    for engine, kind in kinds.items():
-        more = {"safety_checker": None} if engine is Engine.SD15 else {"add_watermarker": False}
-        pipelines[engine] = kind.from_pretrained(studio.folders[engine], local_files_only=True, **more)
-        pipelines[engine].set_progress_bar_config(disable=True)
-    return pipelines
-
-
-def by_diffusers(pipeline: Any, seed: int = 5, **options: Any) -> Image.Image:
-    arguments = {"prompt": PROMPT, "width": PX, "height": PX, "guidance_scale": 5.0, "num_inference_steps": 4} | options
-    return pipeline(generator=torch.Generator("cpu").manual_seed(seed), **arguments).images[0]
-
-
-def with_embedding(pipeline: Any, vectors: list[torch.Tensor], word: str, **options: Any) -> Image.Image:
-    parts = [(pipeline.tokenizer, pipeline.text_encoder)]
-    if len(vectors) > 1:
-        parts.append((pipeline.tokenizer_2, pipeline.text_encoder_2))
-    for (tokenizer, encoder), vector in zip(parts, vectors, strict=True):
-        pipeline.load_textual_inversion({word: vector}, token=word, tokenizer=tokenizer, text_encoder=encoder)
-    drawn = by_diffusers(pipeline, **options)
-    for tokenizer, encoder in parts:
-        pipeline.unload_textual_inversion(tokenizer=tokenizer, text_encoder=encoder)
-    return drawn
-
-
-def test_every_sampler_has_its_row_here() -> None:
-    assert set(EXPECTED) == {sampler.value for sampler in Sampler}
-
-
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_sampler_draws_what_its_diffusers_class_draws(studio: Studio, direct: dict[Engine, Any], name: str) -> None:
-    kind, options = EXPECTED[name]
-    pipeline = direct[Engine.SD15]
-    own = pipeline.scheduler
-    pipeline.scheduler = kind.from_pretrained(studio.folders[Engine.SD15], subfolder="scheduler", **options)
-    expected = by_diffusers(pipeline)
-    pipeline.scheduler = own
-
-    assert np.abs(pixels(studio.draw(sampler=name)) - pixels(expected)).max() == 0
-
-
-@BOTH
-def test_prompts_are_encoded_as_diffusers_encodes_them(studio: Studio, direct: dict[Engine, Any], engine: Engine) -> None:
-    negative = "a blue dog"
-    assert not differs(studio.draw(engine, negative_prompt=negative), by_diffusers(direct[engine], negative_prompt=negative))
-    # Without a negative prompt, diffusers uses zeros for SDXL and an empty text for SD 1.5.
-    assert not differs(studio.draw(engine), by_diffusers(direct[engine]))
-
-
-def test_the_second_encoder_of_sdxl_has_its_own_prompts(studio: Studio, direct: dict[Engine, Any]) -> None:
-    ours = {"prompt_2": "at night", "negative_prompt_2": "by day"}
-
-    drawn = studio.draw(Engine.SDXL, negative_prompt="x", **ours)
-
-    assert not differs(drawn, by_diffusers(direct[Engine.SDXL], negative_prompt="x", **ours))
-    assert differs(drawn, studio.draw(Engine.SDXL, negative_prompt="x"))
-
-
-@BOTH
-def test_weight_one_changes_nothing_and_others_do(studio: Studio, engine: Engine) -> None:
-    plain = studio.draw(engine)
-
-    assert not differs(studio.draw(engine, prompt="a (red:1.0) cat"), plain)
-    assert differs(studio.draw(engine, prompt="a (red:1.6) cat"), plain)
-    # A word of weight 0 becomes empty text, but keeps its position.
-    assert differs(studio.draw(engine, prompt="a (red:0) cat"), plain)
-
-
-def test_only_parentheses_with_a_number_are_weights() -> None:
-    assert prompts.weighted_pieces("a (red) cat :) (fat:1.5), (old:0.5)") == [
-        ("a (red) cat :) ", 1.0),
-        ("fat", 1.5),
-        (", ", 1.0),
-        ("old", 0.5),
-    ]
-
-
-@BOTH
-def test_the_end_of_a_long_prompt_counts(studio: Studio, engine: Engine) -> None:
-    long = "a very long text " * 10
-
-    assert differs(studio.draw(engine, prompt=long + "red"), studio.draw(engine, prompt=long + "blue"))
-
-
-@BOTH
-def test_clip_skip_uses_the_nth_last_layer_and_a_notice_tells_when_there_are_fewer(studio: Studio, engine: Engine) -> None:
-    usual = {Engine.SD15: 1, Engine.SDXL: 2}[engine]
-    drawn = {skip: studio.drawn(engine, clip_skip=skip) for skip in (1, 2, 12)}
-
-    assert not differs(drawn[usual][0], studio.draw(engine))
-    assert differs(drawn[1][0], drawn[2][0])
-    assert not differs(drawn[12][0], drawn[2][0])
-    assert drawn[2][1] == []
-    assert drawn[12][1] == [f"clip_skip: 12 is more than the 2 layers of {engine.name}; 2 was used"]
-
-
-@BOTH
-def test_an_embedding_replaces_its_word_in_its_own_request_only(
-    studio: Studio, direct: dict[Engine, Any], engine: Engine, tmp_path: Path
-) -> None:
-    names = ["emb_params"] if engine is Engine.SD15 else ["clip_l", "clip_g"]
-    vectors = {name: torch.randn(2, 32, generator=torch.Generator().manual_seed(seed)) for seed, name in enumerate(names)}
-    save_file(vectors, tmp_path / "e")
-    prompt = "a <sks>, red"
-    before = studio.draw(engine, prompt=prompt)
-
-    drawn = studio.draw(engine, prompt=prompt, files={"embeddings": [("<sks>", tmp_path / "e")]})
-
-    assert differs(drawn, before)
-    assert not differs(drawn, with_embedding(direct[engine], list(vectors.values()), "<sks>", prompt=prompt))
-    assert not differs(studio.draw(engine, prompt=prompt), before)
-    # Another word with the same vectors gives the same image: no letter of the word is left.
-    other = studio.draw(engine, prompt="a other, red", files={"embeddings": [("other", tmp_path / "e")]})
-    assert not differs(other, drawn)
-    save_file({"emb_params": torch.zeros(1, 7)}, tmp_path / "wrong")
-    with pytest.raises(InvalidError, match="the vectors for '<sks>' are 7 wide; the checkpoint's text encoders need 32"):
-        studio.draw(engine, prompt=prompt, files={"embeddings": [("<sks>", tmp_path / "wrong")]})
 
 
 @BOTH

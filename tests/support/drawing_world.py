@@ -1,12 +1,13 @@
 """A painter with random pipelines of the real classes, and helpers to compare images."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import torch
 from diffusers.models.controlnets.controlnet import ControlNetModel
@@ -109,6 +110,22 @@ def make_studio(folder: Path) -> Iterator[Studio]:
     for engine, place in folders.items():
         save_tiny_pipeline(engine, place)
     yield Studio(folders)
+
+
+def direct_pipelines(folders: Mapping[Engine, Path]) -> dict[Engine, Any]:
+    """Return diffusers' pipelines of the checkpoints, loaded by diffusers."""
+    kinds = {Engine.SD15: diffusers.StableDiffusionPipeline, Engine.SDXL: diffusers.StableDiffusionXLPipeline}
+    pipelines: dict[Engine, Any] = {}
+    for engine, folder in folders.items():
+        more = {"safety_checker": None} if engine is Engine.SD15 else {"add_watermarker": False}
+        pipelines[engine] = kinds[engine].from_pretrained(folder, local_files_only=True, **more)
+        pipelines[engine].set_progress_bar_config(disable=True)
+    return pipelines
+
+
+def by_diffusers(pipeline: Any, seed: int = 5, **options: Any) -> Image.Image:
+    arguments = {"prompt": PROMPT, "width": PX, "height": PX, "guidance_scale": 5.0, "num_inference_steps": 4} | options
+    return pipeline(generator=torch.Generator("cpu").manual_seed(seed), **arguments).images[0]
 
 
 def save_controlnet(unet_folder: Path, folder: Path, *, seed: int = 0) -> Path:

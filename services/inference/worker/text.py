@@ -3,21 +3,20 @@
 Without any of these the result equals that of diffusers' own `encode_prompt`, bit for bit.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from services.inference.worker.prompts import Chunk, chunks, empty
 from shared.engines import Engine
+from shared.formats.clip.emphasis import parse
+from shared.models import text
 from shared.models.checkpoints import Components
+from shared.models.prompts import Chunk, chunks, empty
 
 Vectors = Mapping[str, Sequence[torch.Tensor]]
 """For each trigger word, the vectors (number, width) that stand for it in each text encoder."""
-_PENULTIMATE = 2
-"""SDXL was trained on the second-last layer (Podell et al. 2023), SD 1.5 on the last."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,16 @@ def encode(
     for number, (encoder, tokenizer, positive, negative) in enumerate(pairs):
         length = encoder.config.max_position_embeddings
         own = {word: tensors[number] for word, tensors in vectors.items()}
-        chunked.append((chunks(positive, tokenizer, length, own), chunks(negative, tokenizer, length, own)))
+        chunked.append((chunks(parse(positive), tokenizer, length, own), chunks(parse(negative), tokenizer, length, own)))
     # The UNet needs the same length from all encoders and for both prompts.
     count = max(len(some) for both in chunked for some in both)
-    layer = _layer(components.info.engine, None if clip_skip is None else min(clip_skip, deepest(components)))
+    take = text.layer(components.info.engine, None if clip_skip is None else min(clip_skip, deepest(components)))
     sides: list[list[torch.Tensor]] = [[], []]
     pooled: list[torch.Tensor | None] = [None, None]
     for (encoder, tokenizer, _, _), both in zip(pairs, chunked, strict=True):
         blank = empty(tokenizer, encoder.config.max_position_embeddings)
         for side, some in enumerate(both):
-            hidden, pool = _encode(encoder, some + [blank] * (count - len(some)), blank, layer)
+            hidden, pool = _encode(encoder, some + [blank] * (count - len(some)), blank, take)
             sides[side].append(hidden)
             pooled[side] = pool if pool is not None else pooled[side]
     dtype = components.unet.dtype
@@ -78,58 +77,9 @@ def encode(
     return arguments
 
 
-def _encode(
-    encoder: Any, pieces: Sequence[Chunk], blank: Chunk, layer: Callable[[Any, Any], torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    hidden: list[torch.Tensor] = []
-    pooled: torch.Tensor | None = None
-    for piece in pieces:
-        out = _run(encoder, piece)
-        states = layer(encoder, out)
-        if piece.is_weighted:
-            weights = torch.tensor(piece.weights, device=states.device)[None, :, None]
-            nothing = layer(encoder, _run(encoder, blank)).float()
-            # The weight scales the distance from the encoding of an empty text at the same position.
-            states = (nothing + (states.float() - nothing) * weights).to(states.dtype)
-        hidden.append(states)
-        # SDXL uses one pooled vector for the whole image, and the start of a prompt describes it best.
-        pooled = getattr(out, "text_embeds", None) if pooled is None else pooled
-    return torch.cat(hidden, dim=1), pooled
-
-
-def _run(encoder: Any, piece: Chunk) -> Any:
-    with _replaced(encoder.get_input_embeddings(), piece.vectors):
-        return encoder(torch.tensor([piece.ids], device=encoder.device), output_hidden_states=True)
-
-
-def _layer(engine: Engine, clip_skip: int | None) -> Callable[[Any, Any], torch.Tensor]:
-    """Return a function that takes the layer from an encoder's output; only SD 1.5 normalises it, like its last layer."""
-
-    def of_sd15(encoder: Any, out: Any) -> torch.Tensor:
-        if clip_skip is None or clip_skip == 1:
-            return out.last_hidden_state
-        # transformers 5.6 flattened the text model without projection.
-        return getattr(encoder, "text_model", encoder).final_layer_norm(out.hidden_states[-clip_skip])
-
-    def of_sdxl(_encoder: Any, out: Any) -> torch.Tensor:
-        return out.hidden_states[-(clip_skip or _PENULTIMATE)]
-
-    return of_sd15 if engine is Engine.SD15 else of_sdxl
-
-
-@contextmanager
-def _replaced(embedding: torch.nn.Module, vectors: Mapping[int, torch.Tensor]) -> Generator[None]:
-    """Replace positions of the embedding's output inside the block; the shared tokenizer and weights stay unchanged."""
-
-    def replace(_module: torch.nn.Module, _args: Any, output: torch.Tensor) -> torch.Tensor:
-        output = output.clone()
-        for position, vector in vectors.items():
-            output[:, position] = vector.to(output)
-        return output
-
-    hook = embedding.register_forward_hook(replace) if vectors else None
-    try:
-        yield
-    finally:
-        if hook:
-            hook.remove()
+def _encode(encoder: Any, pieces: Sequence[Chunk], blank: Chunk, take: text.Layer) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the states and the pooled vector of one prompt, each with a batch dimension."""
+    # One at a time: a prompt of many chunks needs no more memory, and each chunk has the same bits whatever follows it.
+    encoded = [text.encode(encoder, [[piece]], blank, take)[0] for piece in pieces]
+    pooled = encoded[0][1]
+    return torch.cat([states for states, _ in encoded])[None], None if pooled is None else pooled[None]

@@ -18,7 +18,7 @@ _ASSET = "by name or id; `octoai:NAME` for a public one"
 
 
 class Sampler(StrEnum):
-    """OctoAI's names for its samplers; `docs/api.md` lists the class for each."""
+    """OctoAI's names for its samplers, and `TCD`; `docs/api.md` lists the class for each."""
 
     PNDM = "PNDM"
     LMS = "LMS"
@@ -41,6 +41,7 @@ class Sampler(StrEnum):
     DPM_PLUS_PLUS_SDE_KARRAS = "DPM_PLUS_PLUS_SDE_KARRAS"
     UNI_PC = "UNI_PC"
     LCM = "LCM"
+    TCD = "TCD"
 
 
 class GenerateRequest(BaseModel):
@@ -67,7 +68,7 @@ class GenerateRequest(BaseModel):
         },
     )
 
-    prompt: Prompt = Field(description="What to draw. `(word:1.5)` counts more, `(word:0.5)` less. Long prompts are not cut.")
+    prompt: Prompt = Field(description="What to draw. `(word:1.5)` counts more, `[word]` less. Long prompts are not cut.")
     negative_prompt: Prompt | None = Field(default=None, description="What the images should not show.")
     prompt_2: Prompt | None = Field(default=None, description="SDXL: the prompt of the second text encoder.")
     negative_prompt_2: Prompt | None = Field(default=None, description="SDXL: the negative prompt of the second encoder.")

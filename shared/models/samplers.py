@@ -1,45 +1,138 @@
-"""OctoAI's sampler names, with the scheduler of diffusers that each one means.
+"""OctoAI's sampler names, with the scheduler of diffusers that each one means; `docs/api.md` has the table.
 
-The pairs follow the table of k-diffusion's names in diffusers' documentation of its schedulers.
+Of a checkpoint's scheduler only the noise schedule and the prediction type are used. Spacing and final sigma belong to the
+sampler, so that the same weights give the same image as a folder and as a single file.
+
+Timesteps are spaced "trailing" (Lin et al. 2024, table 2): drawing starts at pure noise whatever the number of steps. Distilled
+checkpoints (Lightning, Hyper) and those with zero terminal SNR need that. Karras's spacing goes over the whole range of sigmas.
+Every sampler ends at sigma 0, except TCD.
 """
 
+import inspect
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
-_SDE = {"algorithm_type": "sde-dpmsolver++"}
-_KARRAS = {"use_karras_sigmas": True}
-SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "PNDM": ("PNDMScheduler", {"skip_prk_steps": True}),
-    "LMS": ("LMSDiscreteScheduler", {}),
-    "KLMS": ("LMSDiscreteScheduler", _KARRAS),
-    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
-    "DDPM": ("DDPMScheduler", {"clip_sample": False}),
-    "HEUN": ("HeunDiscreteScheduler", {}),
-    "K_HEUN": ("HeunDiscreteScheduler", _KARRAS),
-    "K_EULER": ("EulerDiscreteScheduler", {}),
-    "K_EULER_ANCESTRAL": ("EulerAncestralDiscreteScheduler", {}),
-    "DPM_SOLVER_MULTISTEP": ("DPMSolverMultistepScheduler", {}),
-    "DPM_PLUS_PLUS_2M_KARRAS": ("DPMSolverMultistepScheduler", _KARRAS),
-    "DPM_PLUS_PLUS_2M_SDE": ("DPMSolverMultistepScheduler", _SDE),
-    "DPM_PLUS_PLUS_2M_SDE_KARRAS": ("DPMSolverMultistepScheduler", _SDE | _KARRAS),
-    "DPM_SINGLE": ("DPMSolverSinglestepScheduler", {}),
-    "DPM_2": ("KDPM2DiscreteScheduler", {}),
-    "DPM_2_ANCESTRAL": ("KDPM2AncestralDiscreteScheduler", {}),
-    "DPM_2_KARRAS": ("KDPM2DiscreteScheduler", _KARRAS),
-    "DPM_2_ANCESTRAL_KARRAS": ("KDPM2AncestralDiscreteScheduler", _KARRAS),
-    "DPM_PLUS_PLUS_SDE_KARRAS": ("DPMSolverSinglestepScheduler", _KARRAS),
-    "UNI_PC": ("UniPCMultistepScheduler", {}),
-    "LCM": ("LCMScheduler", {}),
-}
-"""By OctoAI's name: the class, and its configuration besides the checkpoint's noise schedule."""
+_SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+_ZERO_SNR = "rescale_betas_zero_snr"
+_LEAST_ALPHA = 2**-24
+"""The product of alphas at the last timestep with zero terminal SNR; diffusers' Euler takes the same instead of 0."""
+_DISTILLED = (50, 100, 200, 500, 1000)
+"""The steps among which consistency samplers choose theirs: 50 in their training. Each divides 1,000 timesteps evenly."""
+
+_ENOUGH_FOR_KARRAS = 8
 
 
-def make(name: str, folder: Path) -> Any:
-    """Return a new scheduler; a scheduler has state while it runs, so each request needs its own.
+class _EndsAtZero:
+    """Ends at alpha 1 with any number of steps.
 
-    `folder` is the checkpoint's scheduler folder, with its noise schedule and prediction type.
+    diffusers' DDIM and PNDM step back by a whole stride. Where 1,000 is no multiple of the steps, rounding can put the last
+    timestep one beyond its stride; the last step then ends at timestep 0, and some noise stays in the image.
     """
-    kind, options = SAMPLERS[name]
-    return getattr(diffusers, kind).from_pretrained(folder, local_files_only=True, **options)
+
+    def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
+        super().set_timesteps(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue] - of the scheduler it is mixed into
+        stride = self.config.num_train_timesteps // self.num_inference_steps
+        self.timesteps[-1] = min(int(self.timesteps[-1]), stride - 1)
+
+
+class DDIM(_EndsAtZero, diffusers.DDIMScheduler):
+    """diffusers' DDIM without residual noise."""
+
+
+class PNDM(_EndsAtZero, diffusers.PNDMScheduler):
+    """diffusers' PNDM without residual noise."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A scheduler's class and its configuration besides the checkpoint's noise schedule."""
+
+    kind: type[Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    eta: float | None = None
+    """The share of new noise in a step, where the pipeline has to be told."""
+
+    @property
+    def is_karras(self) -> bool:
+        """Whether sigmas are spaced as in Karras et al. 2022, equation 5."""
+        return bool(self.options.get("use_karras_sigmas"))
+
+
+_TRAILING = {"timestep_spacing": "trailing"}
+_KARRAS = {"use_karras_sigmas": True}
+_ZERO = {"final_sigmas_type": "zero"}
+_SDE = {"algorithm_type": "sde-dpmsolver++"}
+_MULTISTEP = diffusers.DPMSolverMultistepScheduler
+_SINGLESTEP = diffusers.DPMSolverSinglestepScheduler
+_SINGLE = _ZERO | {"lower_order_final": True}
+SAMPLERS: dict[str, Sampler] = {
+    "PNDM": Sampler(PNDM, _TRAILING | {"skip_prk_steps": True, "set_alpha_to_one": True}),
+    "LMS": Sampler(diffusers.LMSDiscreteScheduler, _TRAILING),
+    "KLMS": Sampler(diffusers.LMSDiscreteScheduler, _KARRAS),
+    "DDIM": Sampler(DDIM, _TRAILING | {"clip_sample": False, "set_alpha_to_one": True}),
+    "DDPM": Sampler(diffusers.DDPMScheduler, _TRAILING | {"clip_sample": False}),
+    "HEUN": Sampler(diffusers.HeunDiscreteScheduler, _TRAILING),
+    "K_HEUN": Sampler(diffusers.HeunDiscreteScheduler, _KARRAS),
+    "K_EULER": Sampler(diffusers.EulerDiscreteScheduler, _TRAILING | _ZERO),
+    "K_EULER_ANCESTRAL": Sampler(diffusers.EulerAncestralDiscreteScheduler, _TRAILING),
+    "DPM_SOLVER_MULTISTEP": Sampler(_MULTISTEP, _TRAILING | _ZERO),
+    "DPM_PLUS_PLUS_2M_KARRAS": Sampler(_MULTISTEP, _KARRAS | _ZERO),
+    "DPM_PLUS_PLUS_2M_SDE": Sampler(_MULTISTEP, _TRAILING | _ZERO | _SDE),
+    "DPM_PLUS_PLUS_2M_SDE_KARRAS": Sampler(_MULTISTEP, _KARRAS | _ZERO | _SDE),
+    "DPM_SINGLE": Sampler(_SINGLESTEP, _SINGLE),
+    "DPM_2": Sampler(diffusers.KDPM2DiscreteScheduler, _TRAILING),
+    "DPM_2_KARRAS": Sampler(diffusers.KDPM2DiscreteScheduler, _KARRAS),
+    "DPM_2_ANCESTRAL": Sampler(diffusers.KDPM2AncestralDiscreteScheduler, _TRAILING),
+    "DPM_2_ANCESTRAL_KARRAS": Sampler(diffusers.KDPM2AncestralDiscreteScheduler, _KARRAS),
+    "DPM_PLUS_PLUS_SDE_KARRAS": Sampler(_SINGLESTEP, _SINGLE | _KARRAS | _SDE),
+    "UNI_PC": Sampler(diffusers.UniPCMultistepScheduler, _TRAILING | _ZERO),
+    "LCM": Sampler(diffusers.LCMScheduler),
+    "TCD": Sampler(diffusers.TCDScheduler, eta=0.3),
+}
+"""By OctoAI's name; `TCD` is Tunesmith's own, with the eta that its authors recommend (Zheng et al. 2024)."""
+
+
+def make(name: str, folder: Path, steps: int = 30) -> Any:
+    """Return a new scheduler for this number of steps; a scheduler has state while it runs, so each request needs its own.
+
+    DDIM is the same for every number. `folder` is the checkpoint's scheduler folder, with its noise schedule and prediction type.
+    """
+    sampler = SAMPLERS[name]
+    told = json.loads((folder / "scheduler_config.json").read_bytes())
+    known = inspect.signature(sampler.kind.__init__).parameters
+    options = {key: told[key] for key in _SCHEDULE if told.get(key) is not None} | sampler.options
+    if told.get(_ZERO_SNR) and _ZERO_SNR in known:
+        options[_ZERO_SNR] = True
+    elif told.get(_ZERO_SNR):
+        options["trained_betas"] = _zero_snr_betas(options)
+    if sampler.is_karras and "timestep_spacing" in known:
+        # diffusers' LMS, Heun and DPM2 take the range of sigmas from the spaced timesteps. "linspace" has both ends. With one
+        # step it has the wrong one, and with a few, steps between sigmas so far apart leave noise.
+        options["timestep_spacing"] = "linspace" if steps >= _ENOUGH_FOR_KARRAS else "trailing"
+    if "original_inference_steps" in known:
+        options["original_inference_steps"] = next(most for most in _DISTILLED if steps <= most)
+    return sampler.kind(**options)
+
+
+def pipeline_options(name: str) -> dict[str, Any]:
+    """Return what a pipeline has to be told for this sampler when it is called."""
+    eta = SAMPLERS[name].eta
+    return {} if eta is None else {"eta": eta}
+
+
+def _zero_snr_betas(schedule: dict[str, Any]) -> list[float]:
+    """Return the betas with zero terminal SNR (Lin et al. 2024, algorithm 1), for schedulers that cannot compute them.
+
+    The last one is just below 1, since these schedulers divide by the product of alphas.
+    """
+    unscaled = {key: schedule[key] for key in _SCHEDULE if key in schedule}
+    betas = rescale_zero_terminal_snr(diffusers.DDIMScheduler(**unscaled).betas)
+    product = torch.cumprod(1 - betas, dim=0)
+    betas[-1] = 1 - _LEAST_ALPHA / product[-2]
+    return betas.tolist()

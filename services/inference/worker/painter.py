@@ -94,6 +94,7 @@ class Painter:
             "guidance_scale": inputs.cfg_scale,
             "num_inference_steps": inputs.steps,
             "callback_on_step_end": check,
+            **samplers.pipeline_options(inputs.sampler),
         }
         vae = self._vae(inputs, materials, resident)
         pipeline = pipelines.build(resident.components, _scheduler(inputs, resident), task=task, controlnet=controlnet, vae=vae)
@@ -202,7 +203,7 @@ def _start_options(inputs: Inputs, canvas: Canvas | None, size: tuple[int, int])
 
 
 def _scheduler(inputs: Inputs, resident: Resident) -> Any:
-    return samplers.make(inputs.sampler, resident.components.scheduler_folder)
+    return samplers.make(inputs.sampler, resident.components.scheduler_folder, inputs.steps)
 
 
 def _encoded(image: Image.Image, encoding: str) -> bytes:

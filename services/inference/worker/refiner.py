@@ -47,7 +47,8 @@ class Refiner:
             generator=generator,
             callback_on_step_end=check,
             output_type="pil",
+            **samplers.pipeline_options(self._inputs.sampler),
         ).images[0]
 
     def _scheduler(self) -> Any:
-        return samplers.make(self._inputs.sampler, self._components.scheduler_folder)
+        return samplers.make(self._inputs.sampler, self._components.scheduler_folder, self._inputs.steps)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from services.scheduler.repository import PLATFORM_PREFIX
 from services.scheduler.schemas import OPTIONS, Progress, Result, TuneAnswer, Warning_
 from shared.database.tables import Tune, TuneFile
+from shared.formats.clip.words import contains
 from shared.states import TuneState, client_status
 
 
@@ -84,5 +85,5 @@ def caption_warnings(captions: Iterable[tuple[str, str]], trigger_word: str) -> 
             file_id=file_id,
         )
         for file_id, caption in captions
-        if trigger_word.lower() not in caption.lower()
+        if not contains(caption, trigger_word)
     ]

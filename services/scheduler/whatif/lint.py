@@ -6,6 +6,7 @@ from itertools import combinations
 from services.scheduler.answers import caption_warnings
 from services.scheduler.schemas import File, Warning_
 from services.scheduler.whatif.measures import Measures
+from shared.formats.clip import tokens
 from shared.formats.image import MIN_SIDE_PX
 
 BLURRED_BELOW = 60.0
@@ -37,8 +38,18 @@ def lint_images(files: Sequence[File], measured: dict[str, Measures | None], res
 
 def lint_request(files: Sequence[File], trigger_word: str, steps: int) -> list[Warning_]:
     """Return advice about captions, the number of images, and steps."""
-    captions = ((file.file_id, file.caption_or(trigger_word)) for file in files)
+    captions = [(file.file_id, file.caption_or(trigger_word)) for file in files]
     found = caption_warnings(captions, trigger_word)
+    found += [
+        Warning_(
+            code="long_caption",
+            message=f"the caption has {length} tokens; a text encoder reads {tokens.MOST_AT_ONCE} at once, so it is read in "
+            "parts, and later parts count less",
+            file_id=file_id,
+        )
+        for file_id, caption in captions
+        if (length := tokens.count(caption)) > tokens.MOST_AT_ONCE
+    ]
     ids = [file.file_id for file in files]
     found += [
         Warning_(code="repeated_file", message="the image is in the list, and in training, more than once", file_id=file_id)

@@ -37,6 +37,14 @@ class Base:
         return encoders
 
     @property
+    def tokenized_encoders(self) -> list[tuple[Any, Any]]:
+        """The text encoders, each with its tokenizer."""
+        tokenizers = [self.pipeline.tokenizer]
+        if self.engine is Engine.SDXL:
+            tokenizers.append(self.pipeline.tokenizer_2)
+        return list(zip(self.text_encoders.values(), tokenizers, strict=True))
+
+    @property
     def divisor_px(self) -> int:
         """The sides of training images are multiples of this: of the VAE's factor times the UNet's, and of the pipelines' 8."""
         return math.lcm(8, self.pipeline.vae_scale_factor * 2 ** (len(self.pipeline.unet.config.block_out_channels) - 1))
@@ -77,11 +85,19 @@ def load_base(job: Job, device: torch.device) -> Base:
 
 
 def generate_latents(
-    base: Base, prompts: list[str], noise: torch.Tensor, *, steps: int, guidance_scale: float, on_step: Callable[[], None]
+    base: Base,
+    prompts: dict[str, torch.Tensor],
+    noise: torch.Tensor,
+    *,
+    steps: int,
+    guidance_scale: float,
+    on_step: Callable[[], None],
 ) -> torch.Tensor:
     """Return the latents of one image for each prompt, made from its noise [n, channels, height, width].
 
-    The pipeline is left as it was. `on_step` is called after each sampler step, and may raise to stop.
+    `prompts` is what `text.pipeline_arguments` returns. The pipeline is left as it was.
+
+    `on_step` is called after each sampler step, and may raise to stop.
     """
 
     def after_step(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +110,7 @@ def generate_latents(
     pipeline.unet.eval()
     try:
         return pipeline(
-            prompts,
+            **prompts,
             height=noise.shape[2] * factor,
             width=noise.shape[3] * factor,
             num_inference_steps=steps,

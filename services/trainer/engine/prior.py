@@ -8,14 +8,10 @@ import torch
 from services.trainer.engine.base import Base, generate_latents
 from services.trainer.engine.config import Parameters
 from services.trainer.engine.order import generator
+from services.trainer.engine.text import pipeline_arguments
+from shared.formats.clip.emphasis import plain
 
 _IMAGES_AT_ONCE = 8
-
-
-def class_prompt(caption: str, trigger_word: str) -> str:
-    """Return the caption without the trigger word: "a photo of sks1 dog" gives "a photo of dog"."""
-    words = caption.replace(trigger_word, " ") if trigger_word else caption
-    return " ".join(words.split()).strip(" ,")
 
 
 def generate_class_latents(
@@ -41,7 +37,7 @@ def generate_class_latents(
             noise = [torch.randn((channels, *size), generator=generator(seed, "class", number)) for number, _ in chunk]
             latents = generate_latents(
                 base,
-                [prompt for _, prompt in chunk],
+                pipeline_arguments(base, [prompt for _, prompt in chunk], plain),
                 torch.stack(noise),
                 steps=parameters.class_sampler_steps,
                 guidance_scale=parameters.class_guidance_scale,

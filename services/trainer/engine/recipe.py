@@ -20,11 +20,12 @@ from services.trainer.engine.images import load_image, shrink
 from services.trainer.engine.loss import min_snr_weights, prediction_target
 from services.trainer.engine.network import add_adapters, needs_gradient_checkpointing
 from services.trainer.engine.order import batch_indices, generator
-from services.trainer.engine.prior import class_prompt, generate_class_latents
+from services.trainer.engine.prior import generate_class_latents
 from services.trainer.engine.reports import CheckpointReport, PhaseReport, Report, Result, StepReport, Stopped, Trained
 from services.trainer.engine.samples import generate_samples
 from services.trainer.engine.state import load_state, read_class_latents, save_state
 from services.trainer.engine.text import Captions, added_conditions
+from shared.formats.clip.captions import class_prompt
 
 LORA_FILE = "lora.safetensors"
 _REPORT_EVERY_S = 0.25
@@ -234,7 +235,11 @@ def batch_loss(
         # Predict, and weight the squared error by timestep and share.
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             predicted = base.pipeline.unet(
-                noisy, timesteps, text.hidden, added_cond_kwargs=added_conditions(base, text, height_px, width_px)
+                noisy,
+                timesteps,
+                text.hidden,
+                encoder_attention_mask=text.mask,
+                added_cond_kwargs=added_conditions(base, text, height_px, width_px),
             ).sample
         errors = (predicted.float() - prediction_target(schedule, latents, noise, timesteps)).square().mean(dim=(1, 2, 3))
         weights = min_snr_weights(schedule, timesteps, p.min_snr_gamma)

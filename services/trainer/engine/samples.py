@@ -10,6 +10,8 @@ from services.trainer.engine.base import Base, generate_latents
 from services.trainer.engine.config import Job
 from services.trainer.engine.order import generator
 from services.trainer.engine.reports import SampleReport
+from services.trainer.engine.text import pipeline_arguments
+from shared.formats.clip.emphasis import parse
 
 
 @torch.no_grad()
@@ -30,7 +32,7 @@ def generate_samples(base: Base, job: Job, step: int, on_step: Callable[[], None
         with torch.autocast(base.device.type, torch.bfloat16, enabled=base.device.type == "cuda"):
             latents = generate_latents(
                 base,
-                [prompt],
+                pipeline_arguments(base, [prompt], parse),
                 torch.randn(shape, generator=noise),
                 steps=p.sample_steps,
                 guidance_scale=p.sample_guidance_scale,

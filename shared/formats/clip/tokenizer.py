@@ -27,13 +27,13 @@ def write(folder: Path, *, vocabulary: int, positions: int, pad: str = END) -> N
     Raises InvalidError for a size that CLIP's merges do not make.
     """
     check(vocabulary)
-    merges = _merges()[: vocabulary - LEAST]
-    letters = _letters()
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges), START, END]
+    used = merges()[: vocabulary - LEAST]
+    alphabet = letters().values()
+    words = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(merge) for merge in used), START, END]
     folder.mkdir(parents=True)
     numbers = json.dumps({word: number for number, word in enumerate(words)}, ensure_ascii=False)
     (folder / "vocab.json").write_text(numbers, encoding="utf-8")
-    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in used)]
     (folder / "merges.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad}
     document = special | {"model_max_length": positions, "tokenizer_class": "CLIPTokenizer"}
@@ -54,15 +54,17 @@ def check(vocabulary: int) -> None:
 
 
 @cache
-def _merges() -> list[tuple[str, str]]:
+def merges() -> list[tuple[str, str]]:
+    """Return CLIP's merges, the most frequent first."""
     with gzip.open(_FILE, "rt", encoding="utf-8") as file:
         lines = file.read().splitlines()
     # The first line has the file's version.
     return [(first, second) for first, second in (line.split() for line in lines[1 : FULL - LEAST + 1])]
 
 
-def _letters() -> list[str]:
+@cache
+def letters() -> dict[int, str]:
     """Return a printable letter for each byte, in CLIP's order: the printable bytes themselves, then letters for the others."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = range(256, 256 + 256 - len(printable))
-    return [chr(code) for code in [*printable, *others]]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + number) for number, byte in enumerate(others)}

@@ -1,0 +1,28 @@
+"""The lint of captions: the trigger word as a word, and captions that a text encoder reads in parts."""
+
+import pytest
+
+from services.scheduler.schemas import File
+from services.scheduler.whatif.lint import lint_request
+from shared.formats.clip.tokens import MOST_AT_ONCE
+
+
+def codes(caption: str | None) -> list[str]:
+    files = [File(file_id=f"file_{number}", caption=caption if number == 0 else f"sks1 {number}") for number in range(4)]
+    return [found.code for found in lint_request(files, "sks1", 400) if found.file_id == "file_0"]
+
+
+@pytest.mark.parametrize("caption", ["a SKS1 dog", "sks 1", None, "sks1's dog"])
+def test_a_caption_with_the_trigger_word_gets_no_warning(caption: str | None) -> None:
+    assert codes(caption) == []
+
+
+@pytest.mark.parametrize("caption", ["a sks12 dog", "a dog"])
+def test_a_caption_without_the_trigger_word_gets_one(caption: str) -> None:
+    assert codes(caption) == ["caption_without_trigger_word"]
+
+
+def test_a_caption_longer_than_an_encoder_reads_at_once_is_named_with_its_tokens() -> None:
+    # The trigger word is two tokens.
+    assert codes("sks1" + " dog" * (MOST_AT_ONCE - 2)) == []
+    assert codes("sks1" + " dog" * (MOST_AT_ONCE - 1)) == ["long_caption"]

@@ -113,13 +113,16 @@ def make_studio(folder: Path) -> Iterator[Studio]:
 
 
 def direct_pipelines(folders: Mapping[Engine, Path]) -> dict[Engine, Any]:
-    """Return diffusers' pipelines of the checkpoints, loaded by diffusers."""
+    """Return diffusers' pipelines of the checkpoints, loaded by diffusers, with the default sampler."""
     kinds = {Engine.SD15: diffusers.StableDiffusionPipeline, Engine.SDXL: diffusers.StableDiffusionXLPipeline}
     pipelines: dict[Engine, Any] = {}
     for engine, folder in folders.items():
         more = {"safety_checker": None} if engine is Engine.SD15 else {"add_watermarker": False}
         pipelines[engine] = kinds[engine].from_pretrained(folder, local_files_only=True, **more)
         pipelines[engine].set_progress_bar_config(disable=True)
+        # As docs/api.md states DDIM.
+        as_stated = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
+        pipelines[engine].scheduler = diffusers.DDIMScheduler.from_config(pipelines[engine].scheduler.config, **as_stated)
     return pipelines
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from shared.engines import Engine
 from shared.errors import InvalidError
-from shared.formats import controlnet, model_folder, model_weights, single_file, strict_json, tar
+from shared.formats import controlnet, mistaken, model_folder, model_weights, single_file, strict_json, tar
 from shared.formats.clip import tokenizer as clip_tokenizer
 from shared.formats.controlnet import ControlNetInfo
 from shared.formats.files import Source, opened
@@ -94,6 +94,7 @@ def read_folder(folder: Path) -> CheckpointInfo:
 
 def read_file(source: Source) -> CheckpointInfo | ControlNetInfo:
     """Read a checkpoint's file, a tar or a single file. Raises InvalidError that says what is missing, wrong or not allowed."""
+    mistaken.check(source, "checkpoint")
     with opened(source) as file:
         if not tar.is_tar(file):
             documents, data_type = single_file.read(file)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from shared.engines import Engine
 from shared.errors import InvalidError
+from shared.formats import mistaken
 from shared.formats.files import Source, opened
 from shared.formats.safetensors import Header, data_type, read_header
 from shared.formats.values import check_finite
@@ -49,6 +50,7 @@ def vectors_of(names: Collection[str]) -> list[str]:
 
 def read_embedding(source: Source) -> EmbeddingInfo:
     """Read a textual inversion file. Raises InvalidError that says why it is not one."""
+    mistaken.check(source, "weights")
     with opened(source) as file:
         header = read_header(file)
         info = _described(header)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 from pydantic import BaseModel, TypeAdapter
 
 from shared.errors import InvalidError
-from shared.formats import sandbox
+from shared.formats import mistaken, sandbox
 from shared.formats.confinement import Limits
 from shared.formats.image_container import orientation, take_apart
 from shared.formats.sandbox import Reader
@@ -208,7 +208,7 @@ def _not_read(data: bytes) -> str:
             "the file is HEIC, which this server cannot read without the package pi-heif; send the image as JPEG or PNG, or ask "
             "the server's operator to install it"
         )
-    return f"the file is not {_KINDS}; save the image as one of them"
+    return mistaken.name(data[: mistaken.HEAD_BYTES], "image") or f"the file is not {_KINDS}; save the image as one of them"
 
 
 _READER = Reader(

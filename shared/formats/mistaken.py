@@ -21,7 +21,7 @@ _NOT = {
     "checkpoint": "the file is not a checkpoint",
 }
 _EXPECTED = {
-    "image": ("a PNG image", "a JPEG image"),
+    "image": ("a PNG image", "a JPEG image", "a WebP image", "an AVIF or HEIC image"),
     "weights": ("safetensors",),
     "checkpoint": ("safetensors", "a tar archive"),
 }

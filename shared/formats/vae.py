@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from shared.errors import InvalidError
-from shared.formats import ldm_layout
+from shared.formats import ldm_layout, mistaken
 from shared.formats.files import Source
 from shared.formats.ldm_layout import Shapes, VaeShape
 from shared.formats.safetensors import Header, data_type, read_header
@@ -63,6 +63,7 @@ class VaeInfo(BaseModel):
 
 def read_vae(source: Source) -> VaeInfo:
     """Read a VAE file. Raises InvalidError that says why it is not one."""
+    mistaken.check(source, "weights")
     header = read_header(source)
     shapes = {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in header.tensors.items()}
     diffusers = any(name.startswith(("encoder.down_blocks.", "decoder.up_blocks.")) for name in shapes)

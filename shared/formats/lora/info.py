@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from shared.engines import FULL_SIZE_SHAPES, Engine
 from shared.errors import InvalidError
+from shared.formats import mistaken
 from shared.formats.files import Source, opened
 from shared.formats.lora import families, metadata, published, reader
 from shared.formats.lora.adapters import Adapter, rank_of
@@ -39,6 +40,7 @@ class LoraInfo(BaseModel):
 
 def read_lora(source: Source) -> LoraInfo:
     """Read and check a LoRA file. Raises InvalidError that says why it is not one, or cannot be drawn with."""
+    mistaken.check(source, "weights")
     with opened(source) as file:
         lora = reader.read(file)
         names = {name for change in (*lora.adapters, *lora.bundles) for name in change.names}

@@ -53,7 +53,7 @@ class Reconciler:
         bound_s = self._settings.intake_bound_s
 
         async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
-            return await repository.without_verdict(session, bound_s, after=after, limit=limit)
+            return await repository.without_verdict(session, bound_s, limit, after=after)
 
         async def republish(session: AsyncSession, asset_id: str) -> bool:
             asset = await repository.touch_without_verdict(session, asset_id, bound_s)

@@ -130,7 +130,7 @@ async def other_holds_blob(session: AsyncSession, asset_id: str, key: str) -> bo
     return bool(await session.scalar(select(other)))
 
 
-async def without_verdict(session: AsyncSession, bound_s: float, *, after: str, limit: int) -> Sequence[str]:
+async def without_verdict(session: AsyncSession, bound_s: float, limit: int, *, after: str = "") -> Sequence[str]:
     """Return the ids of uploads that have waited for their verdict longer than the bound, in order and after the given id."""
     late = select(Asset.id).where(_is_late(bound_s), Asset.id > after).order_by(Asset.id).limit(limit)
     return (await session.scalars(late)).all()

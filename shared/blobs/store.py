@@ -344,7 +344,7 @@ def hash_file(path: Path) -> Stored:
 
 
 def _too_large(max_bytes: int) -> TooLargeError:
-    return TooLargeError(f"the file has more than {max_bytes} bytes; at most so many are allowed")
+    return TooLargeError(f"the file is larger than {max_bytes} bytes; send a smaller one")
 
 
 def _content_type(key: str) -> str:

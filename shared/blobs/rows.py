@@ -84,6 +84,14 @@ async def pin_existing(session: AsyncSession, keys: Collection[str]) -> set[str]
 
 def expired(owner: Context, kept_s: float) -> Expired:
     """Return the rows of blobs that were deleted longer ago than this, and that no row refers to."""
-    references = (Asset.blob_key, Tune.base_blob_key, Tune.lora_key, TuneFile.blob_key, Checkpoint.blob_key, Sample.blob_key)
+    references = (
+        Asset.blob_key,
+        Asset.original_key,
+        Tune.base_blob_key,
+        Tune.lora_key,
+        TuneFile.blob_key,
+        Checkpoint.blob_key,
+        Sample.blob_key,
+    )
     old = and_(Blob.owner == owner, Blob.state == "deleted", older_than(Blob.deleted_at, kept_s))
     return Expired(table_of(Blob), and_(old, *(~exists().where(reference == Blob.key) for reference in references)))

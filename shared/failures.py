@@ -31,6 +31,9 @@ asyncpg reports an argument that it cannot encode as 22000, without asking the s
 _UNDEFINED = ("42P01", "42703")
 """The SQLSTATEs of a missing table and a missing column."""
 
+_LOCK_TIMEOUT = "55P03"
+"""The SQLSTATE of a lock that another transaction held for longer than `lock_timeout`."""
+
 _TRANSIENT = (
     # A connection that broke.
     "08",
@@ -40,7 +43,7 @@ _TRANSIENT = (
     # A transaction that lost to a concurrent one (serialization failure, deadlock, lock timeout): the client is to repeat it.
     "40001",
     "40P01",
-    "55P03",
+    _LOCK_TIMEOUT,
     # A connection to a server that a failover has made a read-only replica.
     "25006",
     # A server without a free connection, memory or disk.
@@ -98,6 +101,11 @@ def is_unavailable(error: BaseException) -> bool:
 def is_value(error: BaseException) -> bool:
     """Say whether an error means that a value of the request fits no column."""
     return _state(error).startswith(_CLASS_OF_DATA)
+
+
+def is_locked(error: BaseException) -> bool:
+    """Say whether an error means that another transaction has held a lock for too long."""
+    return _state(error) == _LOCK_TIMEOUT
 
 
 def is_unmigrated(error: BaseException) -> bool:

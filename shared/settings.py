@@ -35,7 +35,9 @@ class ServiceSettings(ProcessSettings):
     """What a service also needs: the database, the broker, the store, and how it works with them."""
 
     database_url: SecretStr = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host:port/name`.")
-    database_pool_size: int = Field(default=10, ge=1, le=200, description="Connections held to PostgreSQL.")
+    database_pool_size: int = Field(
+        default=10, ge=1, le=200, description="Connections held to PostgreSQL, besides those that requests of an API use."
+    )
     kafka_bootstrap_servers: str = Field(description="Kafka brokers, as `host:port,host:port`.")
     kafka_replication_factor: int = Field(
         default=1, ge=1, description="Copies of each new topic; 3 in a cluster that must survive the loss of a broker."
@@ -79,6 +81,15 @@ class ApiSettings(ServiceSettings):
         default=30 * 86400.0,
         gt=0,
         description="How long the rows of deleted assets, tunes and objects are kept, in seconds.",
+    )
+    database_api_pool_size: int = Field(
+        default=8, ge=2, le=200, description="Connections to PostgreSQL that requests use; accounts share them fairly."
+    )
+    database_wait_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=60,
+        description="How long a request waits for a connection or for its account's turn, in seconds; then it gets a 429 or 503.",
     )
     max_requests_per_minute: int = Field(
         default=1200, ge=0, description="Requests that an account may send in a minute to each replica of a service."

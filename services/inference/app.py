@@ -28,7 +28,8 @@ _COLLECT_EVERY_S = 60.0
 def create_app(settings: InferenceSettings) -> FastAPI:
     """Build the image API's application."""
     database, blobs = Database.from_settings(settings, application_name="inference"), Blobs.from_settings(settings)
-    service = ImageService(settings, database, blobs)
+    requests = Database.for_requests(settings, application_name="inference")
+    service = ImageService(settings, requests, blobs, background=database)
     collector = BlobCollector(
         database,
         blobs,
@@ -37,7 +38,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
         grace_s=settings.generation_grace_s,
         staging_s=_HOUR_S,
     )
-    authenticator = Authenticator(database, settings)
+    authenticator = Authenticator(requests, settings)
 
     async def forget() -> None:
         await retention.forget(
@@ -63,8 +64,9 @@ def create_app(settings: InferenceSettings) -> FastAPI:
             yield
         await authenticator.close()
         await blobs.close()
+        await requests.close()
         await database.close()
 
     return web.create_app(
-        "inference", lifespan=lifespan, routers=[api.router(service, settings)], ready={"database": database.ping}
+        "inference", lifespan=lifespan, routers=[api.router(service, settings)], ready={"database": requests.ping}
     )

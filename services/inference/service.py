@@ -53,11 +53,14 @@ class GenerationFailedError(TunesmithError):
 
 
 class ImageService:
-    """Takes image requests and waits for their results."""
+    """Takes image requests and waits for their results; `background` has the connections of what no request waits for."""
 
-    def __init__(self, settings: InferenceSettings, database: Database, blobs: Blobs) -> None:
+    def __init__(
+        self, settings: InferenceSettings, database: Database, blobs: Blobs, *, background: Database | None = None
+    ) -> None:
         self._settings = settings
         self._database = database
+        self._background = background or database
         self._blobs = blobs
         self._intake = ImageIntake(settings, database, blobs)
         self._waiting: dict[str, asyncio.Event] = {}
@@ -96,7 +99,7 @@ class ImageService:
         new = new or new_id("gen")
         encoded = {field: text for field in images.FIELDS if (text := getattr(body, field))}
         staged = await self._intake.stage(new, encoded)
-        async with self._database.begin() as session:
+        async with self._database.begin(turn_of=caller.account_id) as session:
             generation_id = await once.refer(session, Context.IMAGES, caller, new)
             if generation_id == new:
                 await quotas.admit_images(session, caller.account_id, self._settings, body.num_images or 1)
@@ -126,7 +129,7 @@ class ImageService:
         async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
             return await repository.overdue(session, hint_s, attempts, after=after, limit=limit)
 
-        await for_each_row(self._database, "reconciler", page, self._reconcile, most=_RECONCILED_AT_ONCE)
+        await for_each_row(self._background, "reconciler", page, self._reconcile, most=_RECONCILED_AT_ONCE)
 
     async def _reconcile(self, session: AsyncSession, generation_id: str) -> bool:
         attempts = self._settings.generation_attempts

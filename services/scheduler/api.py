@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler.repository import TuneFilter
 from services.scheduler.schemas import CreateTune, TuneAnswer, TuneList
@@ -33,7 +34,11 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
     async def create(caller: Caller, once: Once, body: CreateTune, *, whatif: bool = False) -> TuneAnswer | Response:
         if whatif:
             return JSONResponse((await what_if.answer(caller.account_id, body)).model_dump(mode="json"))
-        return await once.run(database, Context.TUNES, caller, lambda session: service.create(session, caller.account_id, body))
+
+        async def work(session: AsyncSession) -> TuneAnswer:
+            return await service.create(session, caller.account_id, body)
+
+        return await once.run(database, Context.TUNES, caller, work, in_turn=True)
 
     @routes.get("/tune/{tune_id}", summary="A tune")
     async def get(caller: Caller, tune_id: str) -> TuneAnswer:

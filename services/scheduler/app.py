@@ -33,13 +33,14 @@ _COLLECT_EVERY_S = 60.0
 def create_app(settings: SchedulerSettings) -> FastAPI:
     """Build the scheduler's application."""
     database = Database.from_settings(settings, application_name="scheduler")
+    requests = Database.for_requests(settings, application_name="scheduler")
     blobs = Blobs.from_settings(settings)
     service = TuneService(settings)
     event_consumers = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
     consumers.register(event_consumers, service)
     notifications = Notifications(settings)
     reader = EventReader(blobs)
-    streams = EventStreams(database, reader, notifications, settings)
+    streams = EventStreams(requests, reader, notifications, settings)
     webhooks = Webhooks(database, notifications, settings)
     reaper = Reaper(database, lease_s=settings.lease_s)
     reconciler = Reconciler(database, service)
@@ -51,7 +52,7 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         grace_s=settings.blob_grace_s,
         staging_s=settings.blob_staging_s,
     )
-    authenticator = Authenticator(database, settings)
+    authenticator = Authenticator(requests, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -71,18 +72,19 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
             yield
         await authenticator.close()
         await blobs.close()
+        await requests.close()
         await database.close()
 
     routers = [
-        api.router(database, service, WhatIfService(database, blobs, settings)),
-        events_api.router(database, service, reader, streams),
-        webhooks_api.router(database, service),
-        admin.router(database),
+        api.router(requests, service, WhatIfService(requests, blobs, settings)),
+        events_api.router(requests, service, reader, streams),
+        webhooks_api.router(requests, service),
+        admin.router(requests),
     ]
     return web.create_app(
         "scheduler",
         lifespan=lifespan,
         routers=routers,
-        ready={"database": database.ping},
+        ready={"database": requests.ping},
         live={"consumers": event_consumers.alive},
     )

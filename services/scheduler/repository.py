@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Integer, Text, and_, case, column, exists, func, or_, select, text, update
+from sqlalchemy import values as rows_of
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -71,11 +72,12 @@ async def insert_tune(session: AsyncSession, tune: Mapping[str, object]) -> bool
 
 async def insert_files(session: AsyncSession, tune_id: str, files: Iterable[tuple[str, str]]) -> None:
     """Insert the files of a new tune, given as pairs of asset id and caption, in their order and without a verdict."""
-    session.add_all(
-        TuneFile(tune_id=tune_id, position=position, asset_id=asset_id, caption=caption, verdict="pending")
+    rows = [
+        {"tune_id": tune_id, "position": position, "asset_id": asset_id, "caption": caption, "verdict": "pending"}
         for position, (asset_id, caption) in enumerate(files)
-    )
-    await session.flush()
+    ]
+    # One statement with all rows: the account is locked meanwhile, and each statement is a round trip.
+    await session.execute(insert(TuneFile).values(rows))
 
 
 async def find_tune(session: AsyncSession, account_id: UUID, tune_id: str, *, lock: bool = False) -> Tune | None:
@@ -207,12 +209,18 @@ async def lora_of_tune(session: AsyncSession, tune_id: str) -> Asset | None:
     return (await session.scalars(select(Asset).where(Asset.tune_id == tune_id))).one_or_none()
 
 
-async def set_verdict(session: AsyncSession, file: TuneFile, verdict: str, blob_key: str | None) -> None:
-    """Record a file's verdict and, when it is ready, the blob that the tune keeps."""
+async def set_verdicts(session: AsyncSession, tune_id: str, blob_keys: Mapping[int, str | None]) -> None:
+    """Record the verdicts on a tune's files by position: the blob that the tune keeps, or None for a file that was rejected."""
+    if not blob_keys:
+        return
+    given = rows_of(column("position", Integer), column("blob_key", Text), name="given").data(list(blob_keys.items()))
+    verdict = case((given.c.blob_key.is_(None), "rejected"), else_="ready")
+    # One statement for all files: a tune may have 200 of them.
     await session.execute(
         update(TuneFile)
-        .where(TuneFile.tune_id == file.tune_id, TuneFile.position == file.position)
-        .values(verdict=verdict, blob_key=blob_key)
+        .where(TuneFile.tune_id == tune_id, TuneFile.position == given.c.position)
+        .values(verdict=verdict, blob_key=given.c.blob_key)
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -85,17 +85,19 @@ class TuneService:
         waiting = False
         pending = await repository.pending_files(session, tune_id)
         pinned = await blob_rows.pin_existing(session, {asset.blob_key or "" for _, asset in pending if asset})
+        decided: dict[int, str | None] = {}
         for file, asset in pending:
             if asset is not None and asset.status == "ready" and asset.blob_key:
                 # The asset may have been deleted since it was read. Then the next call sees that.
                 if asset.blob_key in pinned:
-                    await repository.set_verdict(session, file, "ready", asset.blob_key)
+                    decided[file.position] = asset.blob_key
                 else:
                     waiting = True
             elif asset is not None and asset.status in {"ready_to_upload", "uploaded"}:
                 waiting = True
             else:
-                await repository.set_verdict(session, file, "rejected", None)
+                decided[file.position] = None
+        await repository.set_verdicts(session, tune_id, decided)
         if waiting and await repository.age_s(session, tune_id) < self.settings.files_timeout_s:
             return
         files = (await repository.files_of(session, [tune_id]))[tune_id]

@@ -35,7 +35,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
     @routes.post("", summary="Create an asset and get the URL to upload it to")
     async def create(caller: Caller, once: Once, request: AssetCreate) -> AssetCreated:
         asset_id = new_id("asset")
-        async with database.begin() as session:
+        async with database.begin(turn_of=caller.account_id) as session:
             # Keep a reference instead of the response: it holds credentials, which are never stored. A retry gets new ones.
             known_id = await once.refer(session, Context.UPLOAD, caller, asset_id)
             if known_id == asset_id:
@@ -60,7 +60,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             await library.complete(session, asset, size_bytes)
             return UploadCompleted()
 
-        return await once.run(database, Context.UPLOAD, caller, work)
+        return await once.run(database, Context.UPLOAD, caller, work, in_turn=True)
 
     @routes.get("", summary="List assets, newest first")
     async def list_assets(

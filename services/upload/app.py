@@ -32,6 +32,7 @@ _STAGING_S = 6 * 3600.0
 def create_app(settings: UploadSettings) -> FastAPI:
     """Build the upload service's application."""
     database = Database.from_settings(settings, application_name="upload")
+    requests = Database.for_requests(settings, application_name="upload")
     blobs = Blobs.from_settings(settings)
     fetcher = Fetcher(settings)
     library = Library(blobs, settings)
@@ -55,7 +56,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
     async def abort_abandoned_parts() -> None:
         await blobs.abort_uploads("staging/", settings.upload_url_s)
 
-    authenticator = Authenticator(database, settings)
+    authenticator = Authenticator(requests, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -78,10 +79,11 @@ def create_app(settings: UploadSettings) -> FastAPI:
         await authenticator.close()
         await fetcher.close()
         await blobs.close()
+        await requests.close()
         await database.close()
 
     live = {"consumers": group.alive}
-    ready = {"database": database.ping, "store": blobs.ping}
+    ready = {"database": requests.ping, "store": blobs.ping}
     return web.create_app(
-        "upload", lifespan=lifespan, routers=[api.router(database, library, blobs, importer)], ready=ready, live=live
+        "upload", lifespan=lifespan, routers=[api.router(requests, library, blobs, importer)], ready=ready, live=live
     )

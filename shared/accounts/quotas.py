@@ -8,13 +8,16 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from shared.database.tables import Account, Asset, Generation, Tune
-from shared.errors import LimitError
+from shared.errors import LimitError, UnavailableError
+from shared.failures import is_locked
 from shared.settings import ApiSettings
 
+_LOCK_MS = 2000
 _TUNE_RETRY_S = 60
 _IMAGES_RETRY_S = 5
 _BYTES_RETRY_S = 3600
@@ -61,7 +64,15 @@ async def _limit(session: AsyncSession, account_id: UUID, own: InstrumentedAttri
     """Lock the account and return its own limit, or the default."""
     # FOR NO KEY UPDATE: other transactions can still insert rows that refer to the account.
     locked = select(own).where(Account.id == account_id).with_for_update(key_share=True)
-    limit = (await session.execute(locked)).scalar_one()
+    # The wait occupies a connection, which other accounts may need. The bound ends with the transaction.
+    await session.execute(select(func.set_config("lock_timeout", f"{_LOCK_MS}ms", True)))
+    try:
+        limit = (await session.execute(locked)).scalar_one()
+    except DBAPIError as error:
+        if not is_locked(error):
+            raise
+        msg = f"another request of the account has held its limits for {_LOCK_MS / 1000:g} s; send fewer at a time, and retry"
+        raise UnavailableError(msg, headers={"Retry-After": "1"}) from error
     return default if limit is None else limit
 
 

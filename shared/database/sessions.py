@@ -1,12 +1,14 @@
-"""The database: one engine a process, and one transaction a request or message.
+"""The database: one transaction a request or message.
 
+A service with an API has two pools, one for requests and one for its background work, so that neither waits for the other.
 Every wait has a bound, because a server may accept a connection and never answer.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import UUID
 from weakref import WeakSet
 
 import asyncpg
@@ -19,12 +21,16 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_only
 
 from shared.database import privacy
-from shared.settings import ServiceSettings
+from shared.settings import ApiSettings, ServiceSettings
+from shared.shares import Shares, Turns, current_account
 
 _CONNECT_S = 5.0
 _COMMAND_S = 30.0
 _PING_S = 3.0
 _CLOSE_S = 2.0
+_WAIT_S = 10.0
+_LOCK_S = 3.0
+"""How long a statement of a request waits for a row that another transaction has locked. Background work may wait longer."""
 _USED = "tunesmith_used"
 
 
@@ -33,22 +39,39 @@ class Database:
 
     Only `begin` commits. Routes, consumed messages and background tasks call it; a function of a service or a repository takes
     the session and leaves the commit to them.
+
+    The requests of one account share the pool fairly with those of the others, whatever they do: `shared/shares.py` says how.
     """
 
-    def __init__(self, url: str, *, pool_size: int = 10, kept: int | None = None, application_name: str = "tunesmith") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 10,
+        kept: int | None = None,
+        application_name: str = "tunesmith",
+        wait_s: float = _WAIT_S,
+        lock_s: float | None = None,
+    ) -> None:
         """Make a pool of at most `pool_size` connections. More than `kept` are closed when they are not used; None keeps all."""
+        limits = {"idle_in_transaction_session_timeout": "30000"}
+        if lock_s is not None:
+            limits["lock_timeout"] = str(round(lock_s * 1000))
         kept = pool_size if kept is None else min(kept, pool_size)
         self.engine = create_async_engine(
             url,
             pool_size=kept,
             max_overflow=pool_size - kept,
+            pool_timeout=wait_s,
             hide_parameters=True,
             connect_args={
                 "timeout": _CONNECT_S,
                 "command_timeout": _COMMAND_S,
-                "server_settings": {"application_name": application_name, "idle_in_transaction_session_timeout": "30000"},
+                "server_settings": {"application_name": application_name} | limits,
             },
         )
+        self._wait_s = wait_s
+        self._shares, self._turns = Shares(pool_size), Turns()
         self._opened: WeakSet[asyncpg.Connection] = WeakSet()
         event.listen(self.engine.sync_engine, "connect", lambda connection, _record: self._opened.add(_driver(connection)))
         event.listen(self.engine.sync_engine, "checkout", _ping)
@@ -60,7 +83,7 @@ class Database:
     def from_settings(
         cls, settings: ServiceSettings, *, application_name: str, share: float = 1.0, kept: int | None = None
     ) -> "Database":
-        """Build the process's database from its settings.
+        """Build the database of a process's background work from its settings.
 
         A kind of process that runs in hundreds takes a `share` of the pool size, and keeps few connections while it is idle.
         """
@@ -71,10 +94,35 @@ class Database:
             application_name=application_name,
         )
 
+    @classmethod
+    def for_requests(cls, settings: ApiSettings, *, application_name: str) -> "Database":
+        """Build the database of a service's API from its settings."""
+        return cls(
+            settings.database_url.get_secret_value(),
+            pool_size=settings.database_api_pool_size,
+            application_name=f"{application_name}-api",
+            wait_s=settings.database_wait_s,
+            lock_s=_LOCK_S,
+        )
+
     @asynccontextmanager
-    async def begin(self) -> AsyncGenerator[AsyncSession]:
-        """Open a transaction (READ COMMITTED), which commits when the block ends and rolls back when the block raises."""
-        async with self._sessions() as session, session.begin():
+    async def begin(self, *, turn_of: UUID | None = None) -> AsyncGenerator[AsyncSession]:
+        """Open a transaction (READ COMMITTED), which commits when the block ends and rolls back when the block raises.
+
+        With `turn_of`, no other transaction with the turn of this account runs in this process: those that lock the account
+        would only occupy connections while they wait for each other. Raises LimitError when the requests of the account do not
+        get a turn or a connection in time.
+        """
+        async with AsyncExitStack() as stack:
+            if turn_of is not None:
+                msg = f"the account's other requests of this kind took {self._wait_s:g} s; send fewer at a time, and retry in 1 s"
+                await stack.enter_async_context(self._turns.turn(turn_of, wait_s=self._wait_s, message=msg))
+            account_id = current_account.get()
+            if account_id is not None:
+                msg = f"the account's other requests took {self._wait_s:g} s; send fewer at a time, and retry in 1 s"
+                await stack.enter_async_context(self._shares.slot(account_id, wait_s=self._wait_s, message=msg))
+            session = await stack.enter_async_context(self._sessions())
+            await stack.enter_async_context(session.begin())
             yield session
 
     async def ping(self) -> None:

@@ -28,6 +28,7 @@ from shared.http import bodies, openapi
 from shared.http.idempotency import REPLAYED_HEADER, Replay
 from shared.ids import new_id
 from shared.settings import ProcessSettings
+from shared.shares import current_account
 from shared.telemetry import configure_logging, get_logger
 
 log = get_logger(__name__)
@@ -69,6 +70,8 @@ class _RequestId:
                 message["headers"] = [*message.get("headers", []), (REQUEST_ID_HEADER.encode(), request_id.encode())]
             await send(message)
 
+        # A caller in this process may go on with its own task after this request.
+        caller = current_account.set(None)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
@@ -77,6 +80,8 @@ class _RequestId:
                     raise
                 # Starlette handles unexpected errors outside of every middleware, so its 500 would have no request id.
                 await (await _on_error(Request(scope), error))(scope, receive, send_with_id)
+            finally:
+                current_account.reset(caller)
 
 
 class _OneSlash:

@@ -19,6 +19,7 @@ from shared.database.tables import Account, ApiKey
 from shared.errors import ForbiddenError, UnauthorizedError
 from shared.http.rate import RequestRate
 from shared.settings import ApiSettings
+from shared.shares import current_account
 
 FLUSH_EVERY_S = 60.0
 """Seconds between two writes of the keys' last use: not every request may update the row of a busy key."""
@@ -79,6 +80,8 @@ class Authenticator:
         self._used[key.id] = datetime.now(UTC)
         if self._rate:
             await self._rate.count(key.account_id, own_limit)
+        # From here on the request uses its account's share of the connections.
+        current_account.set(key.account_id)
         return Principal(key.account_id, key.id, frozenset(key.scopes))
 
     async def flush_last_use(self) -> None:

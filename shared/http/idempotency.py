@@ -49,13 +49,20 @@ class IdempotentRequest:
         self._response = response
 
     async def run(
-        self, database: Database, context: Context, caller: Principal, work: Callable[[AsyncSession], Awaitable[T]]
+        self,
+        database: Database,
+        context: Context,
+        caller: Principal,
+        work: Callable[[AsyncSession], Awaitable[T]],
+        *,
+        in_turn: bool = False,
     ) -> T:
         """Do the work in a transaction and store its answer, or raise Replay with the answer that is stored.
 
+        `in_turn` is for work that locks the account: the account's requests in this process then do it one after the other.
         Raises InvalidError when the key was used for another request.
         """
-        async with database.begin() as session:
+        async with database.begin(turn_of=caller.account_id if in_turn else None) as session:
             if self._key is None:
                 return await work(session)
             known = await self._find(session, context, caller)

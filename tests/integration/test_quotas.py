@@ -1,6 +1,7 @@
 """Limits of an account are exact, for concurrent requests too."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from sqlalchemy import func, select, update
 from shared.accounts import accounts, quotas
 from shared.database.sessions import Database
 from shared.database.tables import Account, Asset, Generation
-from shared.errors import LimitError
+from shared.errors import LimitError, UnavailableError
 from shared.ids import new_id
 from shared.settings import ApiSettings
 
@@ -112,3 +113,14 @@ async def test_an_accounts_own_limit_replaces_the_setting(world: World) -> None:
     async with world.database.begin() as session:
         total = await session.scalar(select(func.sum(Asset.size_bytes)))
     assert total == 1100
+
+
+async def test_an_account_that_is_locked_for_long_gets_an_error_and_keeps_no_connection(world: World) -> None:
+    began = time.monotonic()
+    async with world.database.begin() as holder:
+        await quotas.admit_bytes(holder, world.account_id, world.settings, 1)
+        with pytest.raises(UnavailableError, match="another request of the account has held its limits for 2 s") as refused:
+            await world.store(1)
+
+    assert refused.value.headers["Retry-After"] == "1"
+    assert time.monotonic() - began < 10

@@ -92,7 +92,10 @@ class ApiSettings(ServiceSettings):
         description="How long a request waits for a connection or for its account's turn, in seconds; then it gets a 429 or 503.",
     )
     max_requests_per_minute: int = Field(
-        default=1200, ge=0, description="Requests that an account may send in a minute to each replica of a service."
+        default=1200, ge=0, description="Requests that an account may send in a minute to all replicas of a service."
+    )
+    max_failed_keys_per_minute: int = Field(
+        default=100, ge=1, description="Keys that may fail in a minute from one address, before only known keys are looked up."
     )
     max_unfinished_tunes: int = Field(
         default=1000, ge=0, description="Tunes of an account that have not ended, including waiting ones."
@@ -101,5 +104,8 @@ class ApiSettings(ServiceSettings):
         default=256, ge=0, description="Images of an account that are requested and not generated yet."
     )
     max_stored_bytes: int = Field(
-        default=2**40, ge=0, description="Bytes that an account may have in its library, including what its tunes produce."
+        default=2**40,
+        ge=0,
+        description="Bytes that an account may have in its library, including uploads and what its tunes produce.",
     )
+    max_assets: int = Field(default=100_000, ge=0, description="Assets that an account may have, including uploads.")

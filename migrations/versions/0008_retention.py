@@ -12,7 +12,6 @@ INDEXES: tuple[tuple[str, str, list[str], str | None], ...] = (
     ("ix_assets_deleted", "assets", ["deleted_at"], "deleted_at IS NOT NULL"),
     ("ix_assets_public", "assets", ["created_at", "id"], "is_public AND deleted_at IS NULL"),
     ("ix_assets_staging_key", "assets", ["staging_key"], "staging_key IS NOT NULL"),
-    ("ix_assets_stored", "assets", ["account_id", "id", "size_bytes", "copy_bytes"], "deleted_at IS NULL"),
     ("ix_blobs_deleted", "blobs", ["owner", "deleted_at"], "state = 'deleted'"),
     ("ix_blobs_deleting", "blobs", ["owner", "key"], "state = 'deleting'"),
     ("ix_checkpoints_blob_key", "checkpoints", ["blob_key"], None),

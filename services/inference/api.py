@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Response
 
 from services.inference import endpoints
-from services.inference.body_limit import bounded_route
 from services.inference.endpoints import NOT_OFFERED, Endpoint
 from services.inference.schemas import AsyncAnswer, GenerateAnswer, GenerateRequest, PollAnswer
 from services.inference.service import ImageService
@@ -13,6 +12,7 @@ from services.inference.settings import InferenceSettings
 from shared.errors import NotSupportedError
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
+from shared.http.routes import guarded_route
 
 NOTICE_HEADER = "X-Tunesmith-Notice"
 _LONGEST_NOTICE = 4000
@@ -25,7 +25,7 @@ _TIMEOUT: dict[int | str, dict[str, Any]] = {504: {"description": "The images we
 
 def router(service: ImageService, settings: InferenceSettings) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(tags=["images"], route_class=bounded_route(settings.max_body_bytes))
+    routes = APIRouter(tags=["images"], route_class=guarded_route(settings.max_body_bytes))
 
     # `endpoints.find` takes the parameter `engine`.
     @routes.post("/generate/{engine}", summary="Generate images", responses=_TIMEOUT)  # noqa: FAST003

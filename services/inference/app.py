@@ -38,7 +38,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
         grace_s=settings.generation_grace_s,
         staging_s=_HOUR_S,
     )
-    authenticator = Authenticator(requests, settings)
+    authenticator = Authenticator(requests, settings, service="inference")
 
     async def forget() -> None:
         await retention.forget(

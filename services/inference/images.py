@@ -8,6 +8,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,9 +21,14 @@ from shared.database.tables import Context
 from shared.errors import InvalidError, UnavailableError
 from shared.formats import image as image_format
 from shared.scratch import Scratch
+from shared.shares import Shares
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
 
 _DATA_URL = re.compile(r"data:image/[a-z]+;base64,")
 _AT_ONCE = 4
+_WAIT_S = 20.0
 FIELDS = ("init_image", "mask_image", "controlnet_image")
 
 
@@ -43,19 +49,40 @@ class ImageIntake:
         self._blobs = blobs
         self._scratch = Scratch(settings.work_dir)
         # Each image is decoded in a process of its own, which may use a gigabyte.
-        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._slots = Shares(_AT_ONCE)
 
-    async def stage(self, generation_id: str, encoded: dict[str, str]) -> dict[str, StagedImage]:
-        """Check and store base64 images by field. Raises InvalidError that names the field."""
-        staged = await asyncio.gather(*(self._stage(generation_id, field, text) for field, text in encoded.items()))
-        return dict(zip(encoded, staged, strict=True))
+    async def stage(self, account_id: UUID, generation_id: str, encoded: dict[str, str]) -> dict[str, StagedImage]:
+        """Check and store base64 images by field. Raises InvalidError that names the field, and LimitError after a long wait."""
+        staged: dict[str, StagedImage] = {}
+        try:
+            # One after the other: a request must not use more than one of its account's slots.
+            for field, text in encoded.items():
+                staged[field] = await self._stage(account_id, generation_id, field, text)
+        except BaseException:
+            await self.discard(staged)
+            raise
+        return staged
 
-    async def _stage(self, generation_id: str, field: str, text: str) -> StagedImage:
+    async def discard(self, staged: dict[str, StagedImage]) -> None:
+        """Delete the images of a request that was not accepted. What cannot be deleted now is left to the collector."""
+        keys = [image.ref.key for image in staged.values()]
+        if not keys:
+            return
+        try:
+            async with self._database.begin() as session:
+                await blob_rows.orphan(session, *keys)
+            for key in keys:
+                await self._blobs.delete(key)
+        except Exception as error:  # noqa: BLE001 - the reason of the refusal matters more
+            log.warning("images.left", keys=keys, error=repr(error))
+
+    async def _stage(self, account_id: UUID, generation_id: str, field: str, text: str) -> StagedImage:
         data = _decoded(field, text)
         with self._scratch.temporary("images-") as folder:
             source, target = folder / "source", folder / "clean"
             await asyncio.to_thread(source.write_bytes, data)
-            async with self._slots:
+            busy = "the account's other images are still being checked; send fewer at a time, and retry in 1 s"
+            async with self._slots.slot(account_id, wait_s=_WAIT_S, message=busy):
                 try:
                     clean = await image_format.clean(source, target, max_pixels=self._settings.max_pixels)
                 except InvalidError as error:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference import images, repository
 from services.inference.endpoints import Endpoint
-from services.inference.images import ImageIntake
+from services.inference.images import ImageIntake, StagedImage
 from services.inference.inputs import Inputs, Result, StoredImage
 from services.inference.resolve import Resolver
 from services.inference.schemas import GenerateAnswer, GenerateRequest, Image, PollAnswer
@@ -98,7 +98,28 @@ class ImageService:
             raise UnavailableError(msg, headers={"Retry-After": "2"})
         new = new or new_id("gen")
         encoded = {field: text for field in images.FIELDS if (text := getattr(body, field))}
-        staged = await self._intake.stage(new, encoded)
+        if encoded:
+            # Before anything is stored for a request that would be refused; the exact check follows below.
+            async with self._database.begin() as session:
+                await quotas.check_images(session, caller.account_id, self._settings, body.num_images or 1)
+        staged = await self._intake.stage(caller.account_id, new, encoded)
+        generation_id = ""
+        try:
+            generation_id = await self._store(caller, once, endpoint, body, new, staged)
+        finally:
+            if generation_id != new:
+                await self._intake.discard(staged)
+        return generation_id
+
+    async def _store(
+        self,
+        caller: Principal,
+        once: IdempotentRequest,
+        endpoint: Endpoint,
+        body: GenerateRequest,
+        new: str,
+        staged: dict[str, StagedImage],
+    ) -> str:
         async with self._database.begin(turn_of=caller.account_id) as session:
             generation_id = await once.refer(session, Context.IMAGES, caller, new)
             if generation_id == new:

@@ -14,6 +14,7 @@ from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
+from shared.http.routes import GuardedRoute
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -22,7 +23,7 @@ Offset = Annotated[int, Query(ge=0, le=2**31)]
 
 def router(database: Database, service: TuneService, what_if: WhatIfService) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(prefix="/v1", tags=["tunes"])
+    routes = APIRouter(prefix="/v1", tags=["tunes"], route_class=GuardedRoute)
 
     @routes.post(
         "/tune",

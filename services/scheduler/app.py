@@ -52,7 +52,7 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         grace_s=settings.blob_grace_s,
         staging_s=settings.blob_staging_s,
     )
-    authenticator = Authenticator(requests, settings)
+    authenticator = Authenticator(requests, settings, service="scheduler")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:

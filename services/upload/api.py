@@ -1,12 +1,14 @@
 """The asset library's HTTP API."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload.imports.importer import Importer
-from services.upload.repository import Filters, page
+from services.upload.repository import Filters, get, page
 from services.upload.schemas import (
     AssetAnswer,
     AssetCreate,
@@ -19,9 +21,11 @@ from services.upload.schemas import (
 from services.upload.service import Library, shown
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import Context
+from shared.database.tables import Asset, Context
+from shared.errors import InvalidError, LimitError
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
+from shared.http.routes import GuardedRoute
 from shared.ids import new_id
 
 Caller = Annotated[Principal, Depends(require("assets"))]
@@ -30,7 +34,7 @@ Repeatable = Annotated[list[str] | None, Query()]
 
 def router(database: Database, library: Library, blobs: Blobs, importer: Importer) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(prefix="/v1/assets", tags=["assets"])
+    routes = APIRouter(prefix="/v1/assets", tags=["assets"], route_class=GuardedRoute)
 
     @routes.post("", summary="Create an asset and get the URL to upload it to")
     async def create(caller: Caller, once: Once, request: AssetCreate) -> AssetCreated:
@@ -43,7 +47,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             else:
                 asset = await library.own_by_id(session, caller.account_id, known_id)
         if request.is_import and known_id == asset_id:
-            importer.start(asset.id, request.hf_token_secret)
+            importer.start(asset.id, caller.account_id, request.hf_token_secret)
         return AssetCreated(asset=shown(asset), transfer_api=await library.transfer(asset, request.transfer_api_type))
 
     @routes.post("/{asset_id}/complete-upload", summary="Complete an upload whose file is in the store")
@@ -52,7 +56,8 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             asset = await library.own_by_id(session, caller.account_id, asset_id)
         if asset.status == "ready_to_upload" and asset.staging_key:
             # Ask the store outside of any transaction: it may be slow, and a transaction occupies a database connection.
-            size_bytes = library.check_size(asset, await blobs.size(asset.staging_key))
+            async with _deleted_if_refused(database, blobs, asset):
+                size_bytes = library.check_size(asset, await blobs.size(asset.staging_key))
         else:
             size_bytes = asset.size_bytes
 
@@ -60,7 +65,8 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             await library.complete(session, asset, size_bytes)
             return UploadCompleted()
 
-        return await once.run(database, Context.UPLOAD, caller, work, in_turn=True)
+        async with _deleted_if_refused(database, blobs, asset):
+            return await once.run(database, Context.UPLOAD, caller, work, in_turn=True)
 
     @routes.get("", summary="List assets, newest first")
     async def list_assets(
@@ -99,7 +105,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
         return AssetList(data=data, has_more=offset + len(data) < total, total=total)
 
     @routes.get("/{asset_owner_and_name_or_id}", summary="Get an asset by its id, its name or octoai:NAME")
-    async def get(
+    async def get_asset(
         caller: Caller,
         asset_owner_and_name_or_id: str,
         transfer_api_type: TransferType | None = None,
@@ -123,3 +129,16 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
 def _split(values: list[str] | None) -> list[str]:
     """Return the values of a repeatable parameter; one SDK sends them as a single value with commas."""
     return [word for value in values or [] for word in value.split(",") if word]
+
+
+@asynccontextmanager
+async def _deleted_if_refused(database: Database, blobs: Blobs, asset: Asset) -> AsyncGenerator[None]:
+    """Delete the bytes of an upload that is refused because they are too many: the account has no room for them."""
+    try:
+        yield
+    except (InvalidError, LimitError):
+        async with database.begin() as session:
+            now = await get(session, asset.id)
+        if now is not None and now.status == "ready_to_upload" and now.staging_key:
+            await blobs.delete(now.staging_key)
+        raise

@@ -13,6 +13,7 @@ from services.upload.intake.register import Registration
 from services.upload.reconciler import Reconciler
 from services.upload.service import Library
 from services.upload.settings import UploadSettings
+from services.upload.staging import StagingCheck
 from services.upload.work import WorkQueue
 from shared.background import Background
 from shared.blobs.collector import BlobCollector
@@ -56,7 +57,8 @@ def create_app(settings: UploadSettings) -> FastAPI:
     async def abort_abandoned_parts() -> None:
         await blobs.abort_uploads("staging/", settings.upload_url_s)
 
-    authenticator = Authenticator(requests, settings)
+    staging = StagingCheck(database, blobs, settings)
+    authenticator = Authenticator(requests, settings, service="upload")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -72,6 +74,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
+            background.every("staging", settings.staging_check_s, staging.run_once)
             background.every("abandoned-parts", settings.sweep_every_s, abort_abandoned_parts)
             background.every("forget", _HOUR_S, reconciler.forget)
             background.every("last-use", FLUSH_EVERY_S, authenticator.flush_last_use)

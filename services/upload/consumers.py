@@ -1,5 +1,7 @@
 """The events that the upload service consumes."""
 
+from uuid import UUID
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.upload.intake.check import Intake
@@ -25,10 +27,10 @@ def create(
 
     @consumers.on(AssetUploaded, gate=uploads.room)
     async def check_upload(_session: AsyncSession, event: AssetUploaded) -> None:
-        uploads.put(event.asset_id, intake.check)
+        uploads.put(event.asset_id, intake.check, UUID(event.account_id))
 
     @consumers.on(TuneTrained, gate=loras.room)
     async def register_lora(_session: AsyncSession, event: TuneTrained) -> None:
-        loras.put(event.tune_id, registration.register)
+        loras.put(event.tune_id, registration.register, UUID(event.account_id))
 
     return consumers

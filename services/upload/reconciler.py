@@ -75,8 +75,10 @@ class Reconciler:
         async def page(session: AsyncSession, after: str, limit: int) -> Sequence[str]:
             return await repository.unregistered_tunes(session, self._settings.registration_bound_s, after=after, limit=limit)
 
-        async def register(_session: AsyncSession, tune_id: str) -> None:
-            log.warning("tune.unregistered", tune_id=tune_id)
-            self._queue.put(tune_id, self._registration.register)
+        async def register(session: AsyncSession, tune_id: str) -> None:
+            tune = await repository.tune(session, tune_id)
+            if tune is not None:
+                log.warning("tune.unregistered", tune_id=tune_id)
+                self._queue.put(tune_id, self._registration.register, tune.account_id)
 
         await for_each_row(self._database, "reconciler.loras", page, register)

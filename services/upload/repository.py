@@ -203,16 +203,17 @@ async def renew_imports(session: AsyncSession, asset_ids: Collection[str]) -> No
     await session.execute(update(Asset).where(Asset.id.in_(asset_ids), IMPORTING).values(updated_at=func.now()))
 
 
-async def take_over_imports(session: AsyncSession, bound_s: float, limit: int) -> Sequence[str]:
-    """Return the ids of imports whose heartbeat is older than the bound, and renew it for the caller."""
+async def take_over_imports(session: AsyncSession, bound_s: float, limit: int) -> Sequence[tuple[str, UUID]]:
+    """Return the id and account of imports whose heartbeat is older than the bound, and renew it for the caller."""
     silent = (
         select(Asset.id)
         .where(IMPORTING, Asset.updated_at < func.now() - timedelta(seconds=bound_s))
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    found = await session.scalars(update(Asset).where(Asset.id.in_(silent)).values(updated_at=func.now()).returning(Asset.id))
-    return found.all()
+    renewed = update(Asset).where(Asset.id.in_(silent)).values(updated_at=func.now())
+    found = await session.execute(renewed.returning(Asset.id, Asset.account_id))
+    return [(asset_id, account_id) for asset_id, account_id in found]
 
 
 async def never_completed(session: AsyncSession, after_s: float, *, after: str, limit: int) -> Sequence[str]:

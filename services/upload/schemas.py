@@ -61,6 +61,12 @@ class AssetCreate(BaseModel):
         max_length=500,
         description="A token for a gated or private `hf_repo`; kept in memory until the import ends, and never stored.",
     )
+    size_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        le=2**40,
+        description="The size of the upload, which must not be larger. Without it, the largest size of its type is reserved.",
+    )
     skip_validation: Annotated[bool, BeforeValidator(lambda value: value or False)] = Field(
         default=False, description="Has no effect: every upload is checked."
     )

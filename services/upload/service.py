@@ -36,7 +36,13 @@ class Library:
         Raises InvalidError, NameTakenError, ForbiddenError for a public asset without the scope `admin`, and LimitError
         when the account has reached its limit of stored bytes.
         """
-        await quotas.admit_bytes(session, principal.account_id, self._settings, 0)
+        most_bytes = self._settings.max_bytes(request.asset_type)
+        if request.size_bytes is not None and request.size_bytes > most_bytes:
+            msg = f"size_bytes: {request.size_bytes} is too large; a {request.asset_type} may have at most {most_bytes} bytes"
+            raise InvalidError(msg, loc=("body", "size_bytes"))
+        reserved_bytes = await quotas.admit_asset(
+            session, principal.account_id, self._settings, declared_bytes=request.size_bytes, most_bytes=most_bytes
+        )
         if request.is_public and not principal.is_admin:
             msg = "is_public: only a key with the scope 'admin' may make an asset public"
             raise ForbiddenError(msg)
@@ -56,6 +62,8 @@ class Library:
             # The owner of an import has nothing left to do: a client that waits must see it as uploaded.
             status="uploaded" if request.is_import else "ready_to_upload",
             data=data,
+            reserved_bytes=reserved_bytes,
+            declared_bytes=request.size_bytes,
             staging_key=staging_key,
             url=request.url,
             hf_repo=request.hf_repo,
@@ -95,12 +103,15 @@ class Library:
     def check_size(self, asset: Asset, size_bytes: int | None) -> int:
         """Return the size of an upload in bytes. Raises InvalidError when it is missing, empty or too large."""
         limit = self._settings.max_bytes(asset.asset_type)
+        declared = asset.declared_bytes
         if size_bytes is None:
             msg = f"nothing has been uploaded for asset {asset.id}; PUT the file to its put_url, then complete the upload"
         elif size_bytes == 0:
             msg = f"the upload of asset {asset.id} is empty; PUT the file to its put_url, then complete the upload"
         elif size_bytes > limit:
             msg = f"the upload has {size_bytes} bytes; a {asset.asset_type} may have at most {limit}"
+        elif declared is not None and size_bytes > declared:
+            msg = f"the upload has {size_bytes} bytes; its size_bytes was {declared}; create an asset with the true size"
         else:
             return size_bytes
         raise InvalidError(msg, loc=("path", "asset_id"))

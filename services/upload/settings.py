@@ -58,7 +58,9 @@ class UploadSettings(ApiSettings):
         default="",
         description="Private networks that an import host may be in, such as `10.1.0.0/16,fd00::/8`; any other must be public.",
     )
-    import_concurrency: int = Field(default=2, ge=1, le=32, description="Imports that one process fetches at the same time.")
+    import_concurrency: int = Field(
+        default=3, ge=1, le=32, description="Imports that one process fetches at the same time; accounts share them fairly."
+    )
     import_timeout_s: float = Field(
         default=3600.0, gt=0, description="Longest time that fetching the file of an import may take, in seconds."
     )
@@ -75,7 +77,9 @@ class UploadSettings(ApiSettings):
         description="URL of the hub on which `hf_repo` is looked up; its host must be one of the import hosts.",
     )
     download_url_s: int = Field(default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL is valid, in seconds.")
-    intake_concurrency: int = Field(default=2, ge=1, le=32, description="Uploads that one process checks at the same time.")
+    intake_concurrency: int = Field(
+        default=3, ge=1, le=32, description="Uploads that one process checks at the same time; accounts share them fairly."
+    )
     intake_attempts: int = Field(
         default=5,
         ge=1,
@@ -87,7 +91,7 @@ class UploadSettings(ApiSettings):
         description="Seconds an upload may wait for its verdict before its event is republished; large files may wait longer.",
     )
     registration_concurrency: int = Field(
-        default=2, ge=1, le=32, description="LoRAs of trained tunes that one process registers at the same time, besides uploads."
+        default=3, ge=1, le=32, description="LoRAs of trained tunes that one process registers at the same time, besides uploads."
     )
     registration_attempts: int = Field(
         default=10,
@@ -105,6 +109,9 @@ class UploadSettings(ApiSettings):
         description="How long an unreferenced object is kept, in seconds; longer than a download URL is valid.",
     )
     collect_every_s: float = Field(default=60.0, gt=0, description="How often unreferenced objects are deleted, in seconds.")
+    staging_check_s: float = Field(
+        default=30.0, gt=0, description="How often uploads in staging are compared with what they reserved, in seconds."
+    )
     sweep_every_s: float = Field(
         default=3600.0, gt=0, description="How often the store is compared with the database, in seconds."
     )

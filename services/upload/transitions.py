@@ -93,13 +93,14 @@ async def create_lora_of_tune(session: AsyncSession, values: dict[str, Any]) -> 
 
 async def complete(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
     """Note that the bytes of an upload are in staging; None when the asset no longer waits for them."""
-    values = {"status": "uploaded", "size_bytes": size_bytes, "uploaded_at": func.now()}
+    values = {"status": "uploaded", "size_bytes": size_bytes, "reserved_bytes": 0, "uploaded_at": func.now()}
     return await _move(session, asset_id, OPEN, values, uploaded)
 
 
 async def complete_import(session: AsyncSession, asset_id: str, size_bytes: int) -> Asset | None:
     """Note that the bytes of an import are in staging; None when the asset no longer waits for them."""
-    return await _move(session, asset_id, IMPORTING, {"size_bytes": size_bytes, "uploaded_at": func.now()}, uploaded)
+    values = {"size_bytes": size_bytes, "reserved_bytes": 0, "uploaded_at": func.now()}
+    return await _move(session, asset_id, IMPORTING, values, uploaded)
 
 
 async def accept(database: Database, asset: Asset, accepted: Accepted) -> None:
@@ -129,7 +130,7 @@ async def accept(database: Database, asset: Asset, accepted: Accepted) -> None:
 
 async def refuse(database: Database, asset: Asset, status: Literal["rejected", "error"], reason: str) -> None:
     """Move an uploaded asset to `rejected` or `error` with the reason, unless it has its verdict already."""
-    values = {"status": status, "status_details": reason}
+    values = {"status": status, "status_details": reason, "reserved_bytes": 0}
     async with database.begin() as session:
         moved = await _move(
             session, asset.id, UNDECIDED, values, lambda moved: events.AssetRejected(**identity(moved), reason=reason)

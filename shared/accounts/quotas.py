@@ -35,7 +35,14 @@ async def admit_tune(session: AsyncSession, account_id: UUID, settings: ApiSetti
 
 async def admit_images(session: AsyncSession, account_id: UUID, settings: ApiSettings, number: int) -> None:
     """Raise LimitError unless the account may request this many images besides those in flight."""
-    limit = await _limit(session, account_id, Account.max_images_in_flight, settings.max_images_in_flight)
+    await _limit(session, account_id, Account.max_images_in_flight, settings.max_images_in_flight)
+    await check_images(session, account_id, settings, number)
+
+
+async def check_images(session: AsyncSession, account_id: UUID, settings: ApiSettings, number: int) -> None:
+    """Raise what `admit_images` raises, without a lock: concurrent requests do not count each other."""
+    own = await session.scalar(select(Account.max_images_in_flight).where(Account.id == account_id))
+    limit = settings.max_images_in_flight if own is None else own
     images = func.coalesce(func.sum(func.jsonb_array_length(Generation.inputs["seeds"])), 0)
     in_flight = select(images).where(Generation.account_id == account_id, Generation.finished_at.is_(None))
     count = await _count(session, in_flight)
@@ -47,17 +54,39 @@ async def admit_images(session: AsyncSession, account_id: UUID, settings: ApiSet
         raise _error(msg, _IMAGES_RETRY_S)
 
 
-async def admit_bytes(
-    session: AsyncSession, account_id: UUID, settings: ApiSettings, size_bytes: int, asset_id: str = ""
-) -> None:
-    """Raise LimitError unless the account may store this many more bytes, as this asset."""
+async def admit_asset(
+    session: AsyncSession, account_id: UUID, settings: ApiSettings, *, declared_bytes: int | None, most_bytes: int
+) -> int:
+    """Return the bytes that a new asset reserves until its own are stored; what it uploads must not be larger.
+
+    That is the declared size, or as much as such an asset may have and the account has left. Raises LimitError when nothing is
+    left, or the account has too many assets.
+    """
+    most_assets = await _limit(session, account_id, Account.max_assets, settings.max_assets)
+    assets = await _count(session, select(func.count()).where(Asset.account_id == account_id, Asset.deleted_at.is_(None)))
+    if assets + 1 > most_assets:
+        msg = f"max_assets: the account has {assets} assets; {most_assets} are allowed; delete assets"
+        raise _error(msg, _BYTES_RETRY_S)
+    left = await admit_bytes(session, account_id, settings, declared_bytes or 0)
+    return min(most_bytes, left) if declared_bytes is None else declared_bytes
+
+
+async def admit_bytes(session: AsyncSession, account_id: UUID, settings: ApiSettings, size_bytes: int, asset_id: str = "") -> int:
+    """Raise LimitError unless the account may store this many more bytes, as this asset; return how many more it may store.
+
+    Uploads that are not completed count with the bytes that they reserve.
+    """
     limit = await _limit(session, account_id, Account.max_stored_bytes, settings.max_stored_bytes)
-    size = func.coalesce(func.sum(Asset.size_bytes + Asset.copy_bytes), 0)
+    size = func.coalesce(func.sum(Asset.size_bytes + Asset.copy_bytes + Asset.reserved_bytes), 0)
     others = (Asset.account_id == account_id, Asset.deleted_at.is_(None), Asset.id != asset_id)
     count = await _count(session, select(size).where(*others))
     if count + size_bytes > limit or count >= limit:
-        msg = f"max_stored_bytes: {count} bytes are stored and {size_bytes} more are needed; {limit} are allowed; delete assets"
+        msg = (
+            f"max_stored_bytes: {count} bytes are stored and {size_bytes} more are needed; {limit} are allowed; "
+            "delete assets, or complete uploads, which count with all that they may have"
+        )
         raise _error(msg, _BYTES_RETRY_S)
+    return limit - count
 
 
 async def _limit(session: AsyncSession, account_id: UUID, own: InstrumentedAttribute[int | None], default: int) -> int:

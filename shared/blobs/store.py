@@ -269,6 +269,29 @@ class Blobs:
 
         return await self._run(abort)
 
+    async def uploads_in_parts(self, prefix: str) -> dict[tuple[str, str], int]:
+        """Return the bytes of up to 1000 uploads in parts under a prefix, by key and upload id.
+
+        MinIO lists the uploads of a whole key only, and aborts by itself those that are a day old.
+        """
+
+        def listing() -> dict[tuple[str, str], int]:
+            # The minio client has no public method for either.
+            listed = self._client._list_multipart_uploads(self.bucket, prefix=prefix)  # noqa: SLF001
+            found: dict[tuple[str, str], int] = {}
+            for upload in listed.uploads:
+                upload_id = upload.upload_id or ""
+                parts = self._client._list_parts(self.bucket, upload.object_name, upload_id)  # noqa: SLF001
+                # One page has 1000 parts of 5 MiB or more: the sum may be too small, and is too large first.
+                found[upload.object_name, upload_id] = sum(part.size or 0 for part in parts.parts)
+            return found
+
+        return await self._run(listing)
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """Abort an upload in parts."""
+        await self._run(lambda: self._client._abort_multipart_upload(self.bucket, key, upload_id))  # noqa: SLF001
+
     def presign_put(self, key: str, expires_s: int) -> str:
         """Return a URL, with the public address, that accepts a PUT of the object without any header until it expires."""
         return self._signer.presigned_put_object(self.bucket, key, timedelta(seconds=expires_s))

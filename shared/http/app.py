@@ -17,6 +17,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
@@ -26,6 +27,7 @@ from shared.errors import InvalidError, TunesmithError, UnavailableError
 from shared.failures import is_unavailable, is_value
 from shared.http import bodies, openapi
 from shared.http.idempotency import REPLAYED_HEADER, Replay
+from shared.http.routes import GuardedRoute, guards
 from shared.ids import new_id
 from shared.settings import ProcessSettings
 from shared.shares import current_account
@@ -230,6 +232,14 @@ def _probes(service: str, ready: Mapping[str, Check], live: Mapping[str, Check])
     return router
 
 
+def _check_guarded(router: APIRouter) -> None:
+    """Raise TypeError for a route with a key whose body would be read before the key is checked."""
+    for route in router.routes:
+        if isinstance(route, APIRoute) and not isinstance(route, GuardedRoute) and list(guards(route.dependant)):
+            msg = f"{route.path}: give its router route_class=GuardedRoute"
+            raise TypeError(msg)
+
+
 def create_app(
     service: str,
     *,
@@ -256,6 +266,7 @@ def create_app(
     app.add_exception_handler(Replay, _on_replay)
     app.include_router(_probes(service, ready or {}, live or {}))
     for router in routers:
+        _check_guarded(router)
         app.include_router(router)
     openapi.complete(app)
     return app

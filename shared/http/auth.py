@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
@@ -17,7 +16,7 @@ from shared.accounts.scopes import Access
 from shared.database.sessions import Database
 from shared.database.tables import Account, ApiKey
 from shared.errors import ForbiddenError, UnauthorizedError
-from shared.http.rate import RequestRate
+from shared.http.rate import FailedKeys, RequestRate
 from shared.settings import ApiSettings
 from shared.shares import current_account
 
@@ -49,29 +48,44 @@ class Principal:
 class Authenticator:
     """Finds the principal of a bearer key. Nothing is cached, so a revoked key is refused with the next request.
 
-    Without settings, no account's requests are limited.
+    Without settings, no account's requests and no address's failures are limited.
     """
 
-    def __init__(self, database: Database, settings: ApiSettings | None = None) -> None:
+    def __init__(self, database: Database, settings: ApiSettings | None = None, *, service: str = "api") -> None:
         self._database = database
-        self._rate = RequestRate(settings.max_requests_per_minute) if settings else None
+        self._rate = RequestRate(database, service, settings.max_requests_per_minute) if settings else None
+        self._failures = FailedKeys(settings.max_failed_keys_per_minute) if settings else None
         self._used: dict[str, datetime] = {}
 
-    async def authenticate(self, secret: str) -> Principal:
+    async def authenticate(self, secret: str, address: str = "") -> Principal:
         """Return the key's principal.
 
         Raises UnauthorizedError, with the same message for an unknown and a revoked key, and LimitError for an account that sends
-        too many requests.
+        too many requests, and for an address that sent too many keys that failed.
         """
+        digest = keys.sha256(secret)
+        if self._failures:
+            await self._failures.check(address, digest)
+        try:
+            principal = await self._find(secret, digest)
+        except UnauthorizedError:
+            if self._failures:
+                await self._failures.failed(address, digest)
+            raise
+        if self._failures:
+            self._failures.succeeded(digest)
+        # From here on the request uses its account's share of the connections.
+        current_account.set(principal.account_id)
+        return principal
+
+    async def _find(self, secret: str, digest: bytes) -> Principal:
         if not keys.is_well_formed(secret):
             msg = "the API key has not the form of a key of Tunesmith; `tunesmith env` prints the local stack's"
             raise UnauthorizedError(msg, headers=_CHALLENGE)
         alive = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
         wanted = select(ApiKey, Account.max_requests_per_minute).join(Account, Account.id == ApiKey.account_id)
         async with self._database.begin() as session:
-            rows = await session.execute(
-                wanted.where(ApiKey.key_sha256 == keys.sha256(secret), ApiKey.revoked_at.is_(None), alive)
-            )
+            rows = await session.execute(wanted.where(ApiKey.key_sha256 == digest, ApiKey.revoked_at.is_(None), alive))
             found = rows.one_or_none()
         if found is None:
             msg = "the API key is unknown, expired or revoked; create one with `tunesmith keys create`"
@@ -80,8 +94,6 @@ class Authenticator:
         self._used[key.id] = datetime.now(UTC)
         if self._rate:
             await self._rate.count(key.account_id, own_limit)
-        # From here on the request uses its account's share of the connections.
-        current_account.set(key.account_id)
         return Principal(key.account_id, key.id, frozenset(key.scopes))
 
     async def flush_last_use(self) -> None:
@@ -100,28 +112,43 @@ class Authenticator:
             await asyncio.wait_for(self.flush_last_use(), _CLOSE_TIMEOUT_S)
 
 
-def require(part: str) -> Callable[..., Awaitable[Principal]]:
-    """Return a FastAPI dependency that returns the principal of a key with access to this part of the API.
+class Guard:
+    """A FastAPI dependency that returns the principal of a key with access to a part of the API.
 
-    GET, HEAD and OPTIONS need read access, other methods write access. The service's `app.py` sets `app.state.authenticator`.
-    Raises UnauthorizedError, ForbiddenError or LimitError.
+    GET, HEAD and OPTIONS need read access, other methods write access. `shared/http/routes.py` calls `admit` before the body is
+    read; FastAPI then calls the guard, which returns the same principal.
     """
 
-    async def dependency(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+    def __init__(self, part: str) -> None:
+        self._part = part
+
+    async def __call__(
+        self, request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
     ) -> Principal:
-        if credentials is None:
+        """Return the principal of the request."""
+        principal: Principal | None = getattr(request.state, "principal", None)
+        return principal or await self.admit(request)
+
+    async def admit(self, request: Request) -> Principal:
+        """Find the principal of the request. Raises UnauthorizedError, ForbiddenError or LimitError."""
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not secret.strip():
             msg = "the request has no API key; send it as `Authorization: Bearer <key>`"
             raise UnauthorizedError(msg, headers=_CHALLENGE)
         authenticator: Authenticator = request.app.state.authenticator
-        principal = await authenticator.authenticate(credentials.credentials)
+        address = request.client.host if request.client else ""
+        principal = await authenticator.authenticate(secret.strip(), address)
         access = scopes.access_of(request.method)
-        if not principal.may(part, access):
+        if not principal.may(self._part, access):
             msg = (
-                f"the API key lacks the scope '{part}:{access}'; it has {', '.join(sorted(principal.scopes))}; "
+                f"the API key lacks the scope '{self._part}:{access}'; it has {', '.join(sorted(principal.scopes))}; "
                 "use a key that has it"
             )
             raise ForbiddenError(msg)
+        request.state.principal = principal
         return principal
 
-    return dependency
+
+def require(part: str) -> Guard:
+    """Return the dependency for a part of the API. The service's `app.py` sets `app.state.authenticator`."""
+    return Guard(part)

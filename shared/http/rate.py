@@ -1,30 +1,133 @@
-"""The rate limit of an account, counted in this process's memory: each replica allows the whole limit."""
+"""The rate limit of an account, which the replicas of a service share, and of keys that fail, by the address they come from.
 
-import math
+The count of an account is a row. A replica takes a part of what is left of the minute at once and spends it in memory, so most
+requests need no write; together the replicas never allow more than the limit. `docs/decisions/0012-shares.md` says why.
+"""
+
 import time
+from collections import OrderedDict
+from dataclasses import dataclass
 from uuid import UUID
 
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from sqlalchemy import text
 
+from shared.database.sessions import Database
 from shared.errors import LimitError
+from shared.shares import Turns
+
+_PARTS = 50
+"""Into how many parts the replicas divide a minute's requests. What one has taken, no other can use in that minute."""
+_KNOWN_KEYS = 10_000
+_WAIT_S = 10.0
+_FORGET_S = 0.25
+"""How long a refusal of the database is repeated from memory: a flood of refused requests must not become a flood of writes."""
+
+_TAKE = text("""
+    WITH clock AS (SELECT floor(extract(epoch FROM clock_timestamp()) / 60)::bigint AS minute,
+                          mod(extract(epoch FROM clock_timestamp()), 60)::float / 60 AS passed,
+                          CAST(:wanted AS int) AS wanted, CAST(:most AS int) AS most)
+    INSERT INTO request_rates AS rate (account_id, service, minute, used, before, granted)
+    SELECT CAST(:account_id AS uuid), CAST(:service AS text), minute, least(wanted, most), 0, least(wanted, most) FROM clock
+    ON CONFLICT (account_id, service) DO UPDATE SET (minute, used, before, granted) = (
+        SELECT clock.minute, new.used + new.part, new.before, new.part
+        FROM clock, LATERAL (
+            SELECT old.used, old.before,
+                   greatest(0, least(clock.wanted, floor(clock.most - old.used - old.before * (1 - clock.passed))))::int AS part
+            FROM (SELECT CASE WHEN rate.minute = clock.minute THEN rate.used ELSE 0 END AS used,
+                         CASE rate.minute WHEN clock.minute THEN rate.before WHEN clock.minute - 1 THEN rate.used ELSE 0 END
+                         AS before) AS old
+        ) AS new
+    )
+    RETURNING granted, 60 - mod(extract(epoch FROM clock_timestamp()), 60)::float AS left_s
+""")
+"""The window slides: of the minute before, the part counts that is less than a minute ago."""
+
+
+@dataclass
+class _Part:
+    """What this process may still allow until a moment of its own clock; nothing, after a refusal."""
+
+    left: int
+    until: float
+    retry_s: int
 
 
 class RequestRate:
-    """Counts each account's requests of the last minute."""
+    """Counts each account's requests of the last minute to all replicas of a service."""
 
-    def __init__(self, default: int) -> None:
+    def __init__(self, database: Database, service: str, default: int) -> None:
+        self._database = database
+        self._service = service
         self._default = default
-        self._window = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._parts: dict[UUID, _Part] = {}
+        self._turns = Turns()
 
     async def count(self, account_id: UUID, own_limit: int | None) -> None:
         """Count one request. Raises LimitError over the account's own limit or, where that is None, the default."""
         limit = self._default if own_limit is None else own_limit
-        item, key = RateLimitItemPerMinute(limit), str(account_id)
-        if await self._window.hit(item, key):
+        part = self._current(account_id)
+        if part is None:
+            msg = f"the account's other requests took {_WAIT_S:g} s; send fewer at a time, and retry in 1 s"
+            # One task asks the database; the others spend what it gets.
+            async with self._turns.turn(account_id, wait_s=_WAIT_S, message=msg):
+                part = self._current(account_id) or await self._take(account_id, limit)
+        if part.left > 0:
+            part.left -= 1
+            if not part.left:
+                self._parts.pop(account_id, None)
             return
-        reset_at, _ = await self._window.get_window_stats(item, key)
-        seconds = max(1, math.ceil(reset_at - time.time()))
-        msg = f"max_requests_per_minute: this account may send {limit} requests a minute; retry in {seconds} s"
-        raise LimitError(msg, headers={"Retry-After": str(seconds)})
+        msg = f"max_requests_per_minute: this account may send {limit} requests a minute; retry in {part.retry_s} s"
+        raise LimitError(msg, headers={"Retry-After": str(part.retry_s)})
+
+    def _current(self, account_id: UUID) -> _Part | None:
+        part = self._parts.get(account_id)
+        return part if part is not None and part.until > time.monotonic() else None
+
+    async def _take(self, account_id: UUID, limit: int) -> _Part:
+        values = {"account_id": account_id, "service": self._service, "wanted": max(1, limit // _PARTS), "most": limit}
+        async with self._database.begin() as session:
+            # A count that is lost with the server costs nothing, and a request must not wait for its disk.
+            await session.execute(text("SET LOCAL synchronous_commit = off"))
+            granted, left_s = (await session.execute(_TAKE, values)).one()
+        retry_s = max(1, round(left_s))
+        until = time.monotonic() + (left_s if granted else _FORGET_S)
+        part = self._parts[account_id] = _Part(granted, until, retry_s)
+        if len(self._parts) > _KNOWN_KEYS:
+            now = time.monotonic()
+            self._parts = {known: kept for known, kept in self._parts.items() if kept.until > now}
+        return part
+
+
+class FailedKeys:
+    """Counts the keys that failed in the last minute, by address, in this process.
+
+    Past the limit only keys that were valid lately are looked up, so an address that guesses does not lock out the clients that
+    share it. Keys have 256 random bits: the limit saves the database work, and no guess would succeed without it.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._item = RateLimitItemPerMinute(limit)
+        self._window = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._valid: OrderedDict[bytes, None] = OrderedDict()
+
+    async def check(self, address: str, digest: bytes) -> None:
+        """Raise LimitError when too many keys from the address failed, unless this one was valid lately."""
+        if digest not in self._valid and not await self._window.test(self._item, address):
+            msg = f"more than {self._limit} keys from this address failed within a minute; correct the key, and retry in 60 s"
+            raise LimitError(msg, headers={"Retry-After": "60"})
+
+    async def failed(self, address: str, digest: bytes) -> None:
+        """Count a key that failed."""
+        self._valid.pop(digest, None)
+        await self._window.hit(self._item, address)
+
+    def succeeded(self, digest: bytes) -> None:
+        """Remember a key that was valid."""
+        self._valid[digest] = None
+        self._valid.move_to_end(digest)
+        if len(self._valid) > _KNOWN_KEYS:
+            self._valid.popitem(last=False)

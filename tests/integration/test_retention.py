@@ -43,7 +43,7 @@ KEPT_S = 3600.0
 AGO = func.now() - timedelta(days=30)
 INDEXES = {
     "ix_assets_staging_key",
-    "ix_assets_stored",
+    "ix_assets_quota",
     "ix_checkpoints_blob_key",
     "ix_generations_in_flight",
     "ix_tunes_unfinished",

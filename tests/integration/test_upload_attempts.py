@@ -213,7 +213,7 @@ async def test_slow_uploads_keep_no_tune_from_its_lora(world: UploadWorld) -> No
         assert gate is not None
         await gate()
         async with world.database.begin() as session:
-            await handler(session, TuneTrained.model_construct(tune_id=tune_id))
+            await handler(session, TuneTrained.model_construct(tune_id=tune_id, account_id=str(world.account_id)))
         while not await _has_lora(world):
             await asyncio.sleep(0.02)
     for task in working:

@@ -25,6 +25,7 @@ from shared.database.tables.accounts import LIMITS
 from shared.errors import ConflictError, InvalidError
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
+from shared.http.routes import GuardedRoute
 from shared.ids import new_id
 
 Admin = Annotated[Principal, Depends(require("admin"))]
@@ -32,7 +33,7 @@ Admin = Annotated[Principal, Depends(require("admin"))]
 
 def router(database: Database) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(prefix="/v1/admin/accounts", tags=["admin"])
+    routes = APIRouter(prefix="/v1/admin/accounts", tags=["admin"], route_class=GuardedRoute)
 
     @routes.post("", status_code=201, summary="Create an account")
     async def create(caller: Admin, once: Once, body: CreateAccount) -> AccountAnswer:

@@ -23,6 +23,7 @@ class Limits(BaseModel):
     max_unfinished_tunes: int | None = Field(default=None, ge=0, le=MOST)
     max_images_in_flight: int | None = Field(default=None, ge=0, le=MOST)
     max_stored_bytes: int | None = Field(default=None, ge=0, le=MOST_BYTES)
+    max_assets: int | None = Field(default=None, ge=0, le=MOST)
 
 
 class CreateAccount(BaseModel):

@@ -1,15 +1,19 @@
 """The events of a tune over HTTP: a page of them, or a stream."""
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from services.scheduler.events.schemas import EventList
 from services.scheduler.events.service import EventReader, EventStreams
 from services.scheduler.service import TuneService
 from shared.database.sessions import Database
 from shared.http.auth import Principal, require
+from shared.http.routes import GuardedRoute
 
 _STREAM = "text/event-stream"
 _STREAM_ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -27,12 +31,27 @@ LastEventId = Annotated[
 ]
 
 
+class _Stream(StreamingResponse):
+    """A stream that takes its room when it is sent, and gives it back however that ends: no disconnect can keep it."""
+
+    def __init__(
+        self, frames: AsyncIterator[bytes], room: Callable[[], AbstractContextManager[None]], headers: dict[str, str]
+    ) -> None:
+        super().__init__(frames, media_type=_STREAM, headers=headers)
+        self._room = room
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._room():
+            await super().__call__(scope, receive, send)
+
+
 def router(database: Database, service: TuneService, reader: EventReader, streams: EventStreams) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(prefix="/v1", tags=["tunes"])
+    routes = APIRouter(prefix="/v1", tags=["tunes"], route_class=GuardedRoute)
 
     async def stream(request: Request, caller: Principal, tune_id: str, after: int) -> Response:
-        streams.check_room()
+        with streams.room(caller.account_id):
+            pass
         async with database.begin() as session:
             ended = await service.has_ended(session, caller.account_id, tune_id)
             left = await reader.page(session, tune_id, after=after, limit=1)
@@ -41,7 +60,7 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
             return Response(status_code=204)
         frames = streams.frames(tune_id, after=after, stopping=request.app.state.stopping)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(frames, media_type=_STREAM, headers=headers)
+        return _Stream(frames, lambda: streams.room(caller.account_id), headers)
 
     @routes.get(
         "/tune/{tune_id}/events",

@@ -11,6 +11,7 @@ from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
+from shared.http.routes import GuardedRoute
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
 After = Annotated[int, Query(ge=0, description="Only calls for events with a larger sequence number.")]
@@ -18,7 +19,7 @@ After = Annotated[int, Query(ge=0, description="Only calls for events with a lar
 
 def router(database: Database, service: TuneService) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(prefix="/v1", tags=["tunes"])
+    routes = APIRouter(prefix="/v1", tags=["tunes"], route_class=GuardedRoute)
 
     @routes.get("/tunes/webhook-secret", summary="The secret that the account's webhooks are signed with")
     async def webhook_secret(caller: Caller) -> Secret:

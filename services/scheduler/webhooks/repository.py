@@ -27,10 +27,12 @@ class ClaimedDelivery:
     attempt: int
 
 
-async def claim(session: AsyncSession, *, claim_s: float, without: Collection[str] = ()) -> ClaimedDelivery | None:
-    """Claim the delivery that has been due longest, but none of `without`; None when no delivery is due.
+async def claim(
+    session: AsyncSession, *, claim_s: float, without: Collection[str] = (), passed_over: Collection[UUID] = ()
+) -> ClaimedDelivery | None:
+    """Claim the delivery that has been due longest, none of `without` and of no account that is passed over.
 
-    Raises BadRowError for a delivery that cannot be claimed.
+    None when no delivery is due. Raises BadRowError for a delivery that cannot be claimed.
 
     The first attempts of a tune's deliveries begin in the order of their events: a delivery waits while an earlier one of
     its tune has had no attempt yet or is being called. A failed attempt does not hold up later deliveries.
@@ -43,9 +45,12 @@ async def claim(session: AsyncSession, *, claim_s: float, without: Collection[st
         .exists()
     )
     free = or_(row.claimed_until.is_(None), row.claimed_until < func.now())
+    # The owner's account is that of the tune.
+    others = select(Tune.id).where(Tune.id == row.tune_id, Tune.account_id.in_(passed_over)).exists()
     due = (
         select(row.id)
         .where(and_(row.state == "pending", row.due_at <= func.now(), free, row.id.not_in(without), ~held_up))
+        .where(*([~others] if passed_over else []))
         .order_by(row.due_at, row.sequence)
         .limit(1)
         .with_for_update(skip_locked=True)

@@ -21,6 +21,7 @@ from shared.database.sessions import Database
 from shared.database.tables import WebhookDelivery
 from shared.errors import InvalidError
 from shared.http import outbound
+from shared.shares import Shares
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
@@ -72,20 +73,23 @@ class Webhooks:
         )
         self._passed_over = PassedOver("webhooks.claim", database)
         self._room = asyncio.Semaphore(settings.webhook_concurrency)
+        self._shares = Shares(settings.webhook_concurrency)
+        self._ended = asyncio.Event()
 
     async def run(self) -> None:
         """Deliver until cancelled."""
-        never = asyncio.Event()
         async with self._http, asyncio.TaskGroup() as calls:
             with self._notifications.about(None) as news:
                 while True:
                     await self._room.acquire()
                     news.clear()
+                    self._ended.clear()
                     delivery = await self._claim()
                     if delivery is None:
                         self._room.release()
-                        await self._notifications.wait(news, never, _POLL_S)
+                        await self._notifications.wait(news, self._ended, _POLL_S)
                         continue
+                    self._shares.take(delivery.account_id)
                     calls.create_task(self._deliver_in_room(delivery))
 
     async def forget(self) -> None:
@@ -96,13 +100,21 @@ class Webhooks:
         claim_s = self._settings.webhook_timeout_s + _CLAIM_SLACK_S
         while True:
             try:
-                async with self._database.begin() as session:
-                    return await repository.claim(session, claim_s=claim_s, without=self._passed_over.keys())
+                # First one of an account that has no call here, so that slow receivers of one account delay only its own.
+                for passed_over in dict.fromkeys((tuple(self._shares.holders()), tuple(self._shares.full()))):
+                    async with self._database.begin() as session:
+                        claimed = await repository.claim(
+                            session, claim_s=claim_s, without=self._passed_over.keys(), passed_over=passed_over
+                        )
+                    if claimed is not None:
+                        return claimed
             except BadRowError as error:
                 await self._passed_over.add(error)
             except Exception as error:  # noqa: BLE001 - while the database is unavailable nothing can be claimed
                 log.warning("webhooks.waiting", error=repr(error))
                 await asyncio.sleep(_RETRY_AFTER_DATABASE_S)
+                return None
+            else:
                 return None
 
     async def _deliver_in_room(self, delivery: ClaimedDelivery) -> None:
@@ -111,7 +123,10 @@ class Webhooks:
         except Exception as error:  # noqa: BLE001 - the claim expires, and the delivery is retried
             log.warning("webhook.not_recorded", delivery=delivery.id, error=repr(error))
         finally:
+            self._shares.give_back(delivery.account_id)
             self._room.release()
+            # A delivery of this account may have been passed over.
+            self._ended.set()
 
     async def _deliver(self, delivery: ClaimedDelivery) -> None:
         if delivery.attempt > self._settings.webhook_attempts:

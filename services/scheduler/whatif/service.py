@@ -1,6 +1,5 @@
 """The answer to a what-if: the checks of a real request, advice about its images, and an estimate. Nothing is written."""
 
-import asyncio
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -14,8 +13,9 @@ from services.scheduler.whatif.lint import lint_images, lint_request
 from services.scheduler.whatif.measures import Measurer, Measures
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.errors import LimitError, NameTakenError, NotFoundError
+from shared.errors import NameTakenError, NotFoundError
 from shared.scratch import Scratch
+from shared.shares import Shares
 
 _AT_ONCE = 2
 
@@ -35,7 +35,7 @@ class WhatIfService:
         self._blobs = blobs
         self._settings = settings
         self._scratch = Scratch(settings.work_dir, leftovers=("whatif-*",))
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._room = Shares(_AT_ONCE)
 
     async def answer(self, account_id: UUID, body: CreateTune) -> WhatIf:
         """Return lint and estimate of a request.
@@ -51,7 +51,7 @@ class WhatIfService:
                 raise NameTakenError(msg)
             past = await repository.trained_alike(session, checked.base.data["shape_class"])
         cost = estimate(checked.base, details.steps, chosen, past)
-        measured = await self._measure(checked)
+        measured = await self._measure(account_id, checked)
         lint = lint_request(details.files, details.trigger_word, details.steps)
         lint += [
             Warning_(code="not_checked_yet", message="the image is still being checked, so it has no lint yet", file_id=file_id)
@@ -61,13 +61,11 @@ class WhatIfService:
         resolution_px = details.resolution or checked.base.data["native_size_px"]
         return WhatIf(lint=lint + lint_images(details.files, measured, resolution_px), estimate=cost)
 
-    async def _measure(self, checked: Checked) -> dict[str, Measures | None]:
-        if self._room.locked():
-            msg = f"this server measures the images of {_AT_ONCE} other requests, its limit; retry in a few seconds"
-            raise LimitError(msg, headers={"Retry-After": "5"})
+    async def _measure(self, account_id: UUID, checked: Checked) -> dict[str, Measures | None]:
+        busy = f"this server measures the images of {self._room.held} of at most {_AT_ONCE} requests; retry in a few seconds"
         measured: dict[str, Measures | None] = {}
-        with self._scratch.temporary("whatif-") as folder:
-            async with self._room, Measurer() as measurer:
+        with self._scratch.temporary("whatif-") as folder, self._room.slot_now(account_id, busy):
+            async with Measurer() as measurer:
                 for file_id, asset in checked.files.items():
                     if asset.status != "ready" or asset.blob_key is None:
                         continue

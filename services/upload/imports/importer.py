@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 from pydantic import SecretStr
 
@@ -47,11 +48,13 @@ class Importer:
         self._queue = WorkQueue(settings.import_concurrency)
         self._mine: dict[str, SecretStr | None] = {}
         """The imports that wait or run in this process, with their tokens."""
+        self._accounts: dict[str, UUID] = {}
 
-    def start(self, asset_id: str, token: SecretStr | None = None) -> None:
-        """Queue an import, with its token if it has one."""
+    def start(self, asset_id: str, account_id: UUID, token: SecretStr | None = None) -> None:
+        """Queue an import of an account, with its token if it has one."""
         self._mine.setdefault(asset_id, token)
-        self._queue.put(asset_id, self.fetch)
+        self._accounts[asset_id] = account_id
+        self._queue.put(asset_id, self.fetch, account_id)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -63,9 +66,9 @@ class Importer:
             if self._mine:
                 await repository.renew_imports(session, list(self._mine))
             late = await repository.take_over_imports(session, self._settings.import_silence_s, _BATCH)
-        for asset_id in late:
+        for asset_id, account_id in late:
             log.warning("import.taken_over", asset_id=asset_id)
-            self.start(asset_id)
+            self.start(asset_id, account_id)
 
     async def fetch(self, asset_id: str) -> None:
         """Fetch an import's file into staging, or end the import in `error` with the reason.
@@ -75,9 +78,10 @@ class Importer:
         try:
             await self._fetch_or_refuse(asset_id)
         except Exception:
-            asyncio.get_running_loop().call_later(_RETRY_S, self._queue.put, asset_id, self.fetch)
+            asyncio.get_running_loop().call_later(_RETRY_S, self._queue.put, asset_id, self.fetch, self._accounts[asset_id])
             raise
         self._mine.pop(asset_id, None)
+        self._accounts.pop(asset_id, None)
 
     async def _fetch_or_refuse(self, asset_id: str) -> None:
         async with self._database.begin() as session:
@@ -138,6 +142,9 @@ class Importer:
         )
 
     async def _complete(self, asset: Asset, path: Path, size_bytes: int) -> None:
+        async with self._database.begin() as session:
+            # Before the bytes are stored, and again with the account locked until they are counted.
+            await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset.id)
         await self._blobs.put_file(asset.staging_key or "", path)
         async with self._database.begin() as session:
             await quotas.admit_bytes(session, asset.account_id, self._settings, size_bytes, asset.id)

@@ -107,6 +107,7 @@ class Intake:
             return await self._inspect_image(asset, staging_key, folder, copies)
         # A checkpoint is safetensors or a tar: only its bytes tell, after they are copied.
         suffix = "checkpoint" if asset.asset_type == "checkpoint" else "safetensors"
+        await self._check_size(staging_key, asset)
         key = await copies.stage(_key(asset, suffix))
         # Copy before reading: a client that has the presigned URL can still write to the staging key.
         await self._blobs.copy(staging_key, key)
@@ -132,13 +133,22 @@ class Intake:
         return Accepted(key, stored, data, original=(original_key, original), notice=image.notice)
 
     async def _get(self, key: str, path: Path, asset: Asset) -> Stored:
-        # Check the size again: the object may have been replaced after complete-upload checked it.
+        return await self._blobs.get_file(key, path, max_bytes=await self._check_size(key, asset))
+
+    async def _check_size(self, key: str, asset: Asset) -> int:
+        """Return the largest size that the object may have. Raises InvalidError when it is larger.
+
+        It may have been replaced after complete-upload checked it and the account's limit of stored bytes.
+        """
         limit = self._settings.max_bytes(asset.asset_type)
         size_bytes = await self._blobs.size(key)
         if size_bytes is not None and size_bytes > limit:
             msg = f"the upload has {size_bytes} bytes; a {asset.asset_type} may have at most {limit}"
             raise InvalidError(msg)
-        return await self._blobs.get_file(key, path, max_bytes=limit)
+        if size_bytes is not None and size_bytes > asset.size_bytes:
+            msg = f"the upload has {size_bytes} bytes; it had {asset.size_bytes} when it was completed; create the asset again"
+            raise InvalidError(msg)
+        return min(limit, asset.size_bytes)
 
 
 def _key(asset: Asset, suffix: str) -> str:

@@ -1,6 +1,6 @@
 """Every table, one module a subject; `docs/architecture.md` says which context writes which table."""
 
-from shared.database.tables.accounts import Account, ApiKey
+from shared.database.tables.accounts import Account, ApiKey, RequestRow
 from shared.database.tables.assets import Asset, AssetName, Blob, LoraRegistration
 from shared.database.tables.base import Base, Context
 from shared.database.tables.generations import Generation
@@ -23,6 +23,7 @@ __all__ = [
     "Context",
     "Generation",
     "LoraRegistration",
+    "RequestRow",
     "Sample",
     "Trainer",
     "Tune",

@@ -2,13 +2,13 @@
 
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, LargeBinary, Text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.database.tables.base import Base, Bytes, CreatedAt, Timestamp
 
-LIMITS = ("max_requests_per_minute", "max_unfinished_tunes", "max_images_in_flight", "max_stored_bytes")
+LIMITS = ("max_requests_per_minute", "max_unfinished_tunes", "max_images_in_flight", "max_stored_bytes", "max_assets")
 
 
 class Account(Base):
@@ -21,10 +21,11 @@ class Account(Base):
     is_platform: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[CreatedAt]
     max_requests_per_minute: Mapped[int | None]
-    """This limit and the next three replace the settings of the same names; null means that the setting applies."""
+    """This limit and the next four replace the settings of the same names; null means that the setting applies."""
     max_unfinished_tunes: Mapped[int | None]
     max_images_in_flight: Mapped[int | None]
     max_stored_bytes: Mapped[Bytes | None]
+    max_assets: Mapped[int | None]
 
     # There is one platform account, so that `octoai:NAME` means one asset.
     __table_args__ = (
@@ -49,3 +50,22 @@ class ApiKey(Base):
     expires_at: Mapped[Timestamp | None]
     revoked_at: Mapped[Timestamp | None]
     last_used_at: Mapped[Timestamp | None]
+
+
+class RequestRow(Base):
+    """How many requests of an account the replicas of a service have taken. Unlogged: a crash of the server forgets a minute."""
+
+    __tablename__ = "request_rates"
+
+    account_id: Mapped[UUID] = mapped_column(primary_key=True)
+    """No foreign key: its check would lock the account's row with each write."""
+    service: Mapped[str] = mapped_column(Text, primary_key=True)
+    minute: Mapped[int] = mapped_column(BigInteger)
+    """The minute of `used`, counted from 1970."""
+    used: Mapped[int]
+    before: Mapped[int]
+    """What was used in the minute before."""
+    granted: Mapped[int]
+    """What the last statement took."""
+
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)

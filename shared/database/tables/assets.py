@@ -30,6 +30,10 @@ class Asset(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSONB)
     """What OctoAI's API has for an asset of this type, with base_sha256, shape_class and native_size_px where they are known."""
     size_bytes: Mapped[Bytes] = mapped_column(default=0)
+    reserved_bytes: Mapped[Bytes] = mapped_column(default=0, server_default="0")
+    """The most that may be in staging until the upload is completed or the import has arrived; counted as stored until then."""
+    declared_bytes: Mapped[Bytes | None]
+    """The size that the client named when it created the asset."""
     sha256: Mapped[str | None] = mapped_column(Text)
     staging_key: Mapped[str | None] = mapped_column(Text)
     """Where the presigned URL writes; nothing trusts this object until intake has checked it."""
@@ -76,8 +80,13 @@ class Asset(Base):
         Index("ix_assets_staging_key", "staging_key", postgresql_where="staging_key IS NOT NULL"),
         # Public lists, newest first.
         Index("ix_assets_public", "created_at", "id", postgresql_where="is_public AND deleted_at IS NULL"),
-        # The quota sums an account's bytes without reading the rows.
-        Index("ix_assets_stored", "account_id", "id", "size_bytes", "copy_bytes", postgresql_where="deleted_at IS NULL"),
+        # Quotas count an account's assets and their bytes, without reading the rows, in the transaction that locks the account.
+        Index(
+            "ix_assets_quota",
+            "account_id",
+            postgresql_include=["size_bytes", "copy_bytes", "reserved_bytes"],
+            postgresql_where="deleted_at IS NULL",
+        ),
         # Retention looks for assets and blobs that were deleted long ago.
         Index("ix_assets_deleted", "deleted_at", postgresql_where="deleted_at IS NOT NULL"),
     )

@@ -1,0 +1,58 @@
+"""Deletes what the store has in staging and should not: more bytes than their upload reserved, or bytes of no open upload.
+
+A presigned URL and credentials for one object limit neither the size nor, in parts, the number of bytes, and are valid for
+longer than the upload that they were made for.
+"""
+
+from sqlalchemy import select
+
+from services.upload.settings import UploadSettings
+from shared.blobs.store import Blobs
+from shared.database.sessions import Database
+from shared.database.tables import Asset
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
+
+_PREFIX = "staging/"
+_BATCH = 500
+
+
+class StagingCheck:
+    """Compares staging with the uploads that are open. Every replica may run it: deleting twice does no harm."""
+
+    def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._settings = settings
+
+    async def run_once(self) -> list[str]:
+        """Delete what is too large or belongs to no open upload, abort uploads in parts that are, and return the keys."""
+        deleted: list[str] = []
+        sizes = {item.key: item.size_bytes for item in await self._blobs.list(_PREFIX)}
+        for key in await self._too_large(sizes):
+            await self._blobs.delete(key)
+            deleted.append(key)
+        parts = await self._blobs.uploads_in_parts(_PREFIX)
+        for key in await self._too_large({key: size_bytes for (key, _), size_bytes in parts.items()}):
+            for upload_key, upload_id in parts:
+                if upload_key == key:
+                    await self._blobs.abort_upload(key, upload_id)
+            deleted.append(key)
+        if deleted:
+            log.warning("staging.deleted", keys=deleted[:20], objects=len(deleted))
+        return deleted
+
+    async def _too_large(self, sizes: dict[str, int]) -> list[str]:
+        keys = sorted(sizes)
+        found: list[str] = []
+        for start in range(0, len(keys), _BATCH):
+            batch = keys[start : start + _BATCH]
+            # After the listing: an upload that has begun meanwhile has its row already.
+            allowed = select(Asset.staging_key, Asset.reserved_bytes, Asset.size_bytes).where(
+                Asset.id.in_([key.rpartition("/")[2] for key in batch]), Asset.status.in_(["ready_to_upload", "uploaded"])
+            )
+            async with self._database.begin() as session:
+                most = {key: max(reserved, size) for key, reserved, size in await session.execute(allowed)}
+            found += [key for key in batch if sizes[key] > most.get(key, -1)]
+        return found

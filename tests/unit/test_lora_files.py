@@ -62,7 +62,6 @@ FEED_FORWARD = {f"{KOHYA}_ff_net_2.lora_down.weight": [4, 1280], f"{KOHYA}_ff_ne
         ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, Engine.SDXL),
         ({"ss_base_model_version": "sd_v1"}, Engine.SD15),
         ({"ss_base_model_version": "sdxl_base_v1-0"}, Engine.SDXL),
-        ({"ss_base_model_version": "sd_v2_768_v"}, None),
         ({}, None),
     ],
 )
@@ -70,6 +69,22 @@ def test_without_cross_attention_the_metadata_tells_the_engine(
     tmp_path: Path, metadata: dict[str, str], engine: Engine | None
 ) -> None:
     assert read_lora(_write(tmp_path, safetensors(FEED_FORWARD, metadata))).engine is engine
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"ss_base_model_version": "sd_v2_768_v"}, {"modelspec.architecture": "stable-diffusion-v2/lora"}]
+)
+def test_the_metadata_tells_stable_diffusion_2(tmp_path: Path, metadata: dict[str, str]) -> None:
+    with pytest.raises(InvalidError, match="for Stable Diffusion 2: its metadata has"):
+        read_lora(_write(tmp_path, safetensors(FEED_FORWARD, metadata)))
+
+
+def test_the_text_encoder_tells_stable_diffusion_2(tmp_path: Path) -> None:
+    name = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    shapes = {f"{name}.lora_down.weight": [4, 1024], f"{name}.lora_up.weight": [1024, 4]}
+
+    with pytest.raises(InvalidError, match="for Stable Diffusion 2, whose text encoder is 1024 wide"):
+        read_lora(_write(tmp_path, safetensors(shapes)))
 
 
 def test_the_shapes_decide_before_the_metadata(tmp_path: Path) -> None:

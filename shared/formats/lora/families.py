@@ -37,15 +37,31 @@ _FAMILIES = {
     ),
 }
 _PATTERNS = [(re.compile(pattern), what) for pattern, what in _FAMILIES.items()]
-_BY_FEATURES = {1024: "Stable Diffusion 2", 1280: "SDXL's refiner"}
+_REMEDY = "choose a LoRA that was made for SD 1.5 or SDXL"
+_SD2_WIDTH = 1024
+_BY_FEATURES = {_SD2_WIDTH: "Stable Diffusion 2", 1280: "SDXL's refiner"}
 
 
 def refuse(names: Collection[str]) -> None:
     """Raise InvalidError if the names of tensors that are unknown here are those of another family."""
     for pattern, what in _PATTERNS:
         if found := next((name for name in names if pattern.search(name)), None):
-            msg = f"the file has {found[:200]!r}, as in {what}; choose a LoRA that was made for SD 1.5 or SDXL"
+            msg = f"the file has {found[:200]!r}, as in {what}; {_REMEDY}"
             raise InvalidError(msg)
+
+
+def refuse_width(width: int) -> None:
+    """Raise InvalidError if a text encoder of this width is that of Stable Diffusion 2."""
+    if width == _SD2_WIDTH:
+        msg = f"the LoRA is for Stable Diffusion 2, whose text encoder is {width} wide; {_REMEDY}"
+        raise InvalidError(msg)
+
+
+def refuse_told(version: str) -> None:
+    """Raise InvalidError if the metadata names Stable Diffusion 2, most of whose shapes are those of SD 1.5."""
+    if version.startswith(("sd_v2", "stable-diffusion-v2", "sd_2")):
+        msg = f"the LoRA is for Stable Diffusion 2: its metadata has {version[:100]!r}; {_REMEDY}"
+        raise InvalidError(msg)
 
 
 def refuse_features(features: Collection[int]) -> None:

@@ -71,10 +71,13 @@ def _check_published(adapters: Iterable[Adapter], engine: Engine) -> None:
         raise InvalidError(msg)
 
 
-def _features(adapters: Iterable[Adapter]) -> set[int]:
+def _features(adapters: list[Adapter]) -> set[int]:
     """Return the known widths of the text that cross-attention takes. Raises InvalidError for that of another family."""
     found = {a.size[1] for a in adapters if a.size is not None and a.part is Part.UNET and _CROSS_ATTENTION.search(a.module)}
     families.refuse_features(found)
+    for adapter in adapters:
+        if adapter.size is not None and adapter.module.endswith("self_attn.q_proj"):
+            families.refuse_width(adapter.size[1])
     return found & _FEATURES.keys() if len(found) == 1 else set()
 
 
@@ -84,6 +87,8 @@ def _engine(told: Mapping[str, str], adapters: list[Adapter]) -> Engine | None:
         return Engine(told["engine"])
     if features:
         return _FEATURES[features.pop()]
+    for key in ("modelspec.architecture", "ss_base_model_version"):
+        families.refuse_told(told.get(key, "").lower())
     # Without cross-attention, a second text encoder tells SDXL.
     if any(adapter.part is Part.TEXT_ENCODER_2 for adapter in adapters):
         return Engine.SDXL

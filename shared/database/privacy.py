@@ -19,8 +19,9 @@ def hide_values(context: ExceptionContext) -> None:
         return
     if isinstance(driver, asyncpg.PostgresError):
         driver.detail = None  # pyright: ignore[reportAttributeAccessIssue] - asyncpg sets it from the server's message
-        if str(driver.sqlstate or "").startswith(_CLASS_OF_DATA):
-            driver.args = (f"a value does not fit (SQLSTATE {driver.sqlstate})",)
+        state = str(getattr(driver, "sqlstate", None) or "")
+        if state.startswith(_CLASS_OF_DATA):
+            driver.args = (f"a value does not fit (SQLSTATE {state})",)
     elif "query argument" in str(driver):
         driver.args = ("a value does not fit",)
     # asyncpg's error about an argument is caused by one that quotes it.

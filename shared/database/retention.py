@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, delete, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from shared.database.exclusive import alone
 from shared.database.rounds import pass_over, run_each
@@ -43,7 +44,7 @@ async def forget(database: Database, work: str, *expired: Expired) -> None:
             await run_each(f"forget.{work}", *(_Deletion(database, work, one).run for one in expired))
 
 
-def older_than(column: ColumnElement[object], seconds: float) -> ColumnElement[bool]:
+def older_than(column: ColumnElement[Any] | InstrumentedAttribute[Any], seconds: float) -> ColumnElement[bool]:
     """Return the condition that a timestamp is older than so many seconds by the database's clock."""
     return column < func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
 

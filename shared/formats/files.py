@@ -4,10 +4,10 @@ import io
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 
-class Window(io.RawIOBase):
+class _Window(io.RawIOBase):
     """A part of an open file as a file of its own, such as a member of a tar."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
@@ -42,12 +42,12 @@ class Window(io.RawIOBase):
         return data
 
 
-Source = Path | BinaryIO | Window
+Source = Path | BinaryIO
 """What a reader reads."""
 
 
 @contextmanager
-def opened(source: Source) -> Generator[BinaryIO | Window]:
+def opened(source: Source) -> Generator[BinaryIO]:
     """Yield the file at its start, and close it unless the caller had opened it."""
     if isinstance(source, Path):
         with source.open("rb") as file:
@@ -57,7 +57,12 @@ def opened(source: Source) -> Generator[BinaryIO | Window]:
         yield source
 
 
-def size_of(file: BinaryIO | Window) -> int:
+def window(file: BinaryIO, start: int, size: int) -> BinaryIO:
+    """Return a part of an open file as a file of its own, for reading."""
+    return cast("BinaryIO", _Window(file, start, size))
+
+
+def size_of(file: BinaryIO) -> int:
     """Return the size of an open file in bytes."""
     position = file.tell()
     size = file.seek(0, 2)

@@ -7,7 +7,7 @@ the clean copy holds pixels and nothing else.
 import math
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -177,7 +177,7 @@ def _converted(image: "Image.Image", profile: bytes) -> "Image.Image":
         return image
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        target = ImageCms.createProfile("sRGB")
+        target: Any = cast("Any", ImageCms).createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
         # It is damaged, or made for another kind of image.

@@ -8,6 +8,7 @@ default.
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
+from typing import Any, cast
 
 from shared.errors import InvalidError
 from shared.formats import strict_json
@@ -140,8 +141,8 @@ def _rank(variant: str) -> tuple[int, str]:
 
 def _shards(text: bytes, name: str) -> set[str]:
     """Return the names of the files that an index names, which lie beside it. Raises InvalidError."""
-    weight_map = strict_json.load_object(text, name).get("weight_map")
-    names: set[object] = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+    weight_map: Any = strict_json.load_object(text, name).get("weight_map")
+    names: set[object] = set(cast("dict[str, object]", weight_map).values()) if isinstance(weight_map, dict) else set()
     shards = {shard for shard in names if isinstance(shard, str) and _WEIGHTS_NAME.fullmatch(shard)}
     if not shards or len(shards) != len(names):
         msg = f"{name} does not name the files of the weights in its weight_map; download it again"

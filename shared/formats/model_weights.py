@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 
 from shared.errors import InvalidError
 from shared.formats import diffusers_layout, ldm_layout, ldm_shapes, vae
-from shared.formats.files import Window
+from shared.formats.files import window
 from shared.formats.ldm_layout import Shapes
 from shared.formats.safetensors import Tensor, data_type, read_header
 from shared.formats.tar import Member
@@ -37,7 +37,7 @@ def tensors(file: BinaryIO, files: Mapping[str, Member], folder: str = "") -> di
     for name, member in files.items():
         if name.startswith(folder) and name.endswith(".safetensors"):
             try:
-                found |= read_header(Window(file, member.start, member.size)).tensors
+                found |= read_header(window(file, member.start, member.size)).tensors
             except InvalidError as error:
                 msg = f"{name}: {error.message}; {_AGAIN}"
                 raise InvalidError(msg) from error

@@ -14,9 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler, rescale_zero_terminal_snr
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_singlestep import DPMSolverSinglestepScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler
+from diffusers.schedulers.scheduling_k_dpm_2_ancestral_discrete import KDPM2AncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_k_dpm_2_discrete import KDPM2DiscreteScheduler
+from diffusers.schedulers.scheduling_lcm import LCMScheduler
+from diffusers.schedulers.scheduling_lms_discrete import LMSDiscreteScheduler
+from diffusers.schedulers.scheduling_pndm import PNDMScheduler
+from diffusers.schedulers.scheduling_tcd import TCDScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 _SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 _ZERO_SNR = "rescale_betas_zero_snr"
@@ -41,11 +53,11 @@ class _EndsAtZero:
         self.timesteps[-1] = min(int(self.timesteps[-1]), stride - 1)
 
 
-class DDIM(_EndsAtZero, diffusers.DDIMScheduler):
+class DDIM(_EndsAtZero, DDIMScheduler):
     """diffusers' DDIM without residual noise."""
 
 
-class PNDM(_EndsAtZero, diffusers.PNDMScheduler):
+class PNDM(_EndsAtZero, PNDMScheduler):
     """diffusers' PNDM without residual noise."""
 
 
@@ -68,32 +80,32 @@ _TRAILING = {"timestep_spacing": "trailing"}
 _KARRAS = {"use_karras_sigmas": True}
 _ZERO = {"final_sigmas_type": "zero"}
 _SDE = {"algorithm_type": "sde-dpmsolver++"}
-_MULTISTEP = diffusers.DPMSolverMultistepScheduler
-_SINGLESTEP = diffusers.DPMSolverSinglestepScheduler
+_MULTISTEP = DPMSolverMultistepScheduler
+_SINGLESTEP = DPMSolverSinglestepScheduler
 _SINGLE = _ZERO | {"lower_order_final": True}
 SAMPLERS: dict[str, Sampler] = {
     "PNDM": Sampler(PNDM, _TRAILING | {"skip_prk_steps": True, "set_alpha_to_one": True}),
-    "LMS": Sampler(diffusers.LMSDiscreteScheduler, _TRAILING),
-    "KLMS": Sampler(diffusers.LMSDiscreteScheduler, _KARRAS),
+    "LMS": Sampler(LMSDiscreteScheduler, _TRAILING),
+    "KLMS": Sampler(LMSDiscreteScheduler, _KARRAS),
     "DDIM": Sampler(DDIM, _TRAILING | {"clip_sample": False, "set_alpha_to_one": True}),
-    "DDPM": Sampler(diffusers.DDPMScheduler, _TRAILING | {"clip_sample": False}),
-    "HEUN": Sampler(diffusers.HeunDiscreteScheduler, _TRAILING),
-    "K_HEUN": Sampler(diffusers.HeunDiscreteScheduler, _KARRAS),
-    "K_EULER": Sampler(diffusers.EulerDiscreteScheduler, _TRAILING | _ZERO),
-    "K_EULER_ANCESTRAL": Sampler(diffusers.EulerAncestralDiscreteScheduler, _TRAILING),
+    "DDPM": Sampler(DDPMScheduler, _TRAILING | {"clip_sample": False}),
+    "HEUN": Sampler(HeunDiscreteScheduler, _TRAILING),
+    "K_HEUN": Sampler(HeunDiscreteScheduler, _KARRAS),
+    "K_EULER": Sampler(EulerDiscreteScheduler, _TRAILING | _ZERO),
+    "K_EULER_ANCESTRAL": Sampler(EulerAncestralDiscreteScheduler, _TRAILING),
     "DPM_SOLVER_MULTISTEP": Sampler(_MULTISTEP, _TRAILING | _ZERO),
     "DPM_PLUS_PLUS_2M_KARRAS": Sampler(_MULTISTEP, _KARRAS | _ZERO),
     "DPM_PLUS_PLUS_2M_SDE": Sampler(_MULTISTEP, _TRAILING | _ZERO | _SDE),
     "DPM_PLUS_PLUS_2M_SDE_KARRAS": Sampler(_MULTISTEP, _KARRAS | _ZERO | _SDE),
     "DPM_SINGLE": Sampler(_SINGLESTEP, _SINGLE),
-    "DPM_2": Sampler(diffusers.KDPM2DiscreteScheduler, _TRAILING),
-    "DPM_2_KARRAS": Sampler(diffusers.KDPM2DiscreteScheduler, _KARRAS),
-    "DPM_2_ANCESTRAL": Sampler(diffusers.KDPM2AncestralDiscreteScheduler, _TRAILING),
-    "DPM_2_ANCESTRAL_KARRAS": Sampler(diffusers.KDPM2AncestralDiscreteScheduler, _KARRAS),
+    "DPM_2": Sampler(KDPM2DiscreteScheduler, _TRAILING),
+    "DPM_2_KARRAS": Sampler(KDPM2DiscreteScheduler, _KARRAS),
+    "DPM_2_ANCESTRAL": Sampler(KDPM2AncestralDiscreteScheduler, _TRAILING),
+    "DPM_2_ANCESTRAL_KARRAS": Sampler(KDPM2AncestralDiscreteScheduler, _KARRAS),
     "DPM_PLUS_PLUS_SDE_KARRAS": Sampler(_SINGLESTEP, _SINGLE | _KARRAS | _SDE),
-    "UNI_PC": Sampler(diffusers.UniPCMultistepScheduler, _TRAILING | _ZERO),
-    "LCM": Sampler(diffusers.LCMScheduler),
-    "TCD": Sampler(diffusers.TCDScheduler, eta=0.3),
+    "UNI_PC": Sampler(UniPCMultistepScheduler, _TRAILING | _ZERO),
+    "LCM": Sampler(LCMScheduler),
+    "TCD": Sampler(TCDScheduler, eta=0.3),
 }
 """By OctoAI's name; `TCD` is Tunesmith's own, with the eta that its authors recommend (Zheng et al. 2024)."""
 
@@ -132,7 +144,7 @@ def _zero_snr_betas(schedule: dict[str, Any]) -> list[float]:
     The last one is just below 1, since these schedulers divide by the product of alphas.
     """
     unscaled = {key: schedule[key] for key in _SCHEDULE if key in schedule}
-    betas = rescale_zero_terminal_snr(diffusers.DDIMScheduler(**unscaled).betas)
+    betas = rescale_zero_terminal_snr(DDIMScheduler(**unscaled).betas)
     product = torch.cumprod(1 - betas, dim=0)
     betas[-1] = 1 - _LEAST_ALPHA / product[-2]
     return betas.tolist()

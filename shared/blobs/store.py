@@ -16,17 +16,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import certifi
 import urllib3
-from minio import Minio
 from minio.commonconfig import REPLACE, CopySource
 from minio.credentials.providers import AssumeRoleProvider
 from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import DictType
 
+from shared.blobs import clients
 from shared.errors import DiskError, NotFoundError, TooLargeError, UnavailableError
 from shared.failures import is_unavailable
 from shared.settings import ServiceSettings
@@ -36,10 +34,7 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-_CONNECT_S = 2.0
-_READ_S = 30.0
 _PING_READ_S = 2.0
-_THREADS = 8
 _CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
 """What a browser may show, by the end of a key. Everything else is bytes."""
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
@@ -88,8 +83,8 @@ class Blobs:
     ) -> None:
         self.bucket = bucket
         self.endpoint = endpoint
-        self._connections = _connections()
-        self._client = _client(endpoint, access_key, secret_key, region, self._connections)
+        self._connections = clients.connections()
+        self._client = clients.client(endpoint, access_key, secret_key, region, self._connections)
         self._sts: dict[str, Any] = {
             "sts_endpoint": sts_endpoint or endpoint,
             "access_key": access_key,
@@ -98,12 +93,12 @@ class Blobs:
             "role_arn": sts_role_arn or None,
             "http_client": self._connections,
         }
-        self._signer = _client(public_url, access_key, secret_key, region, self._connections)
+        self._signer = clients.client(public_url, access_key, secret_key, region, self._connections)
         self._has_logged = False
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="blobs")
+        self._pool = ThreadPoolExecutor(clients.THREADS, thread_name_prefix="blobs")
         # Pings have a thread and a connection of their own: pings of a silent store must not occupy the threads of other calls.
-        self._ping_connections = _connections(read_s=_PING_READ_S, retries=0, maxsize=1)
-        self._ping_client = _client(endpoint, access_key, secret_key, region, self._ping_connections)
+        self._ping_connections = clients.connections(read_s=_PING_READ_S, retries=0, maxsize=1)
+        self._ping_client = clients.client(endpoint, access_key, secret_key, region, self._ping_connections)
         self._ping_pool = ThreadPoolExecutor(1, thread_name_prefix="blobs-ping")
 
     @classmethod
@@ -380,25 +375,3 @@ def _listed(item: Object) -> Listed:
 
 def _age_s(modified: object) -> float:
     return (datetime.now(UTC) - modified).total_seconds() if isinstance(modified, datetime) else 0.0
-
-
-def _client(url: str, access_key: str, secret_key: str, region: str, connections: urllib3.PoolManager) -> Minio:
-    parts = urlsplit(url)
-    return Minio(
-        parts.netloc,
-        access_key=access_key,
-        secret_key=secret_key,
-        region=region,
-        secure=parts.scheme == "https",
-        http_client=connections,
-    )
-
-
-def _connections(*, read_s: float = _READ_S, retries: int = 2, maxsize: int = _THREADS) -> urllib3.PoolManager:
-    return urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
-        maxsize=maxsize,
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=certifi.where(),
-        retries=urllib3.Retry(total=retries, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
-    )

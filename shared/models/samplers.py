@@ -127,6 +127,9 @@ def make(name: str, folder: Path, steps: int = 30) -> Any:
         # diffusers' LMS, Heun and DPM2 take the range of sigmas from the spaced timesteps. "linspace" has both ends. With one
         # step it has the wrong one, and with a few, steps between sigmas so far apart leave noise.
         options["timestep_spacing"] = "linspace" if steps >= _ENOUGH_FOR_KARRAS else "trailing"
+    if "steps_offset" in known:
+        # Only "leading" has a use for it. diffusers' pipelines warn about any other value, and set this one.
+        options["steps_offset"] = 1
     if "original_inference_steps" in known:
         options["original_inference_steps"] = next(most for most in _DISTILLED if steps <= most)
     return sampler.kind(**options)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from shared.blobs import store
+from shared.blobs import clients
 from shared.blobs.store import Blobs
 from shared.errors import UnavailableError
 from shared.http import app as web
@@ -46,7 +46,7 @@ async def test_pings_of_a_silent_store_keep_none_of_its_threads(
     monkeypatch.setattr(web, "_CHECK_TIMEOUT_S", 0.1)
     assert (await probes.get("/ready")).status_code == 200
     proxy.stall()
-    for _ in range(3 * store._THREADS):
+    for _ in range(3 * clients.THREADS):
         assert (await probes.get("/ready")).status_code == 503
     assert proxy.connections <= 2, "one ping at a time"
 

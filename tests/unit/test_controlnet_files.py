@@ -10,6 +10,7 @@ from shared.engines import Engine
 from shared.errors import InvalidError
 from shared.formats import checkpoint
 from shared.formats.controlnet import ControlNetInfo
+from tests.support.upload_world import safetensors
 
 CONFIG: dict[str, Any] = {
     "_class_name": "ControlNetModel",
@@ -22,7 +23,7 @@ CONFIG: dict[str, Any] = {
 def packed(folder: Path, config: dict[str, Any]) -> Path:
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_text(json.dumps(config))
-    (folder / "model" / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    (folder / "model" / "diffusion_pytorch_model.safetensors").write_bytes(safetensors({"x": [1]}))
     checkpoint.pack(folder / "model", folder / "model.tar")
     return folder / "model.tar"
 

@@ -23,7 +23,7 @@ from shared.formats.vae import read_vae
 from tests.support.hostile_files import safetensors_file
 
 READERS: list[Callable[[Any], BaseModel]] = [read_lora, read_vae, read_embedding, checkpoint.read_file, checkpoint.lay_out]
-MAX_CPU_S = 5.0
+MAX_CPU_S = 10.0
 """For one file of up to 16 MiB of header."""
 MAX_INFO_BYTES = 20_000
 

@@ -8,7 +8,7 @@ from minio import Minio
 
 READ_S = 30.0
 THREADS = 8
-_CONNECT_S = 2.0
+CONNECT_S = 2.0
 
 
 def client(url: str, access_key: str, secret_key: str, region: str, pool: urllib3.PoolManager) -> Minio:
@@ -27,7 +27,7 @@ def client(url: str, access_key: str, secret_key: str, region: str, pool: urllib
 def connections(*, read_s: float = READ_S, retries: int = 2, maxsize: int = THREADS) -> urllib3.PoolManager:
     """Return connections for one client: how long a read may take in seconds, how often it is retried, how many are kept."""
     return urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
+        timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
         maxsize=maxsize,
         cert_reqs="CERT_REQUIRED",
         ca_certs=certifi.where(),

@@ -55,6 +55,12 @@ class ForbiddenError(TunesmithError):
     code = "forbidden"
 
 
+class CrossSiteError(ForbiddenError):
+    """A request by the console's cookie does not come from a page of the console."""
+
+    code = "cross_site"
+
+
 class NotFoundError(TunesmithError):
     """The thing does not exist, or is another account's: the answer does not tell which."""
 
@@ -73,6 +79,13 @@ class NameTakenError(ConflictError):
     """The name is in use in this account."""
 
     code = "name_taken"
+
+
+class ChangedError(TunesmithError):
+    """The thing has changed since the version that the request names in `If-Match`."""
+
+    status = 412
+    code = "changed"
 
 
 class NotSupportedError(TunesmithError):

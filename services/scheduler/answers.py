@@ -1,15 +1,34 @@
 """Answers about tunes, built from their rows."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from services.scheduler.repository import PLATFORM_PREFIX
-from services.scheduler.schemas import OPTIONS, Progress, Result, TuneAnswer, Warning_
+from services.scheduler.schemas import OPTIONS, Phase, Progress, Queue, Result, TuneAnswer, Warning_
 from shared.database.tables import Tune, TuneFile
 from shared.formats.clip.words import contains
 from shared.states import TuneState, client_status
 
+_PHASES: dict[TuneState, Phase] = {
+    TuneState.WAITING_FILES: "files",
+    TuneState.QUEUED: "queue",
+    TuneState.PREPARING: "loading",
+    TuneState.TRAINING: "training",
+    TuneState.PUBLISHING: "saving",
+}
 
-def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an answer says about a tune that is not in its own rows."""
+
+    ahead: int = 0
+    """The tunes that were queued before it."""
+    has_trainer: bool = True
+    thumbnail_urls: Sequence[str] = ()
+
+
+def answer(tune: Tune, files: Sequence[TuneFile], around: Surroundings) -> TuneAnswer:
     """Return the answer for a tune and its files."""
     return TuneAnswer(
         id=tune.id,
@@ -45,7 +64,26 @@ def answer(tune: Tune, files: Sequence[TuneFile]) -> TuneAnswer:
         warnings=caption_warnings(((file.asset_id, file.caption) for file in files), tune.trigger_word),
         webhook=tune.webhook,
         webhook_events_filter=tune.webhook_events,  # pyright: ignore[reportArgumentType] - `CreateTune` has checked them
+        sequence=tune.version,
+        phase=_PHASES.get(TuneState(tune.state), "ended"),
+        error_code=tune.error_code,
+        queue=_queue(tune, files, around),
+        attempt=tune.attempt,
+        max_attempts=tune.max_attempts,
+        started_at=tune.started_at,
+        ended_at=tune.ended_at,
+        dataset_id=tune.dataset_id,
+        thumbnail_urls=list(around.thumbnail_urls),
     )
+
+
+def _queue(tune: Tune, files: Sequence[TuneFile], around: Surroundings) -> Queue | None:
+    if tune.state not in {TuneState.WAITING_FILES, TuneState.QUEUED}:
+        return None
+    unchecked = sum(file.verdict == "pending" for file in files)
+    if tune.state == TuneState.WAITING_FILES:
+        return Queue(reason="files", ahead=0, files_unchecked=unchecked)
+    return Queue(reason="ahead" if around.has_trainer else "no_trainer", ahead=around.ahead, files_unchecked=unchecked)
 
 
 def _result(tune: Tune, files: Sequence[TuneFile]) -> Result | None:

@@ -1,6 +1,6 @@
 """The tune API over HTTP."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
@@ -15,6 +15,7 @@ from shared.database.tables import Context
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
 from shared.http.routes import GuardedRoute
+from shared.states import ClientStatus
 
 Caller = Annotated[Principal, Depends(require("tunes"))]
 Limit = Annotated[int, Query(ge=1, le=100)]
@@ -57,7 +58,7 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
         async with database.begin() as session:
             return await service.delete(session, caller.account_id, tune_id)
 
-    @routes.get("/tunes", summary="The account's tunes, newest first")
+    @routes.get("/tunes", summary="The account's tunes, by default newest first")
     async def list_(
         caller: Caller,
         *,
@@ -69,6 +70,11 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
         ] = None,
         trigger_words: Annotated[list[str] | None, Query()] = None,
         engine: str | None = None,
+        q: Annotated[
+            str | None, Query(max_length=200, description="A part of the name, the description or the trigger word.")
+        ] = None,
+        status: Annotated[list[ClientStatus] | None, Query(description="Only tunes with one of these.")] = None,
+        sort: Literal["newest", "oldest", "name"] = "newest",
         offset: Offset = 0,
         limit: Limit = 100,
     ) -> TuneList:
@@ -76,7 +82,8 @@ def router(database: Database, service: TuneService, what_if: WhatIfService) -> 
             return TuneList(data=[], has_more=False, total=0)
         # Some clients repeat the parameter, others join the words with commas.
         words = tuple(word for part in trigger_words or [] for word in part.split(",") if word)
-        wanted = TuneFilter(name, base_checkpoint_id or base_checkpoint, words, engine)
+        base = base_checkpoint_id or base_checkpoint
+        wanted = TuneFilter(name, base, words, engine, words=q, statuses=tuple(status or ()), sort=sort)
         async with database.begin() as session:
             return await service.list(session, caller.account_id, wanted, offset=offset, limit=limit)
 

@@ -7,8 +7,10 @@ from fastapi import FastAPI
 
 from services.scheduler import api, consumers
 from services.scheduler.admin import api as admin
+from services.scheduler.datasets import api as datasets_api
 from services.scheduler.events import api as events_api
 from services.scheduler.events.service import EventReader, EventStreams
+from services.scheduler.logins import api as logins_api
 from services.scheduler.notifications import Notifications
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
@@ -35,7 +37,7 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
     database = Database.from_settings(settings, application_name="scheduler")
     requests = Database.for_requests(settings, application_name="scheduler")
     blobs = Blobs.from_settings(settings)
-    service = TuneService(settings)
+    service = TuneService(settings, blobs)
     event_consumers = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
     consumers.register(event_consumers, service)
     notifications = Notifications(settings)
@@ -80,6 +82,8 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         events_api.router(requests, service, reader, streams),
         webhooks_api.router(requests, service),
         admin.router(requests),
+        datasets_api.router(requests),
+        logins_api.router(database, settings.public_url),
     ]
     return web.create_app(
         "scheduler",

@@ -11,16 +11,33 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.retention import Expired, older_than, table_of
-from shared.database.tables import Account, Asset, Checkpoint, Sample, Tune, TuneEvent, TuneFile, WebhookDelivery
+from shared.database.tables import (
+    Account,
+    Asset,
+    Blob,
+    Checkpoint,
+    Dataset,
+    Sample,
+    Trainer,
+    Tune,
+    TuneEvent,
+    TuneFile,
+    WebhookDelivery,
+)
 from shared.database.tables.tunes import FINAL_EVENTS
 from shared.messaging.events import TuneCancelRequested, TuneDeleted, TuneQueued, TuneSucceeded
-from shared.states import TuneState
+from shared.states import LEASED, TERMINAL, ClientStatus, TuneState
 from shared.tunes import transitions
 from shared.tunes.transitions import about, move
 
 PLATFORM_PREFIX = "octoai:"
 _UNENDED = Tune.ended_at.is_(None)
 """Follows from the state, but only with it PostgreSQL uses the partial index."""
+_TRAINER_SILENT = timedelta(seconds=90)
+"""A trainer that has not been seen for this long is not counted as connected."""
+_THUMBNAIL_BYTES = 2 * 1024 * 1024
+"""Larger training images are no thumbnails: a page of a hundred tunes would fetch gigabytes."""
+_THUMBNAILS = 4
 _NAME_IN_USE = text("deleted_at IS NULL OR ended_at IS NULL")
 
 
@@ -32,6 +49,10 @@ class TuneFilter:
     base_checkpoint: str | None = None
     trigger_words: tuple[str, ...] = ()
     engine: str | None = None
+    words: str | None = None
+    """A part of the name, the description or the trigger word."""
+    statuses: tuple[ClientStatus, ...] = ()
+    sort: str = "newest"
 
 
 async def find_checkpoint(session: AsyncSession, account_id: UUID, key: str) -> Asset | None:
@@ -113,9 +134,71 @@ async def list_tunes(
         where.append(Tune.trigger_word.in_(wanted.trigger_words))
     if wanted.engine is not None:
         where.append(Tune.engine == wanted.engine)
+    if wanted.words:
+        texts = (Tune.name, Tune.description, Tune.trigger_word)
+        where.append(or_(*(column.icontains(wanted.words, autoescape=True) for column in texts)))
+    if wanted.statuses:
+        where.append(or_(*(_has_status(status) for status in wanted.statuses)))
+    order = {
+        "newest": (Tune.created_at.desc(), Tune.id.desc()),
+        "oldest": (Tune.created_at, Tune.id),
+        "name": (func.lower(Tune.name), Tune.id),
+    }[wanted.sort]
     total = await session.scalar(select(func.count()).select_from(Tune).where(*where))
-    page = select(Tune).where(*where).order_by(Tune.created_at.desc(), Tune.id.desc()).offset(offset).limit(limit)
+    page = select(Tune).where(*where).order_by(*order).offset(offset).limit(limit)
     return list(await session.scalars(page)), total or 0
+
+
+def _has_status(status: ClientStatus) -> ColumnElement[bool]:
+    """Return the condition that `client_status` of a tune is this one."""
+    if status in TERMINAL:
+        return Tune.state == status.value
+    claimed = or_(Tune.state.in_([*LEASED, TuneState.PUBLISHING]), Tune.lease_epoch > 0)
+    return and_(Tune.state.not_in(TERMINAL), claimed if status is ClientStatus.RUNNING else ~claimed)
+
+
+async def has_dataset(session: AsyncSession, account_id: UUID, dataset_id: str) -> bool:
+    """Say whether the account has this dataset."""
+    found = select(Dataset.id).where(Dataset.id == dataset_id, Dataset.account_id == account_id)
+    return await session.scalar(found) is not None
+
+
+async def queued_before(session: AsyncSession, tune_ids: Sequence[str]) -> dict[str, int]:
+    """Return how many tunes of all accounts were queued before each of these; a tune that is not queued is left out."""
+    place = func.row_number().over(order_by=(Tune.priority.desc(), Tune.queued_at, Tune.id)) - 1
+    queued = select(Tune.id, place.label("ahead")).where(Tune.state == TuneState.QUEUED).subquery()
+    rows = await session.execute(select(queued).where(queued.c.id.in_(tune_ids)))
+    return {row.id: row.ahead for row in rows}
+
+
+async def has_trainer(session: AsyncSession) -> bool:
+    """Say whether a trainer was seen lately."""
+    seen = select(Trainer.id).where(Trainer.seen_at > func.now() - _TRAINER_SILENT).limit(1)
+    return await session.scalar(seen) is not None
+
+
+async def thumbnails(session: AsyncSession, tune_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the blob keys of up to four images of each tune: its newest samples, or else its first smaller training images."""
+    last = select(Sample.tune_id, func.max(Sample.step).label("step")).where(Sample.tune_id.in_(tune_ids))
+    last = last.group_by(Sample.tune_id).subquery()
+    newest = (
+        select(Sample.tune_id, Sample.blob_key)
+        .join(last, and_(last.c.tune_id == Sample.tune_id, last.c.step == Sample.step))
+        .order_by(Sample.tune_id, Sample.number)
+    )
+    keys: dict[str, list[str]] = {tune_id: [] for tune_id in tune_ids}
+    for tune_id, key in await session.execute(newest):
+        keys[tune_id].append(key)
+    without = [tune_id for tune_id in tune_ids if not keys[tune_id]]
+    trained_on = (
+        select(TuneFile.tune_id, TuneFile.blob_key)
+        .join(Blob, Blob.key == TuneFile.blob_key)
+        .where(TuneFile.tune_id.in_(without), Blob.size_bytes <= _THUMBNAIL_BYTES)
+        .order_by(TuneFile.tune_id, TuneFile.position)
+    )
+    for tune_id, key in await session.execute(trained_on):
+        keys[tune_id].append(key)
+    return {tune_id: found[:_THUMBNAILS] for tune_id, found in keys.items()}
 
 
 async def files_of(session: AsyncSession, tune_ids: Sequence[str]) -> dict[str, list[TuneFile]]:

@@ -132,6 +132,7 @@ class CreateTune(_Lenient):
     description: Text | None = None
     details: Details
     continue_on_rejection: bool | None = False
+    dataset_id: str | None = Field(default=None, description="The dataset that the tune is started from, for reference.")
     webhook: Annotated[str, StringConstraints(max_length=MAX_URL)] | None = Field(
         default=None, description="A public http(s) address that receives the tune's events by POST."
     )
@@ -182,6 +183,19 @@ class Result(BaseModel):
     unready_assets: list[str]
 
 
+Phase = Literal["files", "queue", "loading", "training", "saving", "ended"]
+
+
+class Queue(BaseModel):
+    """What a tune waits for that no trainer has."""
+
+    reason: Literal["files", "ahead", "no_trainer"] = Field(
+        description="`files`: images are being checked; `ahead`: its turn is after `ahead` tunes; `no_trainer`: none is connected."
+    )
+    ahead: int = Field(description="The tunes of all accounts that were queued before it.")
+    files_unchecked: int = Field(description="Its images without a verdict.")
+
+
 class TuneAnswer(BaseModel):
     """A tune."""
 
@@ -203,6 +217,18 @@ class TuneAnswer(BaseModel):
     warnings: list[Warning_]
     webhook: str | None
     webhook_events_filter: list[WebhookEvent]
+    sequence: int = Field(description="The sequence number of its last event.")
+    phase: Phase = Field(description="Where it is on the way from its images to its LoRA.")
+    error_code: str | None = Field(description="Why it failed, for programs.")
+    queue: Queue | None = Field(description="What it waits for; null once a trainer has it.")
+    attempt: int
+    max_attempts: int
+    started_at: datetime | None = Field(description="When a trainer claimed it first.")
+    ended_at: datetime | None
+    dataset_id: str | None
+    thumbnail_urls: list[str] = Field(
+        description="Up to four images that stand for it: its newest samples, or some of its training images."
+    )
 
 
 class TuneList(BaseModel):

@@ -1,21 +1,24 @@
 """Decisions about tunes: which are accepted, when one is queued, and how one ends."""
 
+import builtins
 import secrets
+from collections.abc import Sequence
 from typing import get_args
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
-from services.scheduler.answers import answer
+from services.scheduler.answers import Surroundings, answer
 from services.scheduler.checks import check
 from services.scheduler.repository import PLATFORM_PREFIX, TuneFilter
 from services.scheduler.schemas import MAX_SEED, OPTIONS, CreateTune, TuneAnswer, TuneList, WebhookEvent
 from services.scheduler.settings import SchedulerSettings
 from shared.accounts import names, quotas
 from shared.blobs import rows as blob_rows
+from shared.blobs.store import Blobs
 from shared.database.tables import Asset, Context, Tune
-from shared.errors import ConflictError, NameTakenError, NotFoundError
+from shared.errors import ConflictError, InvalidError, NameTakenError, NotFoundError
 from shared.ids import new_id
 from shared.messaging import outbox
 from shared.messaging.events import TuneQueued
@@ -23,12 +26,15 @@ from shared.states import CANCELLABLE, LEASED, TERMINAL, TuneState
 from shared.tunes import transitions
 from shared.tunes.transitions import about
 
+_THUMBNAIL_URL_S = 3600
+
 
 class TuneService:
     """Creates, cancels and deletes tunes, and moves them on; every method works in its caller's transaction."""
 
-    def __init__(self, settings: SchedulerSettings) -> None:
+    def __init__(self, settings: SchedulerSettings, blobs: Blobs) -> None:
         self.settings = settings
+        self._blobs = blobs
 
     async def create(self, session: AsyncSession, account_id: UUID, body: CreateTune) -> TuneAnswer:
         """Create a tune, and queue it if its files have their verdicts.
@@ -38,6 +44,9 @@ class TuneService:
         await quotas.admit_tune(session, account_id, self.settings)
         details = body.details
         base = (await check(session, account_id, body, private_webhooks=self.settings.webhook_allow_private)).base
+        if body.dataset_id is not None and not await repository.has_dataset(session, account_id, body.dataset_id):
+            msg = f"dataset_id: there is no dataset {body.dataset_id!r} in this account; leave it out, or name one that exists"
+            raise InvalidError(msg, loc=("body", "dataset_id"))
         tune_id = new_id("tune")
         await names.reserve(session, account_id, body.name, "tune", tune_id)
         row = {
@@ -61,6 +70,7 @@ class TuneService:
             "webhook": body.webhook,
             "webhook_events": (body.webhook_events_filter or list(get_args(WebhookEvent))) if body.webhook else [],
             "request": details.model_dump(mode="json"),
+            "dataset_id": body.dataset_id,
             "state": TuneState.WAITING_FILES,
             "max_attempts": self.settings.max_attempts,
         }
@@ -72,7 +82,7 @@ class TuneService:
         captions = [(file.file_id, file.caption_or(details.trigger_word)) for file in details.files]
         await repository.insert_files(session, tune_id, captions)
         await self.queue_or_fail_by_verdicts(session, tune_id)
-        return await _answer(session, await repository.lock_tune(session, tune_id))
+        return await self._answer(session, await repository.lock_tune(session, tune_id))
 
     async def queue_or_fail_by_verdicts(self, session: AsyncSession, tune_id: str) -> None:
         """Record the verdicts on a tune's files; queue or fail the tune once all are known or `files_timeout_s` has passed.
@@ -110,7 +120,7 @@ class TuneService:
 
     async def get(self, session: AsyncSession, account_id: UUID, tune_id: str) -> TuneAnswer:
         """Return a tune. Raises NotFoundError."""
-        return await _answer(session, await _own(session, account_id, tune_id))
+        return await self._answer(session, await _own(session, account_id, tune_id))
 
     async def has_ended(self, session: AsyncSession, account_id: UUID, tune_id: str) -> bool:
         """Return whether a tune has reached its last state. Raises NotFoundError."""
@@ -119,8 +129,7 @@ class TuneService:
     async def list(self, session: AsyncSession, account_id: UUID, wanted: TuneFilter, *, offset: int, limit: int) -> TuneList:
         """Return a page of tunes, newest first."""
         tunes, total = await repository.list_tunes(session, account_id, wanted, offset=offset, limit=limit)
-        files = await repository.files_of(session, [tune.id for tune in tunes])
-        data = [answer(tune, files[tune.id]) for tune in tunes]
+        data = await self._answers(session, tunes)
         return TuneList(data=data, has_more=offset + len(data) < total, total=total)
 
     async def cancel(self, session: AsyncSession, account_id: UUID, tune_id: str) -> TuneAnswer:
@@ -132,7 +141,7 @@ class TuneService:
                 msg = f"tune_id: {tune_id} cannot be cancelled any more, because {why}; delete the tune if it is not wanted"
                 raise ConflictError(msg)
             await _stop(session, tune)
-        return await _answer(session, await repository.lock_tune(session, tune_id))
+        return await self._answer(session, await repository.lock_tune(session, tune_id))
 
     async def delete(self, session: AsyncSession, account_id: UUID, tune_id: str) -> TuneAnswer:
         """Delete a tune, and cancel it if it waits or is trained; its images and its LoRA stay. Raises NotFoundError."""
@@ -142,7 +151,7 @@ class TuneService:
         deleted = await repository.mark_deleted(session, tune_id)
         if deleted.state in TERMINAL:
             await transitions.clear_up(session, deleted)
-        return await _answer(session, deleted)
+        return await self._answer(session, deleted)
 
     async def end_publishing(self, session: AsyncSession, tune_id: str, lora: Asset) -> None:
         """End a tune whose LoRA has its verdict in the library; do nothing when the tune has ended already.
@@ -174,6 +183,29 @@ class TuneService:
             await outbox.publish(session, Context.TUNES, TuneQueued(**about(tune)))
         return tune is not None
 
+    async def _answer(self, session: AsyncSession, tune: Tune) -> TuneAnswer:
+        return (await self._answers(session, [tune]))[0]
+
+    async def _answers(self, session: AsyncSession, tunes: Sequence[Tune]) -> builtins.list[TuneAnswer]:
+        ids = [tune.id for tune in tunes]
+        files = await repository.files_of(session, ids)
+        keys = await repository.thumbnails(session, ids)
+        queued = [tune.id for tune in tunes if tune.state == TuneState.QUEUED]
+        ahead = await repository.queued_before(session, queued) if queued else {}
+        has_trainer = not queued or await repository.has_trainer(session)
+        return [
+            answer(
+                tune,
+                files[tune.id],
+                Surroundings(
+                    ahead=ahead.get(tune.id, 0),
+                    has_trainer=has_trainer,
+                    thumbnail_urls=[self._blobs.presign_get(key, _THUMBNAIL_URL_S) for key in keys[tune.id]],
+                ),
+            )
+            for tune in tunes
+        ]
+
 
 async def _stop(session: AsyncSession, tune: Tune) -> None:
     """Cancel the tune at once if no trainer holds its lease; otherwise ask the trainer."""
@@ -181,10 +213,6 @@ async def _stop(session: AsyncSession, tune: Tune) -> None:
         await transitions.cancel(session, tune.id, [])
     elif tune.cancel_requested_at is None:
         await repository.request_cancel(session, tune.id)
-
-
-async def _answer(session: AsyncSession, tune: Tune) -> TuneAnswer:
-    return answer(tune, (await repository.files_of(session, [tune.id]))[tune.id])
 
 
 async def _own(session: AsyncSession, account_id: UUID, tune_id: str, *, lock: bool = False) -> Tune:

@@ -1,4 +1,7 @@
-"""Authentication: each request's `Authorization: Bearer <key>` is looked up by the key's hash, and counted."""
+"""Authentication: each request's `Authorization: Bearer <key>` is looked up by the key's hash, and counted.
+
+Where a request has no such header, the cookie of a browser that is signed in to the console stands for it.
+"""
 
 import asyncio
 import contextlib
@@ -11,11 +14,12 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import func, or_, select, update
 
-from shared.accounts import keys, scopes
+from shared.accounts import keys, logins, scopes
 from shared.accounts.scopes import Access
 from shared.database.sessions import Database
 from shared.database.tables import Account, ApiKey
 from shared.errors import ForbiddenError, UnauthorizedError
+from shared.http.cookies import check_same_site, cookie_name
 from shared.http.rate import FailedKeys, RequestRate
 from shared.settings import ApiSettings
 from shared.shares import current_account
@@ -53,6 +57,7 @@ class Authenticator:
 
     def __init__(self, database: Database, settings: ApiSettings | None = None, *, service: str = "api") -> None:
         self._database = database
+        self.cookie = cookie_name(settings.public_url if settings else "")
         self._rate = RequestRate(database, service, settings.max_requests_per_minute) if settings else None
         self._failures = FailedKeys(settings.max_failed_keys_per_minute) if settings else None
         self._used: dict[str, datetime] = {}
@@ -91,6 +96,24 @@ class Authenticator:
             msg = "the API key is unknown, expired or revoked; create one with `tunesmith keys create`"
             raise UnauthorizedError(msg, headers=_CHALLENGE)
         key, own_limit = found
+        return await self._count(key, own_limit)
+
+    async def authenticate_login(self, token: str) -> Principal:
+        """Return the principal of the key that a browser is signed in with.
+
+        Raises UnauthorizedError for a login that has ended, and LimitError for an account that sends too many requests.
+        """
+        async with self._database.begin() as session:
+            found = await logins.find(session, token)
+        if found is None:
+            msg = "the sign-in has ended, or its API key was revoked; sign in again"
+            raise UnauthorizedError(msg, headers=_CHALLENGE)
+        key, account = found
+        principal = await self._count(key, account.max_requests_per_minute)
+        current_account.set(principal.account_id)
+        return principal
+
+    async def _count(self, key: ApiKey, own_limit: int | None) -> Principal:
         self._used[key.id] = datetime.now(UTC)
         if self._rate:
             await self._rate.count(key.account_id, own_limit)
@@ -112,6 +135,25 @@ class Authenticator:
             await asyncio.wait_for(self.flush_last_use(), _CLOSE_TIMEOUT_S)
 
 
+async def identify(request: Request) -> Principal:
+    """Return the principal of a request's key, or of its cookie. The service's `app.py` sets `app.state.authenticator`.
+
+    Raises UnauthorizedError, CrossSiteError or LimitError.
+    """
+    authenticator: Authenticator = request.app.state.authenticator
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and secret.strip():
+        address = request.client.host if request.client else ""
+        return await authenticator.authenticate(secret.strip(), address)
+    token = request.cookies.get(authenticator.cookie)
+    if token is None:
+        msg = "the request has no API key; send it as `Authorization: Bearer <key>`"
+        raise UnauthorizedError(msg, headers=_CHALLENGE)
+    if scopes.access_of(request.method) == "write":
+        check_same_site(request)
+    return await authenticator.authenticate_login(token)
+
+
 class Guard:
     """A FastAPI dependency that returns the principal of a key with access to a part of the API.
 
@@ -130,14 +172,8 @@ class Guard:
         return principal or await self.admit(request)
 
     async def admit(self, request: Request) -> Principal:
-        """Find the principal of the request. Raises UnauthorizedError, ForbiddenError or LimitError."""
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
-            msg = "the request has no API key; send it as `Authorization: Bearer <key>`"
-            raise UnauthorizedError(msg, headers=_CHALLENGE)
-        authenticator: Authenticator = request.app.state.authenticator
-        address = request.client.host if request.client else ""
-        principal = await authenticator.authenticate(secret.strip(), address)
+        """Find the principal of the request. Raises what `identify` raises, and ForbiddenError."""
+        principal = await identify(request)
         access = scopes.access_of(request.method)
         if not principal.may(self._part, access):
             msg = (

@@ -48,12 +48,15 @@ async def _things(platform: Platform, account: str, secret: str, *, ended: bool)
         made = await client.post("/v1/tune", json=body)
         assert made.status_code == 201, made.text
         tune_id = made.json()["id"]
+        kept = await client.post("/v1/datasets", json={"name": f"dataset-{mark}"})
+        assert kept.status_code == 201, kept.text
         if ended:
             assert (await client.post(f"/v1/tune/{tune_id}/cancel")).status_code == 200
     async with platform.database.begin() as session:
         key_id, _ = await accounts.create_key(session, account_id, name="victim", scopes=["tunes"])
     return things | {
         "tune_id": tune_id,
+        "dataset_id": kept.json()["id"],
         "response_id": await platform.add_generation(account_id),
         "account_id": str(account_id),
         "key_id": key_id,
@@ -66,7 +69,7 @@ async def _call(platform: Platform, operation: str, route: Route, things: dict[s
         path = path.replace("{" + name + "}", _filled(value, things))
     async with platform.client(secret) as client:
         body = {} if route.body is None else {"json": _filled(route.body, things)}
-        return await client.request(method, path, params=route.query, **body)
+        return await client.request(method, path, params=route.query, headers=route.headers, **body)
 
 
 async def test_accounts_are_sealed(platform: Platform) -> None:

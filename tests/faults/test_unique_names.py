@@ -57,7 +57,7 @@ async def world(make_settings: Callable[..., ServiceSettings], database_url: str
     for database in databases[REPLICAS:]:
         settings = make_settings(SchedulerSettings)
         assert isinstance(settings, SchedulerSettings)
-        routes = api.router(database, TuneService(settings), WhatIfService(database, blobs, settings))
+        routes = api.router(database, TuneService(settings, blobs), WhatIfService(database, blobs, settings))
         schedulers.append(await base.connect(routes_alone("scheduler", database, [routes]), uploads[0].account_id))
     yield Replicas([one.client for one in uploads], schedulers, image.id)
     for closing in (*schedulers, *uploads):

@@ -364,7 +364,7 @@ async def test_the_result_lists_the_files_that_are_left_out_as_soon_as_there_is_
     assert tune["result"]["rejected_assets"] == [bad]
     assert tune["result"]["unready_assets"] == [slow]
 
-    impatient = TuneService(world.settings.model_copy(update={"files_timeout_s": 1e-6}))
+    impatient = TuneService(world.settings.model_copy(update={"files_timeout_s": 1e-6}), world.blobs)
     async with world.database.begin() as session:
         await impatient.queue_or_fail_by_verdicts(session, tune["id"])
 

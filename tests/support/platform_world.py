@@ -38,7 +38,9 @@ PREFIXES = {
     "/v1/assets": "upload",
     "/v1/tune": "scheduler",
     "/v1/tunes": "scheduler",
+    "/v1/datasets": "scheduler",
     "/v1/admin": "scheduler",
+    "/console/login": "scheduler",
     "/generate": "inference",
 }
 """Where the edge sends each path; the rest is the console's."""

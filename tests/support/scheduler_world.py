@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select, update
 
 from services.scheduler import api
+from services.scheduler.datasets import api as datasets_api
 from services.scheduler.events import api as events_api
 from services.scheduler.events.service import EventReader, EventStreams
 from services.scheduler.notifications import Notifications
@@ -102,13 +103,14 @@ async def make_world(
     """Build a world with the owner's account, a stranger's, and the platform's with its public checkpoint tiny-sd15."""
     database = Database(database_url)
     settings = make_settings(SchedulerSettings, **overrides)
-    service = TuneService(settings)
+    service = TuneService(settings, blobs)
     reader, notifications = EventReader(blobs), Notifications(settings)
     streams = EventStreams(database, reader, notifications, settings)
     routers = [
         api.router(database, service, WhatIfService(database, blobs, settings)),
         events_api.router(database, service, reader, streams),
         webhooks_api.router(database, service),
+        datasets_api.router(database),
     ]
     app = routes_alone("scheduler", database, routers)
     base = World(database=database, blobs=blobs)

@@ -8,8 +8,8 @@ from typing import Any
 class Route:
     """How the route is called on things of the account `owner`, and the status that each caller gets.
 
-    In paths and bodies `{name}` stands for one of the owner's things: {asset_id}, {tune_id}, {lora_name}, {response_id},
-    {account_id}, {key_id}.
+    In paths and bodies `{name}` stands for one of the owner's things: {asset_id}, {tune_id}, {dataset_id}, {lora_name},
+    {response_id}, {account_id}, {key_id}.
     """
 
     part: str
@@ -20,6 +20,7 @@ class Route:
     path: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
     query: dict[str, Any] | None = None
+    headers: dict[str, str] | None = None
     ended: bool = False
     """Whether the tune is cancelled first: the stream of a tune that runs never ends."""
 
@@ -33,6 +34,7 @@ _TUNE = {
         "trigger_words": ["sks1"],
     },
 }
+_DATASET = {"name": "sealed", "trigger_word": "sks1"}
 _ASSET = {"name": "sealed", "asset_type": "file", "data": {"asset_type": "file"}}
 
 ROUTES = {
@@ -47,6 +49,13 @@ ROUTES = {
     "GET /v1/tune/{tune_id}": Route("tunes", 200, 404),
     "GET /v1/tune/{tune_id}/events": Route("tunes", 200, 404),
     "GET /v1/tune/{tune_id}/events/stream": Route("tunes", 204, 404, query={"after": 1000}, ended=True),
+    "GET /v1/tune/{tune_id}/losses": Route("tunes", 200, 404),
+    "GET /v1/tune/{tune_id}/samples": Route("tunes", 200, 404),
+    "POST /v1/datasets": Route("tunes", 201, 201, body=_DATASET),
+    "GET /v1/datasets": Route("tunes", 200, 200),
+    "GET /v1/datasets/{dataset_id}": Route("tunes", 200, 404),
+    "PUT /v1/datasets/{dataset_id}": Route("tunes", 200, 404, body=_DATASET, headers={"If-Match": "1"}),
+    "DELETE /v1/datasets/{dataset_id}": Route("tunes", 204, 404),
     "GET /v1/tune/{tune_id}/webhook_deliveries": Route("tunes", 200, 404),
     "GET /v1/tunes/webhook-secret": Route("tunes", 200, 200),
     "POST /v1/tunes/webhook-secret/rotate": Route("tunes", 200, 200),

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from services.scheduler.events.schemas import EventList
+from services.scheduler.events import curve
+from services.scheduler.events.schemas import EventList, Losses, SampleList
 from services.scheduler.events.service import EventReader, EventStreams
 from services.scheduler.service import TuneService
 from shared.database.sessions import Database
@@ -82,6 +83,22 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
         async with database.begin() as session:
             await service.has_ended(session, caller.account_id, tune_id)
             return await reader.page(session, tune_id, after=after, limit=limit)
+
+    @routes.get("/tune/{tune_id}/losses", summary="The loss of each step of a tune")
+    async def losses(
+        caller: Caller,
+        tune_id: str,
+        after: Annotated[int, Query(ge=0, le=2**31, description="Only later steps than this one.")] = 0,
+    ) -> Losses:
+        async with database.begin() as session:
+            await service.has_ended(session, caller.account_id, tune_id)
+            return await curve.losses(session, tune_id, after=after)
+
+    @routes.get("/tune/{tune_id}/samples", summary="The images that were generated during the training of a tune")
+    async def samples(caller: Caller, tune_id: str) -> SampleList:
+        async with database.begin() as session:
+            await service.has_ended(session, caller.account_id, tune_id)
+            return await curve.samples(session, reader, tune_id)
 
     @routes.get(
         "/tune/{tune_id}/events/stream",

@@ -1,6 +1,8 @@
 """The SQL of a tune's events and of the images drawn during training."""
 
-from sqlalchemy import select
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.tables import Sample, TuneEvent
@@ -10,6 +12,17 @@ async def events_of(session: AsyncSession, tune_id: str, *, after: int, limit: i
     """Return the tune's events after a sequence number, oldest first."""
     page = select(TuneEvent).where(TuneEvent.tune_id == tune_id, TuneEvent.sequence > after)
     return list(await session.scalars(page.order_by(TuneEvent.sequence).limit(limit)))
+
+
+async def events_of_types(session: AsyncSession, tune_id: str, types: Sequence[str]) -> list[TuneEvent]:
+    """Return all events of a tune that have one of these types, oldest first."""
+    found = select(TuneEvent).where(TuneEvent.tune_id == tune_id, TuneEvent.type.in_(types))
+    return list(await session.scalars(found.order_by(TuneEvent.sequence)))
+
+
+async def last_sequence(session: AsyncSession, tune_id: str) -> int:
+    """Return the sequence number of the tune's last event, or 0 if it has none."""
+    return await session.scalar(select(func.max(TuneEvent.sequence)).where(TuneEvent.tune_id == tune_id)) or 0
 
 
 async def sample_keys(session: AsyncSession, tune_id: str) -> set[str]:

@@ -39,9 +39,10 @@ class EventReader:
         kept: set[str] = set()
         if any(event.type == TuneSampled.type for event in shown):
             kept = await repository.sample_keys(session, tune_id)
-        return EventList(data=[self._show(event, kept) for event in shown], has_more=len(found) > limit)
+        return EventList(data=[self.show(event, kept) for event in shown], has_more=len(found) > limit)
 
-    def _show(self, event: TuneEvent, kept: set[str]) -> EventAnswer:
+    def show(self, event: TuneEvent, kept: set[str]) -> EventAnswer:
+        """Return the answer for an event; `kept` has the blob keys of the samples that still exist."""
         data = event.data
         if event.type == TuneSampled.type:
             data = data | {"samples": [self._link(sample, kept) for sample in data["samples"]]}

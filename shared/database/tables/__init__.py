@@ -1,8 +1,9 @@
 """Every table, one module a subject; `docs/architecture.md` says which context writes which table."""
 
-from shared.database.tables.accounts import Account, ApiKey, RequestRow
+from shared.database.tables.accounts import Account, ApiKey, Login, LoginCode, RequestRow
 from shared.database.tables.assets import Asset, AssetName, Blob, LoraRegistration
 from shared.database.tables.base import Base, Context
+from shared.database.tables.datasets import Dataset
 from shared.database.tables.generations import Generation
 from shared.database.tables.idempotency import IDEMPOTENCY
 from shared.database.tables.messaging import INBOXES, OUTBOXES
@@ -21,7 +22,10 @@ __all__ = [
     "Blob",
     "Checkpoint",
     "Context",
+    "Dataset",
     "Generation",
+    "Login",
+    "LoginCode",
     "LoraRegistration",
     "RequestRow",
     "Sample",

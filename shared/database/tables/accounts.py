@@ -69,3 +69,30 @@ class RequestRow(Base):
     """What the last statement took."""
 
     __table_args__ = ({"prefixes": ["UNLOGGED"]},)
+
+
+class Login(Base):
+    """A browser that is signed in to the console with a key. Only the SHA-256 of its cookie is kept."""
+
+    __tablename__ = "logins"
+
+    token_sha256: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    created_at: Mapped[CreatedAt]
+    seen_at: Mapped[CreatedAt]
+    expires_at: Mapped[Timestamp]
+
+    __table_args__ = (Index("ix_logins_expires_at", "expires_at"),)
+
+
+class LoginCode(Base):
+    """A code in a printed link, which signs one browser in once. Only its SHA-256 is kept."""
+
+    __tablename__ = "login_codes"
+
+    code_sha256: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id"))
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[Timestamp]
+
+    __table_args__ = (Index("ix_login_codes_expires_at", "expires_at"),)

@@ -43,6 +43,8 @@ class Tune(Base):
     """What the client set beyond OctoAI's fields (rank, learning rate, ...); the recipe has defaults for the rest."""
     request: Mapped[dict[str, Any]] = mapped_column(JSONB)
     """`details`, as the client sent it."""
+    dataset_id: Mapped[str | None] = mapped_column(Text)
+    """The dataset that it was started from. No foreign key: a dataset may be deleted, and the tune stays as it is."""
     priority: Mapped[int] = mapped_column(default=0)
     webhook: Mapped[str | None] = mapped_column(Text)
     webhook_events: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list, server_default="{}")
@@ -103,6 +105,7 @@ class Tune(Base):
         # A name is in use until its tune is deleted and has ended: a deleted tune may still be in training.
         Index("uq_tunes_name", "account_id", "name", unique=True, postgresql_where="deleted_at IS NULL OR ended_at IS NULL"),
         Index("ix_tunes_newest", "account_id", "created_at"),
+        Index("ix_tunes_dataset_id", "dataset_id", postgresql_where="dataset_id IS NOT NULL"),
         # A claim reads the queue in this order.
         Index("ix_tunes_queue", "account_id", "priority", "queued_at", postgresql_where="state = 'queued'"),
         Index("ix_tunes_leases", "lease_expires_at", postgresql_where="lease_expires_at IS NOT NULL"),

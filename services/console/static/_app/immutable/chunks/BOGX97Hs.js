@@ -1,0 +1,1 @@
+import{ct as e}from"./C5sOb1jY.js";e();

@@ -1,0 +1,241 @@
+/** New tune: the images, their captions and the settings, and what the server says of them. */
+
+import { call, randomKey } from '../api/client';
+import { ApiError } from '../api/errors';
+import type { Dataset, DatasetBody, Finding, Tune, WhatIf } from '../api/types';
+import { hasWord, type Edit } from '../upload/captions';
+import { pathOf, sortFiles, stemOf } from '../upload/files';
+import { Item } from '../upload/item.svelte';
+import { Keeper } from '../upload/keeper.svelte';
+import { assets } from '../upload/library';
+import { Sender } from '../upload/sender';
+import { requestOf, OPTIONS, type TuneSettings } from './request';
+import { MAX_FILES, nameFor, samplePrompts, stepsFor } from './rules';
+
+export class Editor {
+  items = $state<Item[]>([]);
+  triggerWord = $state('');
+  subjectClass = $state('');
+  /** What was typed; while it is empty, the name follows class and trigger word. */
+  ownName = $state('');
+  settings = $state<TuneSettings>({ base: 'octoai:default-sd15', steps: null, prompts: null });
+  leftOut = $state<string[]>([]);
+  whatIf = $state.raw<WhatIf | null>(null);
+  whatIfError = $state.raw<ApiError | null>(null);
+  startError = $state.raw<ApiError | null>(null);
+  isStarting = $state(false);
+  /** Whether it starts by itself once all images are sent. */
+  startsLater = $state(false);
+  undone = $state.raw<string[] | null>(null);
+  readonly keeper: Keeper;
+  readonly #sender: Sender;
+  #whatIfTimer: ReturnType<typeof setTimeout> | undefined;
+  #idempotencyKey: { key: string; request: string } | null = null;
+
+  constructor(onCreated: (id: string) => void) {
+    this.keeper = new Keeper(() => this.body(), onCreated);
+    this.#sender = new Sender(
+      () => this.items,
+      () => this.keeper.later()
+    );
+  }
+
+  get name(): string {
+    return this.ownName || nameFor(this.subjectClass, this.triggerWord);
+  }
+
+  get steps(): number {
+    return this.settings.steps ?? stepsFor(this.items.length);
+  }
+
+  get prompts(): string[] {
+    return this.settings.prompts ?? samplePrompts(this.triggerWord, this.subjectClass);
+  }
+
+  get usable(): Item[] {
+    return this.items.filter((item) => item.state === 'checking' || item.state === 'ready');
+  }
+
+  get onTheWay(): number {
+    return this.items.filter((item) => item.isOnTheWay).length;
+  }
+
+  get withWord(): number {
+    return this.items.filter((item) => !item.caption.trim() || hasWord(item.caption, this.triggerWord)).length;
+  }
+
+  /** Why the tune cannot be started, or an empty text. */
+  get obstacle(): string {
+    if (!this.items.length) return 'Add at least one image.';
+    const bad = this.items.find((item) => item.state === 'rejected' || item.state === 'failed');
+    if (bad && !this.settings.continue_on_rejection) return `${bad.fileName} cannot be used. Remove or replace it.`;
+    if (!this.triggerWord.trim()) return 'Type a trigger word.';
+    if (!this.name) return 'Type a name.';
+    return '';
+  }
+
+  body(): DatasetBody {
+    return {
+      name: this.ownName,
+      trigger_word: this.triggerWord,
+      subject_class: this.subjectClass,
+      files: this.items.filter((item) => item.fileId).map((item) => item.kept()),
+      settings: { ...$state.snapshot(this.settings) }
+    };
+  }
+
+  request(): Record<string, unknown> {
+    return requestOf({
+      name: this.name,
+      triggerWord: this.triggerWord,
+      steps: this.steps,
+      prompts: this.prompts,
+      files: this.usable.map((item) => item.kept()),
+      settings: $state.snapshot(this.settings),
+      datasetId: this.keeper.id
+    });
+  }
+
+  findings(item: Item): Finding[] {
+    return this.whatIf?.lint.filter((finding) => finding.file_id !== null && finding.file_id === item.fileId) ?? [];
+  }
+
+  async load(id: string): Promise<void> {
+    const dataset = await call<Dataset>('GET', `/v1/datasets/${id}`);
+    this.keeper.loaded(dataset);
+    await this.take(dataset);
+    this.keeper.settled();
+  }
+
+  /** Fill the form with the images and settings of an earlier tune; the images are used again. */
+  async clone(tuneId: string): Promise<void> {
+    const tune = await call<Tune>('GET', `/v1/tune/${tuneId}`);
+    const { details } = tune;
+    const base = details.base_checkpoint;
+    const settings: TuneSettings = {
+      base: base.name.startsWith('octoai:') ? base.name : base.checkpoint_id,
+      steps: details.steps,
+      prompts: details.validation_prompts ?? []
+    };
+    const options = settings as unknown as Record<string, unknown>;
+    for (const option of OPTIONS) if (details[option] !== null) options[option] = details[option];
+    // A clone with the same seed and settings would be the same LoRA again.
+    delete settings.seed;
+    if (!settings.resize_images) delete settings.resize_images;
+    const word = details.trigger_words[0] ?? '';
+    await this.take({
+      name: '',
+      trigger_word: word,
+      subject_class: '',
+      files: details.files.map((file) => ({ file_id: file.file_id, file_name: '', caption: file.caption === word ? '' : file.caption })),
+      settings: { ...settings }
+    });
+    this.ownName = nameFor(tune.name, 'again');
+  }
+
+  async take(body: DatasetBody): Promise<void> {
+    this.triggerWord = body.trigger_word;
+    this.subjectClass = body.subject_class;
+    this.ownName = body.name;
+    this.settings = { ...this.settings, ...body.settings };
+    const known = new Map(this.items.map((item) => [item.fileId, item]));
+    const items = body.files.map((file) => known.get(file.file_id) ?? Item.kept(file));
+    items.forEach((item, at) => (item.caption = body.files[at]?.caption ?? ''));
+    // What is still being sent has no id yet, and stays.
+    this.items = [...items, ...this.items.filter((item) => !item.fileId)];
+    const kept = items.filter((item) => item.fileId);
+    const found = new Map((await assets(kept.map((item) => item.fileId ?? ''), true)).map((asset) => [asset.id, asset]));
+    for (const item of kept) item.learn(found.get(item.fileId ?? ''));
+    this.#sender.ask();
+  }
+
+  async add(files: readonly File[]): Promise<void> {
+    const found = await sortFiles(files);
+    const byPath = new Map(this.items.map((item) => [stemOf(item.fileName), item]));
+    // A caption file that is added later belongs to an image that is there already.
+    for (const [stem, caption] of found.captions) {
+      const item = byPath.get(stem.split('/').at(-1) ?? stem);
+      if (item) item.caption = caption;
+    }
+    const room = Math.max(0, MAX_FILES - this.items.length);
+    const added = found.images.slice(0, room).map((file) => {
+      const item = new Item(file.name, found.captions.get(stemOf(pathOf(file))) ?? '', file);
+      return item;
+    });
+    this.leftOut = [...found.images.slice(room).map((file) => file.name), ...found.ignored];
+    this.items.push(...added);
+    if (!this.triggerWord) this.triggerWord = found.triggerWord;
+    if (!this.subjectClass) this.subjectClass = found.subjectClass;
+    this.keeper.later();
+    this.#sender.add(this.items.slice(-added.length || this.items.length));
+  }
+
+  again(item: Item): void {
+    item.problem = '';
+    item.state = 'waiting';
+    this.#sender.add([item]);
+  }
+
+  remove(item: Item): void {
+    this.items = this.items.filter((one) => one !== item);
+  }
+
+  /** Change captions at once; `undo` takes it back whole. */
+  edit(edit: Edit, items: readonly Item[]): void {
+    this.undone = this.items.map((item) => item.caption);
+    for (const item of items) item.caption = edit(item.caption);
+  }
+
+  undo(): void {
+    this.undone?.forEach((caption, at) => {
+      const item = this.items[at];
+      if (item) item.caption = caption;
+    });
+    this.undone = null;
+  }
+
+  /** Ask what the tune would take, half a second after the last change. */
+  ask(): void {
+    clearTimeout(this.#whatIfTimer);
+    if (this.obstacle || !this.usable.length) return;
+    this.#whatIfTimer = setTimeout(() => void this.#ask(), 500);
+  }
+
+  async #ask(): Promise<void> {
+    try {
+      this.whatIf = await call<WhatIf>('POST', '/v1/tune', { body: this.request(), query: { whatif: true } });
+      this.whatIfError = null;
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.whatIfError = error;
+      if (error.isPassing) this.#whatIfTimer = setTimeout(() => void this.#ask(), (error.retryAfterS ?? 5) * 1000);
+    }
+  }
+
+  /** Start the tune and return it; null if it was refused. Two clicks, or a lost answer, make one tune. */
+  async start(): Promise<Tune | null> {
+    this.isStarting = true;
+    this.startError = null;
+    try {
+      await this.keeper.now();
+      const body = this.request();
+      const request = JSON.stringify(body);
+      if (this.#idempotencyKey?.request !== request) this.#idempotencyKey = { key: randomKey(), request };
+      const headers = { 'Idempotency-Key': this.#idempotencyKey.key };
+      return await call<Tune>('POST', '/v1/tune', { body, headers });
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.startError = error;
+      return null;
+    } finally {
+      this.isStarting = false;
+      this.startsLater = false;
+    }
+  }
+
+  stop(): void {
+    this.#sender.stop();
+    clearTimeout(this.#whatIfTimer);
+    void this.keeper.now();
+  }
+}

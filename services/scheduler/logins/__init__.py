@@ -1,0 +1,1 @@
+"""Signing a browser in to the console, and out."""

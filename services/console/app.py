@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 from fastapi import FastAPI
@@ -9,13 +10,14 @@ from fastapi import FastAPI
 from services.console import api
 from services.console.service import Platform
 from services.console.settings import ConsoleSettings
+from services.console.site import BUILT, Pages
 from shared.http import app as web
 
 _TIMEOUT_S = 3.0
 
 
-def create_app(settings: ConsoleSettings) -> FastAPI:
-    """Build the console's application."""
+def create_app(settings: ConsoleSettings, pages: Path = BUILT) -> FastAPI:
+    """Build the console's application, with the built pages in this folder."""
     client = httpx.AsyncClient(timeout=_TIMEOUT_S)
 
     @asynccontextmanager
@@ -29,5 +31,5 @@ def create_app(settings: ConsoleSettings) -> FastAPI:
     if terms_url:
         app.terms_of_service = terms_url
         app.description = f"Uploads are subject to these terms of use: <{terms_url}>."
-    api.mount(app, Platform(settings, client), settings.public_url, terms_url)
+    api.mount(app, Platform(settings, client), Pages(pages), settings.public_url, terms_url)
     return app

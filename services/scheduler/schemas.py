@@ -190,7 +190,7 @@ class Queue(BaseModel):
     """What a tune waits for that no trainer has."""
 
     reason: Literal["files", "ahead", "no_trainer"] = Field(
-        description="`files`: images are being checked; `ahead`: its turn is after `ahead` tunes; `no_trainer`: none is connected."
+        description="`files`: images are being checked; `ahead`: `ahead` tunes come before it; `no_trainer`: none is connected."
     )
     ahead: int = Field(description="The tunes of all accounts that were queued before it.")
     files_unchecked: int = Field(description="Its images without a verdict.")

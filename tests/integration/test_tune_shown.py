@@ -151,6 +151,8 @@ async def test_the_losses_of_a_tune_are_one_answer(world: SchedulerWorld) -> Non
     whole = (await world.client.get(f"/v1/tune/{tune_id}/losses")).json()
     rest = (await world.client.get(f"/v1/tune/{tune_id}/losses?after=3")).json()
 
+    events = (await world.client.get(f"/v1/tune/{tune_id}/events?progress=false")).json()
+    assert [event["type"] for event in events["data"]] == ["tune.queued", "tune.started"]
     assert (whole["first_step"], whole["losses"]) == (1, [0.5, 0.4, 0.3, 0.2, 0.1])
     assert whole["sequence"] == (await world.row(tune_id)).version
     assert (rest["first_step"], rest["losses"]) == (4, [0.2, 0.1])

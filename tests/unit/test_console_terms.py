@@ -1,5 +1,7 @@
 """An operator's terms of use are shown on the start page and in the API's description."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -13,7 +15,7 @@ TERMS = "https://example.org/terms"
 async def _shown(monkeypatch: pytest.MonkeyPatch, **settings: object) -> tuple[str, dict[str, object]]:
     """Return the start page and the `info` of the API's description, while the other services are unavailable."""
     unavailable = dict.fromkeys(("upload_url", "scheduler_url", "inference_url"), "http://127.0.0.1:9")
-    app = create_app(ConsoleSettings(**unavailable, **settings))
+    app = create_app(ConsoleSettings(**unavailable, **settings), pages=Path("no such folder"))
     monkeypatch.setattr(api, "merge", lambda own, _others: own)
     monkeypatch.setattr(api.Platform, "documents", _nothing)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://console.test") as client:

@@ -76,13 +76,14 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
         *,
         after: After = 0,
         limit: Annotated[int, Query(ge=1, le=100)] = 100,
+        progress: Annotated[bool, Query(description="Whether a page has the reports of progress, which are most events.")] = True,
         last_event_id: LastEventId = None,
     ) -> Response | EventList:
         if _STREAM in request.headers.get("Accept", ""):
             return await stream(request, caller, tune_id, after if last_event_id is None else last_event_id)
         async with database.begin() as session:
             await service.has_ended(session, caller.account_id, tune_id)
-            return await reader.page(session, tune_id, after=after, limit=limit)
+            return await reader.page(session, tune_id, after=after, limit=limit, progress=progress)
 
     @routes.get("/tune/{tune_id}/losses", summary="The loss of each step of a tune")
     async def losses(

@@ -8,9 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.database.tables import Sample, TuneEvent
 
 
-async def events_of(session: AsyncSession, tune_id: str, *, after: int, limit: int) -> list[TuneEvent]:
-    """Return the tune's events after a sequence number, oldest first."""
-    page = select(TuneEvent).where(TuneEvent.tune_id == tune_id, TuneEvent.sequence > after)
+async def events_of(
+    session: AsyncSession, tune_id: str, *, after: int, limit: int, without: Sequence[str] = ()
+) -> list[TuneEvent]:
+    """Return the tune's events after a sequence number, oldest first, but none of the types in `without`."""
+    page = select(TuneEvent).where(TuneEvent.tune_id == tune_id, TuneEvent.sequence > after, TuneEvent.type.not_in(without))
     return list(await session.scalars(page.order_by(TuneEvent.sequence).limit(limit)))
 
 

@@ -18,7 +18,7 @@ from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import TuneEvent
 from shared.errors import LimitError
-from shared.messaging.events import TuneCancelled, TuneFailed, TuneSampled, TuneSucceeded
+from shared.messaging.events import TuneCancelled, TuneFailed, TuneProgressed, TuneSampled, TuneSucceeded
 from shared.shares import Shares
 
 _FINAL = frozenset({TuneSucceeded.type, TuneFailed.type, TuneCancelled.type})
@@ -32,9 +32,12 @@ class EventReader:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    async def page(self, session: AsyncSession, tune_id: str, *, after: int, limit: int) -> EventList:
-        """Return the events after a sequence number, oldest first."""
-        found = await repository.events_of(session, tune_id, after=after, limit=limit + 1)
+    async def page(
+        self, session: AsyncSession, tune_id: str, *, after: int, limit: int, progress: bool = True
+    ) -> EventList:
+        """Return the events after a sequence number, oldest first; `progress` says whether with the reports of progress."""
+        without = () if progress else (TuneProgressed.type,)
+        found = await repository.events_of(session, tune_id, after=after, limit=limit + 1, without=without)
         shown = found[:limit]
         kept: set[str] = set()
         if any(event.type == TuneSampled.type for event in shown):

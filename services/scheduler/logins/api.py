@@ -19,6 +19,7 @@ from shared.database.sessions import Database
 from shared.errors import LimitError, UnauthorizedError
 from shared.http.auth import Principal, identify
 from shared.http.cookies import check_same_site, cookie_name, set_cookie
+from shared.http.routes import GuardedRoute
 
 _WRONG_PER_MINUTE = 10
 _LASTS_S = int(logins.LOGIN_LASTS.total_seconds())
@@ -47,7 +48,7 @@ class _WrongTries:
 
 def router(database: Database, public_url: str) -> APIRouter:
     """Build the routes."""
-    routes = APIRouter(prefix="/console/login", include_in_schema=False)
+    routes = APIRouter(prefix="/console/login", include_in_schema=False, route_class=GuardedRoute)
     wrong = _WrongTries()
     cookie = cookie_name(public_url)
 

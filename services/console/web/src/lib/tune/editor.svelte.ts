@@ -19,7 +19,9 @@ export class Editor {
   /** What was typed; while it is empty, the name follows class and trigger word. */
   ownName = $state('');
   settings = $state<TuneSettings>({ base: 'octoai:default-sd15', steps: null, prompts: null });
+  /** The images over the limit, and the files that are no images, of what was added last. */
   leftOut = $state<string[]>([]);
+  ignored = $state<string[]>([]);
   whatIf = $state.raw<WhatIf | null>(null);
   whatIfError = $state.raw<ApiError | null>(null);
   startError = $state.raw<ApiError | null>(null);
@@ -97,7 +99,8 @@ export class Editor {
   }
 
   findings(item: Item): Finding[] {
-    return this.whatIf?.lint.filter((finding) => finding.file_id !== null && finding.file_id === item.fileId) ?? [];
+    const mine = (finding: Finding) => finding.file_id === item.fileId && finding.code !== 'not_checked_yet';
+    return item.fileId ? (this.whatIf?.lint.filter(mine) ?? []) : [];
   }
 
   async load(id: string): Promise<void> {
@@ -162,7 +165,8 @@ export class Editor {
       const item = new Item(file.name, found.captions.get(stemOf(pathOf(file))) ?? '', file);
       return item;
     });
-    this.leftOut = [...found.images.slice(room).map((file) => file.name), ...found.ignored];
+    this.leftOut = found.images.slice(room).map((file) => file.name);
+    this.ignored = found.ignored.map((path) => path.split('/').at(-1) ?? path);
     this.items.push(...added);
     if (!this.triggerWord) this.triggerWord = found.triggerWord;
     if (!this.subjectClass) this.subjectClass = found.subjectClass;

@@ -103,5 +103,9 @@ export async function bases(): Promise<Base[]> {
   return found
     .filter(({ asset, base }) => asset.status === 'ready' && TUNABLE.includes(base.engine))
     .map(({ base }) => base)
-    .sort((a, b) => Number(b.id.startsWith('octoai:default-')) - Number(a.id.startsWith('octoai:default-')));
+    .sort((a, b) => Number(isDefault(b)) - Number(isDefault(a)) || a.label.localeCompare(b.label));
+}
+
+function isDefault(base: Base): boolean {
+  return base.id.startsWith('octoai:default-');
 }

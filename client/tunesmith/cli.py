@@ -18,6 +18,7 @@ _COMMANDS = {
     "asset": ("tunesmith.asset_commands", "asset"),
     "tune": ("tunesmith.tune_commands", "tune"),
     "generate": ("tunesmith.generate_command", "generate"),
+    "console": ("tunesmith.console_command", "console"),
     "demo": ("tunesmith.demo", "demo"),
     "checkpoints": ("deploy.local.commands.checkpoints", "app"),
     "keys": ("deploy.local.commands.keys", "app"),
@@ -26,7 +27,7 @@ _COMMANDS = {
     "doctor": ("deploy.local.commands.doctor", "doctor"),
 }
 """The module and the attribute of each command."""
-_CLIENT = ("asset", "tune", "generate")
+_CLIENT = ("asset", "tune", "generate", "console")
 """The commands that the wheel contains. The others need a clone."""
 _HELP = {
     "up": "Start the local stack.",
@@ -35,6 +36,7 @@ _HELP = {
     "asset": "Upload, import, list and delete assets: images, LoRAs, checkpoints, VAEs, textual inversions.",
     "tune": "Start, watch, list and cancel tunes.",
     "generate": "Generate images.",
+    "console": "Open the console in a browser, signed in.",
     "demo": "Upload five images, tune on them, and show images from before and after in one picture.",
     "checkpoints": "Download, list, choose, export and build base checkpoints.",
     "keys": "Create, list and revoke API keys.",

@@ -49,7 +49,9 @@ def demo(
     console = Console()
     with connect(data_dir) as client:
         path = run(client, out, console)
-        console.print(f"\nthe stack: {client.url}", highlight=False)
+        console.print(
+            f"\nthe console, signed in (once, within 10 minutes): {client.sign_in_link()}", highlight=False, soft_wrap=True
+        )
     console.print(f"the picture: {path.resolve()}", highlight=False, soft_wrap=True)
 
 

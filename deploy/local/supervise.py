@@ -11,6 +11,7 @@ from pathlib import Path
 from deploy.local import state
 from deploy.local.logs import LogSink
 from deploy.local.paths import StackPaths
+from deploy.local.sign_in import console_line
 from deploy.local.stack import plan
 from deploy.local.state import ProcessState, StackState
 from deploy.local.supervisor import StartError, Supervisor
@@ -70,6 +71,9 @@ async def supervise(paths: StackPaths, port: int, *, only_external: bool, termin
             current.ready = True
             sink.write("supervisor", f"ready at {laid_out.url}")
             save()
+            if terminal and not only_external:
+                # Printed and not logged: the link signs in.
+                print(await asyncio.to_thread(console_line, paths, laid_out.url), flush=True)
             await stopping
     starting.cancel()
     with contextlib.suppress(asyncio.CancelledError, StartError):

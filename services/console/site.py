@@ -83,7 +83,9 @@ def policy(index: bytes) -> str:
 
     The store shares the origin, so it needs no name of its own.
     """
-    scripts = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in _INLINE.findall(index))
+    scripts = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in _INLINE.findall(index)
+    )
     return "; ".join(
         [
             "default-src 'none'",

@@ -10,6 +10,7 @@ from deploy.local.paths import PROJECT
 LANES = {
     "tests/sdks/": "whole stack",
     "tests/e2e/": "whole stack",
+    "tests/browser/": "whole stack",
     "tests/faults/test_accepted_tunes_end.py": "stub stack",
     "tests/faults/test_broker_loss.py": "stub stack",
     "tests/faults/test_broker_outage.py": "stub stack",

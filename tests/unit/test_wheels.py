@@ -167,11 +167,11 @@ def test_the_help_lists_what_the_client_can_do_and_where_the_rest_is(tunesmith: 
 
     assert told.returncode == 0, told.stderr
     listed = {line.split()[1] for line in told.stdout.partition("Commands")[2].splitlines() if line.startswith("│")}
-    assert listed == {"asset", "tune", "generate"}
+    assert listed == {"asset", "tune", "generate", "console"}
     assert f"need a clone: {PROJECT['urls']['Source']}" in told.stdout
 
 
-@pytest.mark.parametrize("command", ["asset", "tune", "generate"])
+@pytest.mark.parametrize("command", ["asset", "tune", "generate", "console"])
 def test_a_command_of_the_client_explains_itself(tunesmith: Python, command: str) -> None:
     told = tunesmith(command, "--help")
 
@@ -205,7 +205,7 @@ def test_a_clone_has_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
     context = typer.Context(group)
 
     commands = group.list_commands(context)
-    assert set(commands) == {"asset", "tune", "generate", *CLONE_ONLY}
+    assert set(commands) == {"asset", "tune", "generate", "console", *CLONE_ONLY}
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["tunesmith", command])
         assert group.get_command(context, command) is not None

@@ -16,6 +16,7 @@ from deploy.local import state
 from deploy.local.commands.options import DataDir, fail, stack_paths
 from deploy.local.paths import StackPaths
 from deploy.local.ports import DEFAULT_PORT, choose, is_free
+from deploy.local.sign_in import console_line
 from deploy.local.supervise import StartError, supervise
 
 _START_TIMEOUT_S = 240
@@ -59,7 +60,8 @@ def up(
         command = [sys.executable, "-m", "deploy.local.supervise", str(paths.data_dir), str(port), "--quiet"]
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
     _wait_until_ready(paths, started.pid)
-    print(f"ready at http://127.0.0.1:{port} (data in {paths.data_dir}, logs in {paths.logs})")
+    url = f"http://127.0.0.1:{port}"
+    print(f"ready at {url} (data in {paths.data_dir}, logs in {paths.logs})\n{console_line(paths, url)}")
 
 
 def down(data_dir: DataDir = None) -> None:

@@ -32,9 +32,7 @@ class EventReader:
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    async def page(
-        self, session: AsyncSession, tune_id: str, *, after: int, limit: int, progress: bool = True
-    ) -> EventList:
+    async def page(self, session: AsyncSession, tune_id: str, *, after: int, limit: int, progress: bool = True) -> EventList:
         """Return the events after a sequence number, oldest first; `progress` says whether with the reports of progress."""
         without = () if progress else (TuneProgressed.type,)
         found = await repository.events_of(session, tune_id, after=after, limit=limit + 1, without=without)

@@ -10,7 +10,16 @@ import { Keeper } from '../upload/keeper.svelte';
 import { assets } from '../upload/library';
 import { Sender } from '../upload/sender';
 import { requestOf, OPTIONS, type TuneSettings } from './request';
-import { MAX_FILES, nameFor, samplePrompts, stepsFor } from './rules';
+import { fitName, MAX_FILES, nameFor, samplePrompts, stepsFor } from './rules';
+
+const MOST_NUMBER = 99;
+
+/** Return the class in a name that was made of class and trigger word, or an empty text. */
+function subjectOf(name: string, word: string): string {
+  const end = `-${fitName(word)}`;
+  const found = name.replace(/-\d+$/, '');
+  return found.endsWith(end) ? found.slice(0, -end.length) : '';
+}
 
 export class Editor {
   items = $state<Item[]>([]);
@@ -18,6 +27,8 @@ export class Editor {
   subjectClass = $state('');
   /** What was typed; while it is empty, the name follows class and trigger word. */
   ownName = $state('');
+  /** The number at the end of the name that is filled in: it grows while the name is taken. */
+  nameNumber = $state(1);
   settings = $state<TuneSettings>({ base: 'octoai:default-sd15', steps: null, prompts: null });
   /** The images over the limit, and the files that are no images, of what was added last. */
   leftOut = $state<string[]>([]);
@@ -43,7 +54,8 @@ export class Editor {
   }
 
   get name(): string {
-    return this.ownName || nameFor(this.subjectClass, this.triggerWord);
+    const made = nameFor(this.subjectClass, this.triggerWord);
+    return this.ownName || (made && this.nameNumber > 1 ? `${made}-${this.nameNumber}` : made);
   }
 
   get steps(): number {
@@ -133,7 +145,8 @@ export class Editor {
       files: details.files.map((file) => ({ file_id: file.file_id, file_name: '', caption: file.caption === word ? '' : file.caption })),
       settings: { ...settings }
     });
-    this.ownName = nameFor(tune.name, 'again');
+    this.ownName = '';
+    this.subjectClass = subjectOf(tune.name, word);
   }
 
   async take(body: DatasetBody): Promise<void> {
@@ -211,6 +224,11 @@ export class Editor {
       this.whatIfError = null;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
+      if (error.code === 'name_taken' && !this.ownName && this.nameNumber < MOST_NUMBER) {
+        // The name is a part of the request, so the next question follows by itself.
+        this.nameNumber += 1;
+        return;
+      }
       this.whatIfError = error;
       if (error.isPassing) this.#whatIfTimer = setTimeout(() => void this.#ask(), (error.retryAfterS ?? 5) * 1000);
     }

@@ -31,14 +31,6 @@ export function nameFor(subjectClass: string, triggerWord: string): string {
   return fitName([subjectClass, triggerWord].filter((part) => part.trim()).join('-'));
 }
 
-/** Return the name with a number that no other one in the list has. */
-export function freeName(name: string, taken: ReadonlySet<string>): string {
-  if (!taken.has(name)) return name;
-  let number = 2;
-  while (taken.has(`${name}-${number}`)) number += 1;
-  return `${name}-${number}`;
-}
-
 export function samplePrompts(triggerWord: string, subjectClass: string): string[] {
   const subject = [triggerWord.trim(), subjectClass.trim()].filter(Boolean).join(' ');
   return subject ? [`a photo of a ${subject} on a beach`, `a photo of a ${subject} in the snow`] : [];

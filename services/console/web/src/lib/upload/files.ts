@@ -26,7 +26,7 @@ export function stemOf(path: string): string {
 /** Return trigger word and class of a folder in kohya's form, `10_sks1 dog`. */
 export function kohyaFolder(path: string): { triggerWord: string; subjectClass: string } | null {
   for (const folder of path.split('/').slice(0, -1)) {
-    const found = /^\d+_(\S+)(?: (.+))?$/.exec(folder);
+    const found = /^\d{1,3}_(\S*[a-z]\S*)(?: (.+))?$/i.exec(folder);
     if (found?.[1]) return { triggerWord: found[1], subjectClass: (found[2] ?? '').trim() };
   }
   return null;

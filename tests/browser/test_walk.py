@@ -1,0 +1,94 @@
+"""The way of somebody who teaches it a subject: the printed link, a folder of images, a tune, and its LoRA."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import expect
+
+from deploy.local.paths import PROJECT
+from tests.browser.conftest import Watched
+from tunesmith.client import Client
+
+pytestmark = pytest.mark.timeout(900)
+SAMPLES = PROJECT / "client" / "tunesmith" / "samples"
+STEPS = 30
+TRAINED_MS = 600_000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder as trainers know it: `10_WORD CLASS`, with a caption beside the first image."""
+    inside = tmp_path / "star" / "10_sks1 star"
+    inside.mkdir(parents=True)
+    for image in SAMPLES.glob("*.png"):
+        shutil.copy(image, inside)
+    captions = json.loads((SAMPLES / "captions.json").read_text())
+    (inside / "star-1.txt").write_text(captions["star-1.png"])
+    return tmp_path / "star"
+
+
+def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, folder: Path) -> None:
+    page, url = watched.page, watched.url
+    name = f"walk-{uuid4().hex[:8]}"
+
+    page.goto(f"{url}/tunes/new")
+    expect(page).to_have_url(re.compile("/sign-in"))
+    page.goto("about:blank")
+    page.goto(client.sign_in_link())
+    expect(page).to_have_url(f"{url}/tunes")
+
+    page.get_by_role("link", name="New tune").first.click()
+    page.get_by_test_id("folder").set_input_files(folder)
+    expect(page.get_by_label("Trigger word")).to_have_value("sks1")
+    expect(page.get_by_label("Class")).to_have_value("star")
+    expect(page.get_by_role("heading", name="5 images")).to_be_visible()
+    expect(page.get_by_label("Caption of star-1.png")).not_to_have_value("")
+    page.get_by_label("Name", exact=True).fill(name)
+    page.get_by_label("Steps", exact=True).fill(str(STEPS))
+    page.get_by_label("Steps", exact=True).press("Tab")
+    expect(page).to_have_url(re.compile("/tunes/new/dataset_"))
+    expect(page.get_by_text("being checked")).to_have_count(0)
+    expect(page.get_by_text(re.compile("About .* GiB"))).to_be_visible()
+    expect(page.get_by_text(re.compile("Saved"))).to_be_visible()
+
+    # A reload loses nothing: the form is on the server.
+    page.reload()
+    expect(page.get_by_label("Name", exact=True)).to_have_value(name)
+    expect(page.get_by_label("Steps", exact=True)).to_have_value(str(STEPS))
+    expect(page.get_by_role("heading", name="5 images")).to_be_visible()
+    expect(page.get_by_label("Caption of star-1.png")).not_to_have_value("")
+    page.get_by_role("button", name="Start tuning").click()
+
+    expect(page).to_have_url(re.compile("/tunes/tune_"))
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+    expect(page.get_by_role("link", name="Download LoRA")).to_be_visible(timeout=TRAINED_MS)
+    expect(page.get_by_text(f"{STEPS} / {STEPS}")).to_be_visible()
+    expect(page.get_by_role("img", name=f"Step {STEPS}: a photo of a sks1 star on a beach")).to_be_visible()
+    page.get_by_text("Show as table").click()
+    expect(page.get_by_role("cell", name=str(STEPS), exact=True)).to_be_visible()
+
+    [tune] = client.tunes(name=name)
+    assert tune.status == "succeeded"
+    assert page.url.endswith(tune.id)
+    # No script can read the sign-in.
+    assert page.evaluate("document.cookie") == ""
+    assert page.evaluate("Object.keys(localStorage).length") == 0
+
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(re.compile("/sign-in"))
+    page.goto(f"{url}/tunes")
+    expect(page).to_have_url(re.compile("/sign-in"))
+
+
+def test_a_wrong_key_is_refused_in_words(watched: Watched) -> None:
+    page = watched.page
+    page.goto(f"{watched.url}/sign-in?next=//elsewhere.test/")
+    page.get_by_label("API key").fill("tsk_wrong")
+    page.get_by_role("button", name="Sign in").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("unknown, expired or revoked")
+    expect(page).to_have_url(re.compile("/sign-in"))

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,6 +29,7 @@ from shared.http.routes import GuardedRoute
 from shared.ids import new_id
 
 Caller = Annotated[Principal, Depends(require("assets"))]
+Status = Literal["ready_to_upload", "uploaded", "ready", "rejected", "error"]
 Repeatable = Annotated[list[str] | None, Query()]
 
 
@@ -68,7 +69,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
         async with _deleted_if_refused(database, blobs, asset):
             return await once.run(database, Context.UPLOAD, caller, work, in_turn=True)
 
-    @routes.get("", summary="List assets, newest first")
+    @routes.get("", summary="List assets, by default newest first")
     async def list_assets(
         caller: Caller,
         *,
@@ -81,6 +82,11 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
         data_type: str | None = None,
         file_format: Repeatable = None,
         asset_ids: Annotated[str | None, Query(description="Ids, separated by commas.")] = None,
+        q: Annotated[
+            str | None, Query(max_length=200, description="A part of the name, the description or a trigger word.")
+        ] = None,
+        status: Annotated[list[Status] | None, Query(description="Only assets with one of these.")] = None,
+        sort: Literal["newest", "oldest", "name", "largest"] = "newest",
         get_preview_urls: bool = False,
         limit: Annotated[int, Query(ge=1, le=100)] = 100,
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
@@ -95,6 +101,9 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             data_type=data_type or None,
             file_formats=_split(file_format),
             asset_ids=_split([asset_ids] if asset_ids else None),
+            words=q or None,
+            statuses=list(status or []),
+            sort=sort,
         )
         async with database.begin() as session:
             found, total = await page(session, caller.account_id, filters, limit=limit, offset=offset)

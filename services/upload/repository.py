@@ -3,9 +3,24 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Double, Select, String, and_, cast, delete, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Select,
+    String,
+    UnaryExpression,
+    and_,
+    cast,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -39,6 +54,10 @@ class Filters:
     data_type: str | None = None
     file_formats: list[str] = field(default_factory=list)
     asset_ids: list[str] = field(default_factory=list)
+    words: str | None = None
+    """A part of the name, the description or a trigger word."""
+    statuses: list[str] = field(default_factory=list)
+    sort: str = "newest"
 
 
 async def own(session: AsyncSession, account_id: UUID, key: str) -> Asset | None:
@@ -71,8 +90,19 @@ async def page(
     """Return a page of assets, newest first, and the number of all that match."""
     matching = _matching(account_id, filters)
     total = await session.scalar(select(func.count()).select_from(matching.subquery()))
-    rows = await session.scalars(matching.order_by(Asset.created_at.desc(), Asset.id.desc()).limit(limit).offset(offset))
+    rows = await session.scalars(matching.order_by(*_order(filters.sort)).limit(limit).offset(offset))
     return rows.all(), total or 0
+
+
+def _order(sort: str) -> tuple[UnaryExpression[Any] | ColumnElement[Any], ...]:
+    """Return by what a list is sorted; the id makes the order of equal ones the same on every page."""
+    orders = {
+        "newest": (Asset.created_at.desc(), Asset.id.desc()),
+        "oldest": (Asset.created_at.asc(), Asset.id.asc()),
+        "name": (func.lower(Asset.name).asc(), Asset.id.asc()),
+        "largest": (Asset.size_bytes.desc(), Asset.id.desc()),
+    }
+    return orders[sort]
 
 
 def _matching(account_id: UUID, filters: Filters) -> Select[Asset]:
@@ -91,6 +121,11 @@ def _matching(account_id: UUID, filters: Filters) -> Select[Asset]:
         wanted = wanted.where(_data("file_format").in_(filters.file_formats))
     if filters.asset_ids:
         wanted = wanted.where(Asset.id.in_(filters.asset_ids))
+    if filters.words:
+        texts = (Asset.name, Asset.description, _data("trigger_words"))
+        wanted = wanted.where(or_(*(text.icontains(filters.words, autoescape=True) for text in texts)))
+    if filters.statuses:
+        wanted = wanted.where(Asset.status.in_(filters.statuses))
     if not (filters.engines or filters.engine_type or filters.name or filters.asset_ids):
         known = or_(_data("engine").is_(None), _data("engine").not_in(_LATER_ENGINES))
         wanted = wanted.where(or_(Asset.account_id == account_id, known))

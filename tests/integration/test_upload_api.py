@@ -263,6 +263,27 @@ async def test_lists_are_narrowed_by_each_filter(world: UploadWorld) -> None:
         assert found["total"] == len(names), query
 
 
+async def test_a_list_finds_words_and_statuses_and_sorts(world: UploadWorld) -> None:
+    await world.create("b-cat")
+    words = {"engine": "image/stable-diffusion-v1-5", "trigger_words": ["sks1"]}
+    await world.create("A-style", "lora", data=words)
+    await world.intake.check(await world.send(png(), "ready"))
+
+    async def names(**query: str) -> list[str]:
+        answer = await world.client.get("/v1/assets", params=query)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        return [asset["name"] for asset in answer.json()["data"]]
+
+    assert await names(q="CAT") == ["b-cat"]
+    assert await names(q="sks") == ["A-style"]
+    assert await names(q="%") == [], "a % is no wildcard"
+    assert await names(status="ready") == ["ready"]
+    assert await names(sort="oldest") == ["b-cat", "A-style", "ready"]
+    assert await names(sort="name") == ["A-style", "b-cat", "ready"]
+    assert (await names(sort="largest"))[0] == "ready"
+    assert (await world.client.get("/v1/assets?sort=age")).status_code == httpx.codes.UNPROCESSABLE_ENTITY
+
+
 async def test_a_list_can_be_narrowed_to_ids(world: UploadWorld) -> None:
     ids = [(await world.create(f"cat-{number}"))["asset"]["id"] for number in range(3)]
 

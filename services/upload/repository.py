@@ -126,6 +126,11 @@ def _matching(account_id: UUID, filters: Filters) -> Select[Asset]:
         wanted = wanted.where(or_(*(text.icontains(filters.words, autoescape=True) for text in texts)))
     if filters.statuses:
         wanted = wanted.where(Asset.status.in_(filters.statuses))
+    return _without_later_engines(wanted, account_id, filters)
+
+
+def _without_later_engines(wanted: Select[Asset], account_id: UUID, filters: Filters) -> Select[Asset]:
+    """Leave out public assets that older clients cannot read, unless the list is narrowed to what may be one."""
     if not (filters.engines or filters.engine_type or filters.name or filters.asset_ids):
         known = or_(_data("engine").is_(None), _data("engine").not_in(_LATER_ENGINES))
         wanted = wanted.where(or_(Asset.account_id == account_id, known))

@@ -3,14 +3,16 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from playwright.sync_api import expect
 
-from deploy.local.paths import PROJECT
+from deploy.local.paths import PROJECT, StackPaths
 from tests.browser.conftest import Watched
+from tests.support.shared_run import COMMAND
 from tunesmith.client import Client
 
 pytestmark = pytest.mark.timeout(900)
@@ -31,14 +33,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "star"
 
 
-def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, folder: Path) -> None:
+@pytest.fixture
+def link(stack: StackPaths) -> str:
+    """The link that the command prints."""
+    command = [COMMAND, "console", "--no-browser", "--data-dir", stack.data_dir]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, link: str, folder: Path) -> None:
     page, url = watched.page, watched.url
     name = f"walk-{uuid4().hex[:8]}"
 
     page.goto(f"{url}/tunes/new")
     expect(page).to_have_url(re.compile("/sign-in"))
     page.goto("about:blank")
-    page.goto(client.sign_in_link())
+    page.goto(link)
     expect(page).to_have_url(f"{url}/tunes")
 
     page.get_by_role("link", name="New tune").first.click()
@@ -74,6 +83,8 @@ def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, folde
     [tune] = client.tunes(name=name)
     assert tune.status == "succeeded"
     assert page.url.endswith(tune.id)
+    page.get_by_role("link", name="Library").click()
+    expect(page.get_by_text(name, exact=True)).to_be_visible()
     # No script can read the sign-in.
     assert page.evaluate("document.cookie") == ""
     assert page.evaluate("Object.keys(localStorage).length") == 0

@@ -84,6 +84,8 @@ def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, link:
     assert tune.status == "succeeded"
     assert page.url.endswith(tune.id)
     page.get_by_role("link", name="Library").click()
+    expect(page).to_have_url(re.compile("/library"))
+    expect(page.get_by_role("heading", name="Library")).to_be_visible()
     expect(page.get_by_text(name, exact=True)).to_be_visible()
     # No script can read the sign-in.
     assert page.evaluate("document.cookie") == ""

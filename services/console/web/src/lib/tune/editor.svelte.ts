@@ -126,9 +126,8 @@ export class Editor {
   async clone(tuneId: string): Promise<void> {
     const tune = await call<Tune>('GET', `/v1/tune/${tuneId}`);
     const { details } = tune;
-    const base = details.base_checkpoint;
     const settings: TuneSettings = {
-      base: base.name.startsWith('octoai:') ? base.name : base.checkpoint_id,
+      base: details.base_checkpoint.checkpoint_id,
       steps: details.steps,
       prompts: details.validation_prompts ?? []
     };

@@ -77,7 +77,9 @@ export async function assets(ids: readonly string[], withPreview = false): Promi
 const TUNABLE = ['image/stable-diffusion-v1-5', 'image/stable-diffusion-xl-v1-0'];
 
 export interface Base {
+  /** What a request names it by: `octoai:NAME`, or its asset's id. */
   id: string;
+  assetId: string;
   label: string;
   engine: string;
   aliasOf: string | null;
@@ -92,6 +94,7 @@ export async function bases(): Promise<Base[]> {
   ]);
   const baseOf = (asset: Asset, id: string): Base => ({
     id,
+    assetId: asset.id,
     label: asset.name,
     engine: asset.data.engine ?? '',
     aliasOf: asset.data.alias_of ?? null

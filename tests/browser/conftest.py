@@ -18,7 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 ARGUMENTS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 PATIENCE_MS = 60_000
 """The machine that runs the tests may be busy."""
-EXPECTED = {(401, "/console/login"), (409, "/v1/assets")}
+EXPECTED = {(401, "/console/login"), (409, "/v1/assets"), (429, "/v1/tune")}
 STATIC = Path(__file__).parents[2] / "services" / "console" / "static"
 
 
@@ -36,7 +36,7 @@ class Watched:
             self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
 
     def on_response(self, response: Response) -> None:
-        # Nobody is signed in at first, and a file that was sent before is found by its name.
+        # Nobody is signed in at first, a file that was sent before is found by its name, and advice is asked for again.
         if response.status >= 400 and (response.status, urlsplit(response.url).path) not in EXPECTED:
             self.complaints.append(f"{response.status} of {response.url}")
         if urlsplit(response.url).scheme.startswith("http") and not response.url.startswith(self.url):

@@ -43,6 +43,7 @@ export class Editor {
   readonly keeper: Keeper;
   readonly #sender: Sender;
   #whatIfTimer: ReturnType<typeof setTimeout> | undefined;
+  #isAsking = false;
   #idempotencyKey: { key: string; request: string } | null = null;
 
   constructor(onCreated: (id: string) => void) {
@@ -224,6 +225,12 @@ export class Editor {
   }
 
   async #ask(): Promise<void> {
+    // The server measures images for two questions at a time: the next one waits for the answer to this.
+    if (this.#isAsking) {
+      this.#whatIfTimer = setTimeout(() => void this.#ask(), 500);
+      return;
+    }
+    this.#isAsking = true;
     try {
       this.whatIf = await call<WhatIf>('POST', '/v1/tune', { body: this.request(), query: { whatif: true } });
       this.whatIfError = null;
@@ -236,6 +243,8 @@ export class Editor {
       }
       this.whatIfError = error;
       if (error.isPassing) this.#whatIfTimer = setTimeout(() => void this.#ask(), (error.retryAfterS ?? 5) * 1000);
+    } finally {
+      this.#isAsking = false;
     }
   }
 

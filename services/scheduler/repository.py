@@ -191,7 +191,7 @@ async def thumbnails(session: AsyncSession, tune_ids: Sequence[str]) -> dict[str
         keys[tune_id].append(key)
     without = [tune_id for tune_id in tune_ids if not keys[tune_id]]
     trained_on = (
-        select(TuneFile.tune_id, TuneFile.blob_key)
+        select(TuneFile.tune_id, Blob.key)
         .join(Blob, Blob.key == TuneFile.blob_key)
         .where(TuneFile.tune_id.in_(without), Blob.size_bytes <= _THUMBNAIL_BYTES)
         .order_by(TuneFile.tune_id, TuneFile.position)

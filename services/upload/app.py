@@ -57,7 +57,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
     async def abort_abandoned_parts() -> None:
         await blobs.abort_uploads("staging/", settings.upload_url_s)
 
-    staging = StagingCheck(database, blobs, settings)
+    staging = StagingCheck(database, blobs)
     authenticator = Authenticator(requests, settings, service="upload")
 
     @asynccontextmanager

@@ -6,7 +6,6 @@ longer than the upload that they were made for.
 
 from sqlalchemy import select
 
-from services.upload.settings import UploadSettings
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Asset
@@ -16,20 +15,22 @@ log = get_logger(__name__)
 
 _PREFIX = "staging/"
 _BATCH = 500
+_GRACE_S = 60.0
+"""How long an object may wait for the request that completes its upload, which refuses one that is too large with the reason."""
 
 
 class StagingCheck:
     """Compares staging with the uploads that are open. Every replica may run it: deleting twice does no harm."""
 
-    def __init__(self, database: Database, blobs: Blobs, settings: UploadSettings) -> None:
+    def __init__(self, database: Database, blobs: Blobs, *, grace_s: float = _GRACE_S) -> None:
         self._database = database
         self._blobs = blobs
-        self._settings = settings
+        self._grace_s = grace_s
 
     async def run_once(self) -> list[str]:
         """Delete what is too large or belongs to no open upload, abort uploads in parts that are, and return the keys."""
         deleted: list[str] = []
-        sizes = {item.key: item.size_bytes for item in await self._blobs.list(_PREFIX)}
+        sizes = {item.key: item.size_bytes for item in await self._blobs.list(_PREFIX) if item.age_s >= self._grace_s}
         for key in await self._too_large(sizes):
             await self._blobs.delete(key)
             deleted.append(key)

@@ -4,7 +4,10 @@ Python's reader turns a number of thousands of digits into an integer in quadrat
 meanwhile. No file in use has such a number, so a long one is refused before it is converted.
 """
 
+import gc
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from shared.errors import InvalidError
@@ -19,7 +22,8 @@ def loads(text: bytes, what: str) -> Any:
     """Return the document. Raises InvalidError, which says what is wrong with `what`."""
     try:
         # Not json's own guess of the encoding: JSON in a file is UTF-8.
-        return json.loads(text.decode(), parse_int=_integer, parse_float=_float, parse_constant=_constant)
+        with _without_collector():
+            return json.loads(text.decode(), parse_int=_integer, parse_float=_float, parse_constant=_constant)
     except InvalidError as error:
         msg = f"{what} holds {error.message}; {_AGAIN}"
         raise InvalidError(msg) from None
@@ -29,6 +33,18 @@ def loads(text: bytes, what: str) -> Any:
     except ValueError:
         msg = f"{what} is not JSON; {_AGAIN}"
         raise InvalidError(msg) from None
+
+
+@contextmanager
+def _without_collector() -> Generator[None]:
+    """Pause the collector of cycles, which JSON has none of: it would look again and again at millions of new lists."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def load_object(text: bytes, what: str) -> dict[str, Any]:

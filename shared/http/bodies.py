@@ -22,6 +22,9 @@ _NAMES: dict[type, str] = {
     float: "a number",
 }
 
+_NO_OBJECT = {"model_type", "model_attributes_type", "dict_type", "dataclass_type"}
+"""Pydantic's types of errors about a value that is no object."""
+
 
 def unreadable(request: Request, error: RequestValidationError | HTTPException) -> InvalidError | None:
     """Return why no field of the body could be read; None when the error is another one.
@@ -37,7 +40,8 @@ def unreadable(request: Request, error: RequestValidationError | HTTPException) 
         if kind == "json_invalid":
             msg = f"the body is not JSON: {fault['ctx']['error']} at character {loc[-1]}; {_SEND_JSON}"
             return _by_headers(request) or InvalidError(msg, loc=loc, kind=kind)
-        if loc == ("body",):
+        # A check of the whole object has the same place, and its own words.
+        if loc == ("body",) and kind in _NO_OBJECT:
             value: object = fault.get("input")
             msg = f"the body is {_NAMES.get(type(value), 'null')} where a JSON object is expected"
             if isinstance(value, str):

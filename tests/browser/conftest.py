@@ -43,7 +43,8 @@ class Watched:
             self.complaints.append(f"a request to another host: {response.url}")
 
 
-@pytest.fixture(scope="session")
+# Of the module: playwright's event loop runs until it is closed, and no other can run in this process meanwhile.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium: install it (Debian, Ubuntu: apt install chromium)")

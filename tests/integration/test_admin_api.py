@@ -99,6 +99,7 @@ async def test_a_limit_is_set_or_cleared_and_the_others_stay(world: World) -> No
         "max_unfinished_tunes": None,
         "max_images_in_flight": 2**31 - 1,
         "max_stored_bytes": 10,
+        "max_assets": None,
     }
     for wrong in ({"max_unfinished_tunes": -1}, {"max_stored_bytes": 2**63}, {"tunes": 1}):
         assert (await world.client.patch(path, json={"limits": wrong})).status_code == 422

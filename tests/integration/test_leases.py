@@ -38,8 +38,8 @@ async def world(
 
 
 @pytest.fixture
-def service(make_settings: Callable[..., SchedulerSettings]) -> TuneService:
-    return TuneService(make_settings(SchedulerSettings))
+def service(make_settings: Callable[..., SchedulerSettings], blobs: Blobs) -> TuneService:
+    return TuneService(make_settings(SchedulerSettings), blobs)
 
 
 async def claim(world: TrainerWorld, *, running_per_account: int = 100) -> Claim | None:

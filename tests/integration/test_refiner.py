@@ -13,7 +13,7 @@ from services.inference.inputs import Refine
 from shared.engines import Engine
 from shared.formats import checkpoint
 from shared.models.checkpoints import load
-from tests.support.drawing_world import PROMPT, PX, Studio, make_studio, pixels, ref
+from tests.support.drawing_world import PROMPT, PX, Studio, make_studio, pixels, ref, set_ddim
 from tests.support.tiny_pipelines import save_tiny_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -35,6 +35,8 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
 def test_a_refiner_finishes_the_bases_latents_as_diffusers_does(studio: Studio, refiner: Path) -> None:
     base = StableDiffusionXLPipeline.from_pretrained(studio.folders[Engine.SDXL])
     finish = StableDiffusionXLImg2ImgPipeline.from_pretrained(refiner)
+    for pipeline in (base, finish):
+        set_ddim(pipeline)
     generator = torch.Generator().manual_seed(5)
     arguments = {"num_inference_steps": STEPS, "guidance_scale": 5.0, "generator": generator}
     begun = base(PROMPT, width=PX, height=PX, denoising_end=SHARE, output_type="latent", **arguments).images

@@ -91,7 +91,7 @@ async def test_an_upload_that_is_larger_than_it_reserved_is_deleted(world: Uploa
             await store.put(one["transfer_api"]["put_url"], content=b"x" * size)
     keys = [f"staging/file/{one['asset']['id']}" for one in (created, gone, good)]
 
-    deleted = await StagingCheck(world.database, world.blobs, world.settings).run_once()
+    deleted = await StagingCheck(world.database, world.blobs, grace_s=0).run_once()
 
     assert sorted(deleted) == sorted(keys[:2])
     assert [await world.blobs.size(key) for key in keys] == [None, None, 10]
@@ -118,7 +118,7 @@ async def test_uploads_in_parts_are_aborted_when_their_parts_are_too_many(world:
     for number in (1, 2):
         client._upload_part(world.blobs.bucket, key, b"x" * 6, {}, upload_id, number)
 
-    assert await StagingCheck(world.database, world.blobs, world.settings).run_once() == [key]
+    assert await StagingCheck(world.database, world.blobs, grace_s=0).run_once() == [key]
 
     assert await world.blobs.uploads_in_parts("staging/") == {}
 

@@ -120,10 +120,14 @@ def direct_pipelines(folders: Mapping[Engine, Path]) -> dict[Engine, Any]:
         more = {"safety_checker": None} if engine is Engine.SD15 else {"add_watermarker": False}
         pipelines[engine] = kinds[engine].from_pretrained(folder, local_files_only=True, **more)
         pipelines[engine].set_progress_bar_config(disable=True)
-        # As docs/api.md states DDIM.
-        as_stated = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
-        pipelines[engine].scheduler = diffusers.DDIMScheduler.from_config(pipelines[engine].scheduler.config, **as_stated)
+        set_ddim(pipelines[engine])
     return pipelines
+
+
+def set_ddim(pipeline: Any) -> None:
+    """Give one of diffusers' pipelines the sampler DDIM as docs/api.md states it."""
+    as_stated = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, **as_stated)
 
 
 def by_diffusers(pipeline: Any, seed: int = 5, **options: Any) -> Image.Image:

@@ -66,8 +66,8 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             await library.complete(session, asset, size_bytes)
             return UploadCompleted()
 
-        async with _deleted_if_refused(database, blobs, asset):
-            return await once.run(database, Context.UPLOAD, caller, work, in_turn=True)
+        # What the account has no room for is deleted later, by the check of staging: SDKs retry a 429 and need its reason again.
+        return await once.run(database, Context.UPLOAD, caller, work, in_turn=True)
 
     @routes.get("", summary="List assets, by default newest first")
     async def list_assets(

@@ -22,7 +22,7 @@ from services.upload.service import Library, shown
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Asset, Context
-from shared.errors import InvalidError, LimitError
+from shared.errors import InvalidError
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
 from shared.http.routes import GuardedRoute
@@ -142,10 +142,10 @@ def _split(values: list[str] | None) -> list[str]:
 
 @asynccontextmanager
 async def _deleted_if_refused(database: Database, blobs: Blobs, asset: Asset) -> AsyncGenerator[None]:
-    """Delete the bytes of an upload that is refused because they are too many: the account has no room for them."""
+    """Delete the bytes of an upload that are more than such an asset, or its declared size, may have."""
     try:
         yield
-    except (InvalidError, LimitError):
+    except InvalidError:
         async with database.begin() as session:
             now = await get(session, asset.id)
         if now is not None and now.status == "ready_to_upload" and now.staging_key:

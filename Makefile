@@ -8,7 +8,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs
 # Tests run in this many processes.
 WORKERS ?= 2
 
-.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-faults test-models test-minio sdk-environments test-sdks faults bench asyncapi docs \
+.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-faults test-models test-minio sdk-environments test-sdks test-sdks-latest faults bench asyncapi docs \
 	format lint check
 
 help: ## this list
@@ -33,8 +33,8 @@ demo: install ## start the stack, tune the sample subject and show it without an
 	@.venv/bin/tunesmith up --detach
 	@.venv/bin/tunesmith demo
 
-test: install sdk-environments ## all tests but those of the targets below (WORKERS=2 processes; prints the 20 slowest)
-	@$(PYTEST) tests --ignore tests/faults -n $(WORKERS) --durations=20
+test: install ## all tests but those of the targets below (WORKERS=2 processes; prints the 20 slowest)
+	@$(PYTEST) tests --ignore tests/faults --ignore tests/sdks -n $(WORKERS) --durations=20
 
 test-faults: install ## every promise of docs/reliability.md in its short form
 	@$(PYTEST) tests/faults -n $(WORKERS) --durations=20
@@ -42,8 +42,8 @@ test-faults: install ## every promise of docs/reliability.md in its short form
 faults: install ## the same in full length
 	@$(PYTEST) tests/faults -m "long or not long"
 
-test-models: install ## the shipped small checkpoints draw what their scores say
-	@$(PYTEST) tests/integration -k shipped -m "long or not long" -n $(WORKERS)
+test-models: install ## the small checkpoints can be built, and the shipped ones draw what their scores say
+	@$(PYTEST) tests/integration -k "shipped or tiny_build" -m "long or not long" -n $(WORKERS)
 
 coverage: install ## the lines that the unit and integration tests run, in percent
 	@$(PYTEST) tests/unit tests/integration -n $(WORKERS) -q --cov=services --cov=shared --cov=tunesmith --cov-report=term:skip-covered
@@ -56,6 +56,9 @@ test-minio: install ## the contract of the store on MinIO, which Go builds the f
 
 sdk-environments: install
 	@.venv/bin/python -m tests.sdks.environments
+
+test-sdks-latest: install sdk-environments ## the last versions of OctoAI's SDKs, and the commands of README and guide, against a stack
+	@$(PYTEST) tests/sdks -n $(WORKERS) --durations=20
 
 test-sdks: install ## every published version of OctoAI's SDKs against a stack, about a minute each
 	@$(PYTEST) tests/sdks -m "long or not long"

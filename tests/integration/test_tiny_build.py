@@ -31,6 +31,7 @@ def _draw(folder: Path) -> Any:
     return parts.info, pipeline("a red star", width=64, height=64, num_inference_steps=2, generator=generator).images[0]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("a_few_steps")
 def test_both_are_built_and_finished_parts_are_kept(tmp_path: Path) -> None:
     said: list[str] = []

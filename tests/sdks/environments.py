@@ -1,7 +1,7 @@
 """An environment for each version of the published SDKs, exactly as the registries have it.
 
 Each is made once, by name and hash of its lock, in the user's cache: by the first test that needs it, or all of those that
-`make test` drives by `python -m tests.sdks.environments` (with `--all`, every one). `octoai` and `octoai-sdk` share an import name, and their
+`make test-sdks-latest` drives by `python -m tests.sdks.environments` (with `--all`, every one). `octoai` and `octoai-sdk` share an import name, and their
 dependencies conflict with the product's, so they cannot be installed into the product's own environment.
 """
 
@@ -60,7 +60,7 @@ NPM_CLIENT = [Sdk("@octoai/client", version) for version in ("0.5.0", "0.5.1", "
 NPM_SDK = [Sdk("@octoai/sdk", "1.11.0")]
 ALL = [*OCTOAI_SDK, *OCTOAI, *NPM_CLIENT, *NPM_SDK]
 ALWAYS = [sdk for sdk in ALL if str(sdk) in {"octoai-sdk-0.10.1", "octoai-1.11.0"}] + NPM_SDK
-"""The SDKs that `make test` drives, the last of each that creates tunes; `make test-sdks` drives all of them."""
+"""The SDKs that `make test-sdks-latest` drives, the last of each that creates tunes; `make test-sdks` drives all of them."""
 
 
 def command(sdk: Sdk) -> list[str]:

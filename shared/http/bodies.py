@@ -73,10 +73,14 @@ def _by_cause(cause: BaseException | None) -> InvalidError | None:
     return None
 
 
+PARSED = "tunesmith.parsed"
+"""Where a route leaves the parsed body for an error that comes later."""
+
+
 def unstorable(request: Request) -> InvalidError | None:
     """Return which value of a request cannot be stored; None when the request does not show it."""
-    # Only if the body was parsed from this object: to read it once more would wait for ever.
-    body: object = getattr(request, "_json", None)
+    # The route has parsed it from a request of its own: to read it once more would wait for ever.
+    body: object = request.scope.get(PARSED)
     parts: dict[str, Mapping[str, Any]] = {
         "path": request.path_params,
         "query": dict(request.query_params),

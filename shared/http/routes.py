@@ -8,6 +8,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from shared.errors import TooLargeError
+from shared.http import bodies
 from shared.http.auth import Guard
 
 JSON_BYTES = 4 * 2**20
@@ -31,6 +32,11 @@ class _BoundedRequest(Request):
                     raise self._too_large()
             self._body = bytes(body)
         return self._body
+
+    async def json(self) -> Any:
+        parsed = await super().json()
+        self.scope[bodies.PARSED] = parsed
+        return parsed
 
     def _too_large(self) -> TooLargeError:
         return TooLargeError(f"the body is larger than {self.max_bytes} bytes, the limit of this path; send a smaller one")

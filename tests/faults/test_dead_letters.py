@@ -17,7 +17,7 @@ from shared.background import Background
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.errors import LimitError, NotFoundError
-from shared.messaging import cloudevents
+from shared.messaging import cloudevents, relay
 from shared.messaging.consumer import Consumers
 from shared.messaging.events import AssetDeleted
 from shared.messaging.outbox import MAX_BODY_BYTES
@@ -125,6 +125,7 @@ async def test_a_record_that_cannot_be_read_becomes_a_dead_letter_and_blocks_not
     # A topic of the test's own: every other group would meet the record, too.
     settings, own = make_settings(), f"test-{uuid4().hex}"
     handled: list[int] = []
+    monkeypatch.setattr(relay, "NAMES", {*relay.NAMES, own + DEAD_LETTER_SUFFIX})
 
     class Own(AssetDeleted):
         topic = own

@@ -79,8 +79,8 @@ PARSED = "tunesmith.parsed"
 
 def unstorable(request: Request) -> InvalidError | None:
     """Return which value of a request cannot be stored; None when the request does not show it."""
-    # The route has parsed it from a request of its own: to read it once more would wait for ever.
-    body: object = request.scope.get(PARSED)
+    # What was parsed already, by the route or from this object: to read the body once more would wait for ever.
+    body: object = request.scope.get(PARSED) or getattr(request, "_json", None)
     parts: dict[str, Mapping[str, Any]] = {
         "path": request.path_params,
         "query": dict(request.query_params),

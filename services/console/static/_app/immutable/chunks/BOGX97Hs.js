@@ -1,1 +1,0 @@
-import{ct as e}from"./C5sOb1jY.js";e();

@@ -1,1 +1,0 @@
-export{i as load_css,r as start}from"./DCBW3XRa.js";

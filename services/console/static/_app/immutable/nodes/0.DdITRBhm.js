@@ -1,1 +1,0 @@
-import{t as e}from"../chunks/DK3Fl9T5.js";import{A as t,T as n,X as r,j as i}from"../chunks/C5sOb1jY.js";var a=e({prerender:()=>!1,ssr:()=>!1});function o(e,a){var o=i(),s=r(o);n(s,()=>a.children),t(e,o)}export{o as component,a as universal};

@@ -1,1 +1,0 @@
-import{t as e}from"../chunks/DK3Fl9T5.js";import{t}from"../chunks/BEqZZ_lY.js";var n=e({load:()=>r}),r=()=>t(307,`/tunes`);export{n as universal};

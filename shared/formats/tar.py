@@ -77,11 +77,8 @@ def members(file: BinaryIO) -> Iterator[Member]:
         if count > MAX_MEMBERS:
             msg = f"the tar holds more than {MAX_MEMBERS} files and folders"
             raise _refused(msg)
-        if kind == _SPARSE:
-            raise _sparse(name)
-        if not is_folder and kind not in _FILES:
-            msg = f"the tar holds {name!r}, {_KINDS.get(kind, 'something else')}; only files and folders are allowed"
-            raise _refused(msg)
+        if not is_folder:
+            _check_file(name, kind)
         if size < 0 or (is_folder and size) or position + size > end:
             msg = f"the tar's {name!r} has {size} bytes by its header, which do not fit in the file's {end} bytes"
             raise _refused(msg)
@@ -90,6 +87,17 @@ def members(file: BinaryIO) -> Iterator[Member]:
         said = _Extensions()
     if said.count:
         raise _refused("the tar ends in a header that belongs to no file")
+
+
+def _check_file(name: str, kind: bytes) -> None:
+    if kind == _SPARSE:
+        raise _sparse(name)
+    if kind not in _FILES:
+        msg = f"the tar holds {name!r}, {_KINDS.get(kind, 'something else')}; only files and folders are allowed"
+        raise _refused(msg)
+    if not PurePosixPath(name).parts:
+        msg = f"the tar holds a file whose name is {name!r}, which names a folder"
+        raise _refused(msg)
 
 
 def _header(file: BinaryIO, position: int) -> bytes | None:

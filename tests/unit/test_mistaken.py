@@ -5,7 +5,6 @@ import gzip
 import io
 import lzma
 import pickle
-import time
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors.numpy import save
 
 from shared.errors import InvalidError
 from shared.formats import mistaken
+from tests.support.cpu_time import bounded_cpu
 from tests.support.hostile_files import tar_header
 
 
@@ -139,8 +139,5 @@ def test_the_example_begins_like_a_pickle() -> None:
     "part", [b"<!---->", b"<!-- -->", b"<!--", b"--x\r\n", b"a: b\r\n", b"data:;", b"<?xml ", b" \n", b"<Error>"]
 )
 def test_hostile_text_is_read_in_linear_time(part: bytes) -> None:
-    before = time.process_time()
-
-    mistaken.name((part * 4096)[: mistaken.HEAD_BYTES], "image")
-
-    assert time.process_time() - before < 0.5
+    with bounded_cpu():
+        mistaken.name((part * 4096)[: mistaken.HEAD_BYTES], "image")

@@ -1,11 +1,10 @@
 """What the syntax of prompts means: weights, sections, and what is taken out or named in a notice."""
 
-import time
-
 import pytest
 
 from services.inference.syntax import cleaned
 from shared.formats.clip.emphasis import MOST, parse, plain
+from tests.support.cpu_time import bounded_cpu
 
 UP, DOWN = 1.1, 1 / 1.1
 # The examples of the web UI's own documentation of its syntax, and OctoAI's of nested weights.
@@ -55,11 +54,10 @@ def test_weights_are_limited_and_stay_numbers() -> None:
     assert not parse(f"(x:{MOST})").is_cut
 
 
-@pytest.mark.parametrize("prompt", ["[" * 5000 + ")" * 5000, "(a" * 5000, "BREAK " * 1600, "[" + ":" * 9999, "<lora:" * 1600])
-def test_a_prompt_of_brackets_takes_no_time(prompt: str) -> None:
-    began = time.process_time()
-    cleaned("prompt", prompt)
-    assert time.process_time() - began < 2
+@pytest.mark.parametrize("part", ["[", ")", "(a", "BREAK ", "[:", ":", "<lora:", "\\", "(:1 "])
+def test_a_prompt_of_brackets_is_read_in_linear_time(part: str) -> None:
+    with bounded_cpu():
+        cleaned("prompt", "[" + part * 100_000 + ")")
 
 
 def test_in_a_caption_brackets_are_text() -> None:

@@ -67,8 +67,7 @@ async def test_a_tune_that_was_stopped_half_way_has_the_weights_of_an_uninterrup
     whole = await world.queue_tune(steps=STEPS, images=images(), parameters=dict(SMALL))
     async with world.trainer(command=CHILD_COMMAND):
         await world.until(whole, TuneState.PUBLISHING, bound_s=240)
-    parts = await world.queue_tune(steps=STEPS, images=images(), parameters=dict(SMALL))
-    async with world.trainer(command=CHILD_COMMAND):
+        parts = await world.queue_tune(steps=STEPS, images=images(), parameters=dict(SMALL))
         await world.until(parts, TuneState.TRAINING, where=lambda tune: tune.step > 0, bound_s=240)
     stopped = await world.tune(parts)
     assert (stopped.state, stopped.attempt) == (TuneState.QUEUED, 0)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.upload.downloads import Downloads
 from services.upload.imports.importer import Importer
 from services.upload.repository import Filters, get, page
 from services.upload.schemas import (
@@ -15,6 +16,7 @@ from services.upload.schemas import (
     AssetCreated,
     AssetDeleted,
     AssetList,
+    Download,
     TransferType,
     UploadCompleted,
 )
@@ -23,6 +25,7 @@ from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Asset, Context
 from shared.errors import InvalidError
+from shared.formats.lora.layouts import LoraLayout
 from shared.http.auth import Principal, require
 from shared.http.idempotency import Once
 from shared.http.routes import GuardedRoute
@@ -131,6 +134,30 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
             asset = await library.delete(session, caller.account_id, asset_id)
         assert asset.deleted_at is not None  # noqa: S101 - the schema's CHECK
         return AssetDeleted(id=asset.id, deleted_at=asset.deleted_at)
+
+    return routes
+
+
+def download_routes(database: Database, library: Library, downloads: Downloads) -> APIRouter:
+    """Build the routes of files to take along."""
+    routes = APIRouter(prefix="/v1/assets", tags=["assets"], route_class=GuardedRoute)
+
+    @routes.get("/{asset_owner_and_name_or_id}/download", summary="Get the link to an asset's file")
+    async def download(
+        caller: Caller,
+        asset_owner_and_name_or_id: str,
+        layout: Annotated[
+            LoraLayout | None,
+            Query(
+                alias="format",
+                description="For a LoRA: `kohya` for AUTOMATIC1111's web UI, ComfyUI, Forge and InvokeAI, or `diffusers`. "
+                "Without it the file is as it was sent or trained.",
+            ),
+        ] = None,
+    ) -> Download:
+        async with database.begin() as session:
+            asset = await library.find(session, caller.account_id, asset_owner_and_name_or_id)
+        return await downloads.get(asset, layout, is_own=asset.account_id == caller.account_id)
 
     return routes
 

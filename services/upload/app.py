@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.upload import api, consumers
+from services.upload.downloads import PREFIX as DOWNLOADS
+from services.upload.downloads import Downloads
 from services.upload.imports.fetching import Fetcher
 from services.upload.imports.importer import Importer
 from services.upload.intake.check import Intake
@@ -41,6 +43,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
     importer = Importer(database, blobs, settings, fetcher, scratch)
     intake = Intake(database, blobs, settings, scratch)
     registration = Registration(database, blobs, settings, scratch)
+    downloads = Downloads(requests, blobs, settings, scratch)
     # Uploads may be slow: the LoRAs of tunes do not wait for them.
     uploads, loras = WorkQueue(settings.intake_concurrency), WorkQueue(settings.registration_concurrency)
     reconciler = Reconciler(database, settings, registration, loras)
@@ -49,7 +52,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
         database,
         blobs,
         Context.UPLOAD,
-        prefixes=("staging/", "assets/"),
+        prefixes=("staging/", "assets/", DOWNLOADS),
         grace_s=settings.blob_grace_s,
         staging_s=_STAGING_S,
     )
@@ -87,6 +90,5 @@ def create_app(settings: UploadSettings) -> FastAPI:
 
     live = {"consumers": group.alive}
     ready = {"database": requests.ping, "store": blobs.ping}
-    return web.create_app(
-        "upload", lifespan=lifespan, routers=[api.router(requests, library, blobs, importer)], ready=ready, live=live
-    )
+    routers = [api.router(requests, library, blobs, importer), api.download_routes(requests, library, downloads)]
+    return web.create_app("upload", lifespan=lifespan, routers=routers, ready=ready, live=live)

@@ -290,3 +290,17 @@ def expired_assets(kept_s: float) -> Expired:
     """Return the assets that were deleted longer ago than this. The LoRA of a tune stays until its tune has ended."""
     unended = exists().where(Tune.id == Asset.tune_id, Tune.ended_at.is_(None))
     return Expired(table_of(Asset), and_(older_than(Asset.deleted_at, kept_s), ~unended))
+
+
+async def made_download(session: AsyncSession, start: str, fresh_s: float) -> tuple[str, int] | None:
+    """Return the key and the size of the newest object below `start` that was orphaned in the last `fresh_s` seconds."""
+    since = func.now() - timedelta(seconds=fresh_s)
+    made = select(Blob.key, Blob.size_bytes).where(Blob.key.startswith(start, autoescape=True), Blob.state == "orphaned")
+    made = made.where(Blob.sha256.is_not(None), Blob.orphaned_at > since).order_by(Blob.key.desc()).limit(1)
+    found = (await session.execute(made)).one_or_none()
+    return (found[0], found[1]) if found else None
+
+
+async def content_type(session: AsyncSession, key: str) -> str:
+    """Return the type of a stored object, such as `image/png`."""
+    return await session.scalar(select(Blob.content_type).where(Blob.key == key)) or "application/octet-stream"

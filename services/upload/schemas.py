@@ -165,3 +165,11 @@ class AssetDeleted(BaseModel):
 
     id: str
     deleted_at: datetime
+
+
+class Download(BaseModel):
+    """The response to `GET /v1/assets/{...}/download`: a URL that needs no key until it expires."""
+
+    url: str
+    file_name: str
+    size_bytes: int

@@ -203,6 +203,19 @@ class Blobs:
 
         return await self._run(get)
 
+    async def get_head(self, key: str, size: int) -> bytes:
+        """Return the first bytes of an object, at most `size`. Raises NotFoundError."""
+
+        def get() -> bytes:
+            response = self._client.get_object(self.bucket, key, length=size)
+            try:
+                return response.read(size, decode_content=False)
+            finally:
+                response.close()
+                response.release_conn()
+
+        return await self._run(get)
+
     async def size(self, key: str) -> int | None:
         """Return the object's size in bytes, or None when there is no object."""
         try:
@@ -291,13 +304,14 @@ class Blobs:
         """Return a URL, with the public address, that accepts a PUT of the object without any header until it expires."""
         return self._signer.presigned_put_object(self.bucket, key, timedelta(seconds=expires_s))
 
-    def presign_get(self, key: str, expires_s: int) -> str:
-        """Return a URL, with the public address, that returns the object until it expires.
+    def presign_get(self, key: str, expires_s: int, *, file_name: str | None = None) -> str:
+        """Return a URL, with the public address, that returns the object until it expires; `file_name` has it saved under it.
 
         Its signature covers the type and the disposition of the response, so that nobody can have the object shown as a page.
         """
         kind = _content_type(key)
-        shown = "inline" if kind.startswith("image/") else f'attachment; filename="{key.rpartition("/")[2]}"'
+        is_shown = kind.startswith("image/") and file_name is None
+        shown = "inline" if is_shown else f'attachment; filename="{file_name or key.rpartition("/")[2]}"'
         forced = {"response-content-type": kind, "response-content-disposition": shown}
         return self._signer.presigned_get_object(self.bucket, key, timedelta(seconds=expires_s), response_headers=dict(forced))
 

@@ -5,9 +5,9 @@ bytes of the tensors, one after the other. A pickle is refused, whatever its nam
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from math import prod
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 
@@ -99,11 +99,21 @@ def with_ordered_metadata(file: bytes) -> bytes:
     """
     start = _LENGTH_BYTES + int.from_bytes(file[:_LENGTH_BYTES], "little")
     header = json.loads(file[_LENGTH_BYTES:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    metadata = header.pop("__metadata__")
+    return _header_bytes(header, metadata) + file[start:]
+
+
+def header_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Return what a safetensors file begins with; the bytes of the tensors follow, in the order of their offsets."""
+    return _header_bytes({name: tensor.model_dump(mode="json") for name, tensor in tensors.items()}, metadata)
+
+
+def _header_bytes(tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    text = json.dumps({"__metadata__": dict(sorted(metadata.items()))} | dict(tensors), separators=(",", ":"), ensure_ascii=False)
     # The format pads the header with spaces, so that the tensors begin at a multiple of 8.
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(_LENGTH_BYTES, "little") + text + file[start:]
+    encoded = text.encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(_LENGTH_BYTES, "little") + encoded
 
 
 def _check_offsets(header: Header, data_bytes: int) -> None:

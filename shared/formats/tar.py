@@ -22,7 +22,7 @@ MAX_EXTENSION_BYTES = 64 * 2**10
 MAX_NAME_BYTES = 255
 _MAX_EXTENSIONS = 4
 """Headers that may precede a member's own: a global one, its pax header, its long name and a long target."""
-_BLOCK = 512
+BLOCK_BYTES = 512
 _FILES, _FOLDER, _SPARSE = b"0\x007", b"5", b"S"
 _LONG_NAME, _LONG_LINK = b"L", b"K"
 _PAX, _PAX_GLOBAL = b"xX", b"g"
@@ -51,8 +51,8 @@ class _Extensions:
 def is_tar(file: BinaryIO) -> bool:
     """Say whether the file begins with a tar's header."""
     file.seek(0)
-    block = file.read(_BLOCK)
-    return len(block) == _BLOCK and any(block) and _checksum_fits(block)
+    block = file.read(BLOCK_BYTES)
+    return len(block) == BLOCK_BYTES and any(block) and _checksum_fits(block)
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
@@ -60,7 +60,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
     end, position, count = size_of(file), 0, 0
     said = _Extensions()
     while (block := _header(file, position)) is not None:
-        position += _BLOCK
+        position += BLOCK_BYTES
         kind, size = block[156:157], _number(block[124:136])
         if kind in _PAX + _PAX_GLOBAL + _LONG_NAME + _LONG_LINK:
             text = _extension(file, position, size, said)
@@ -103,10 +103,10 @@ def _check_file(name: str, kind: bytes) -> None:
 def _header(file: BinaryIO, position: int) -> bytes | None:
     """Return the block at a position; None at the tar's end."""
     file.seek(position)
-    block = file.read(_BLOCK)
+    block = file.read(BLOCK_BYTES)
     if not any(block):
         return None
-    if len(block) < _BLOCK or not _checksum_fits(block):
+    if len(block) < BLOCK_BYTES or not _checksum_fits(block):
         raise _refused("the tar is damaged: it has a header that is truncated, or whose checksum is wrong")
     return block
 
@@ -191,7 +191,7 @@ def _clean_name(name: str) -> str:
 
 
 def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
+    return -(-size // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def _sparse(name: str) -> InvalidError:

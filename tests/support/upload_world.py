@@ -12,6 +12,7 @@ from PIL import Image
 from sqlalchemy import func, select
 
 from services.upload import api
+from services.upload.downloads import Downloads
 from services.upload.imports.fetching import Fetcher
 from services.upload.imports.importer import Importer
 from services.upload.intake.check import Intake
@@ -96,7 +97,8 @@ class UploadWorld(World):
         queue = WorkQueue(settings.intake_concurrency)
         registration = Registration(database, blobs, settings)
 
-        app = routes_alone("upload", database, [api.router(database, library, blobs, importer)])
+        downloads = api.download_routes(database, library, Downloads(database, blobs, settings))
+        app = routes_alone("upload", database, [api.router(database, library, blobs, importer), downloads])
         base = World(database=database, blobs=blobs)
         studio = await base.account("studio")
         return cls(

@@ -46,11 +46,7 @@ def read_lora(source: Source) -> LoraInfo:
         names = {name for change in (*lora.adapters, *lora.bundles) for name in change.names}
         types = {lora.header.tensors[name].dtype for name in names}
         told = lora.header.metadata
-        engine = _engine(told, lora.adapters)
-        shape_class = _matching(_SHAPE_CLASS, told.get("shape_class"))
-        if shape_class is None and engine is not None and _features(lora.adapters):
-            _check_published(lora.adapters, engine)
-            shape_class = FULL_SIZE_SHAPES.get(engine)
+        engine, shape_class = made_for(lora)
         found = data_type(types, "the LoRA's")
         check_finite(file, lora.header, "the LoRA's")
     return LoraInfo(
@@ -63,6 +59,17 @@ def read_lora(source: Source) -> LoraInfo:
         shape_class=shape_class,
         has_text_encoder=any(adapter.part is not Part.UNET for adapter in lora.adapters),
     )
+
+
+def made_for(lora: reader.Lora) -> tuple[Engine | None, str | None]:
+    """Return the engine and the shape class that a LoRA is for, as far as it tells. Raises InvalidError if it fits none."""
+    told = lora.header.metadata
+    engine = _engine(told, lora.adapters)
+    shape_class = _matching(_SHAPE_CLASS, told.get("shape_class"))
+    if shape_class is None and engine is not None and _features(lora.adapters):
+        _check_published(lora.adapters, engine)
+        shape_class = FULL_SIZE_SHAPES.get(engine)
+    return engine, shape_class
 
 
 def _check_published(adapters: Iterable[Adapter], engine: Engine) -> None:

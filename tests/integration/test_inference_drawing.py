@@ -12,7 +12,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from services.inference.inputs import Refine
+from services.inference.worker.materials import Materials
 from services.inference.worker.painter import Painter, run_size
+from services.inference.worker.steps import DrawCancelledError
 from shared.engines import Engine
 from shared.errors import InvalidError
 from shared.safety import Safety
@@ -261,3 +263,35 @@ def test_a_small_checkpoint_draws_at_its_native_area_in_the_aspect_asked_for() -
     assert run_size(1024, 1024, 64, 16) == (64, 64)
     assert run_size(1536, 640, 64, 16) == (96, 48)
     assert run_size(768, 1344, 512, 64) == (768, 1344)
+
+
+class Watcher:
+    """Records what it is called with between the steps, and ends the draw after `most` calls."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most = most
+        self.calls: list[tuple[int, int, tuple[int, ...]]] = []
+
+    def __call__(self, step: int, steps: int, latents: torch.Tensor) -> None:
+        self.calls.append((step, steps, tuple(latents.shape)))
+        if len(self.calls) == self.most:
+            raise DrawCancelledError
+
+
+def test_the_hook_is_called_after_each_step_of_a_request(studio: Studio) -> None:
+    watcher = Watcher()
+
+    studio.painter.draw(studio.inputs(Engine.SD15, seeds=[5, 6]), Materials(studio.folders[Engine.SD15]), watcher)
+
+    assert [(step, steps) for step, steps, _ in watcher.calls] == [(step, 8) for step in range(1, 9)]
+    assert {shape[1:] for _, _, shape in watcher.calls} == {(4, PX // 2, PX // 2)}
+
+
+def test_the_hook_ends_a_draw_between_two_steps(studio: Studio) -> None:
+    before, watcher = studio.draw(), Watcher(most=2)
+
+    with pytest.raises(DrawCancelledError):
+        studio.painter.draw(studio.inputs(Engine.SD15, seeds=[5]), Materials(studio.folders[Engine.SD15]), watcher)
+
+    assert len(watcher.calls) == 2
+    assert not differs(studio.draw(), before)

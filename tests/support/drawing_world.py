@@ -18,6 +18,7 @@ from services.inference.inputs import Control, DrawnImage, ImageRef, Inputs, Mod
 from services.inference.worker.materials import Materials
 from services.inference.worker.painter import Painter
 from services.inference.worker.residency import Residency
+from services.inference.worker.steps import never
 from shared.engines import Engine
 from tests.support.tiny_pipelines import save_tiny_pipeline
 
@@ -76,13 +77,13 @@ class Studio:
         """Draw one image, and return it with the notices; options are fields of the inputs, `files` are more materials."""
         files = options.pop("files", {})
         materials = Materials(self.folders[engine], images=dict(self.images), **files)
-        [drawn], notices = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, lambda: False)
+        [drawn], notices = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, never)
         assert drawn.data is not None
         return Image.open(io.BytesIO(drawn.data)), notices
 
     def results(self, painter: Painter, **options: Any) -> list[DrawnImage]:
         """Draw with another painter and return what it returns."""
-        return painter.draw(self.inputs(Engine.SD15, **options), Materials(self.folders[Engine.SD15]), lambda: False)[0]
+        return painter.draw(self.inputs(Engine.SD15, **options), Materials(self.folders[Engine.SD15]), never)[0]
 
     def inputs(self, engine: Engine, **options: Any) -> Inputs:
         """Return the inputs of a request for a small image."""

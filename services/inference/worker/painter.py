@@ -16,6 +16,7 @@ from services.inference.worker.materials import Materials
 from services.inference.worker.refiner import Refiner, share_of_base
 from services.inference.worker.residency import Residency, Resident
 from services.inference.worker.settings import WorkerSettings
+from services.inference.worker.steps import OnStep, Steps
 from services.inference.worker.text import Prompts, deepest, encode
 from services.inference.worker.vaes import load_vae
 from shared.models import pipelines, samplers
@@ -28,10 +29,6 @@ _DIFFUSERS_PX = 8
 """Diffusers refuses sides that are not multiples of this, whatever the VAE."""
 _JPEG_QUALITY = 95
 StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
-
-
-class StoppedError(Exception):
-    """The worker is stopping, so it gives the request back."""
 
 
 class Painter:
@@ -53,17 +50,21 @@ class Painter:
         residency = Residency(torch.device(device), max_bytes=settings.resident_bytes, loras_kept=settings.resident_loras)
         return cls(residency, Safety.from_settings(settings))
 
-    def draw(self, inputs: Inputs, materials: Materials, stop: Callable[[], bool]) -> tuple[list[DrawnImage], list[str]]:
+    def draw(self, inputs: Inputs, materials: Materials, on_step: OnStep) -> tuple[list[DrawnImage], list[str]]:
         """Return the encoded images in the order of their seeds, and notices.
 
         Images are drawn one at a time: in a batch, the last bits of an image depend on the other images, and a seed must give
-        the same image when it is requested alone. Raises InvalidError, and StoppedError once `stop` returns true.
+        the same image when it is requested alone. Raises InvalidError, and what `on_step` raises.
         """
         notices: list[str] = []
+        steps = Steps(on_step)
+        planned: set[int] = set()
 
-        def check(_pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
-            if stop():
-                raise StoppedError
+        def check(pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+            if id(pipeline) not in planned:
+                planned.add(id(pipeline))
+                steps.plan(len(inputs.seeds) * pipeline.num_timesteps)
+            steps.did(state["latents"])
             return state
 
         self.residency.begin()

@@ -18,6 +18,7 @@ from services.inference.worker import repository
 from services.inference.worker.materials import Materials, Supplies
 from services.inference.worker.repository import Claim
 from services.inference.worker.settings import WorkerSettings
+from services.inference.worker.steps import DrawCancelledError
 from shared.blobs import rows as blob_rows
 from shared.blobs.store import Blobs, Stored
 from shared.database.rounds import BadRowError, PassedOver
@@ -187,7 +188,11 @@ class Worker:
 
     def _draw(self, held: Claim, materials: Materials) -> tuple[list[DrawnImage], list[str]]:
         assert self._painter is not None  # noqa: S101 - run() builds it before the first claim
-        return self._painter.draw(held.inputs, materials, self._stopping.is_set)
+        return self._painter.draw(held.inputs, materials, self._between_steps)
+
+    def _between_steps(self, _step: int, _steps: int, _latents: object) -> None:
+        if self._stopping.is_set():
+            raise DrawCancelledError
 
     async def _store(self, held: Claim, drawn: list[DrawnImage]) -> dict[str, Stored]:
         """Put the images into the store; their rows are committed together with the result."""

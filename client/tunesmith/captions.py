@@ -10,6 +10,8 @@ from tunesmith.image_files import TEXTS, shown
 
 MAX_BYTES = 64 * 2**10
 """Far above the server's limit on a caption's length: a larger file is something else."""
+MAX_CAPTION_BYTES = 8000
+"""The server's limit on a caption, as UTF-8."""
 _SAVE = "save it as UTF-8 text"
 # UTF-32's mark begins with UTF-16's, so it is looked for first.
 _MARKS = (
@@ -64,6 +66,10 @@ def read(file: Path) -> Caption:
     control = next((letter for letter in text if unicodedata.category(letter) == "Cc"), None)
     if control is not None:
         msg = f"{shown(file)}: the caption has the control character U+{ord(control):04X}, so the file is not plain text: {_SAVE}"
+        raise CaptionError(msg)
+    size = len(text.encode())
+    if size > MAX_CAPTION_BYTES:
+        msg = f"{shown(file)}: the caption has {size} bytes as UTF-8; at most {MAX_CAPTION_BYTES} are allowed: shorten it"
         raise CaptionError(msg)
     return Caption(text, note)
 

@@ -16,6 +16,7 @@ _PHASES: dict[TuneState, Phase] = {
     TuneState.TRAINING: "training",
     TuneState.PUBLISHING: "saving",
 }
+_MOST_QUOTED = 200
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def caption_warnings(captions: Iterable[tuple[str, str]], trigger_word: str) -> 
     return [
         Warning_(
             code="caption_without_trigger_word",
-            message=f"the caption {caption!r} does not contain the trigger word {trigger_word!r}",
+            message=f"the caption {caption[:_MOST_QUOTED]!r} does not contain the trigger word {trigger_word!r}",
             file_id=file_id,
         )
         for file_id, caption in captions

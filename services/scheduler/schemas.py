@@ -27,6 +27,19 @@ MAX_URL = 2083
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", max_length=100)]
 Text = Annotated[str, StringConstraints(max_length=1000)]
+MAX_CAPTION_BYTES = 8000
+"""1,300 English words. Bytes, because a token has at least one: each caption is kept encoded while a tune is trained."""
+
+
+def _short_caption(caption: str) -> str:
+    size = len(caption.encode(errors="replace"))
+    if size > MAX_CAPTION_BYTES:
+        msg = f"the caption has {size} bytes as UTF-8; at most {MAX_CAPTION_BYTES} are allowed; shorten it"
+        raise ValueError(msg)
+    return caption
+
+
+Caption = Annotated[str, AfterValidator(_short_caption), Field(json_schema_extra={"maxLength": MAX_CAPTION_BYTES})]
 
 
 class _Lenient(BaseModel):
@@ -45,7 +58,7 @@ class File(_Lenient):
     """A training image and its caption, which is the trigger word by default."""
 
     file_id: str
-    caption: Text | None = None
+    caption: Caption | None = None
 
     def caption_or(self, trigger_word: str) -> str:
         """Return the caption, or the trigger word if there is none."""

@@ -1,10 +1,13 @@
 """The lint of captions: the trigger word as a word, and captions that a text encoder reads in parts."""
 
 import pytest
+from pydantic import ValidationError
 
-from services.scheduler.schemas import File
+from services.scheduler.datasets.schemas import DatasetFile
+from services.scheduler.schemas import MAX_CAPTION_BYTES, File
 from services.scheduler.whatif.lint import lint_request
 from shared.formats.clip.tokens import MOST_AT_ONCE
+from tunesmith import captions
 
 
 def codes(caption: str | None) -> list[str]:
@@ -26,3 +29,16 @@ def test_a_caption_longer_than_an_encoder_reads_at_once_is_named_with_its_tokens
     # The trigger word is two tokens.
     assert codes("sks1" + " dog" * (MOST_AT_ONCE - 2)) == []
     assert codes("sks1" + " dog" * (MOST_AT_ONCE - 1)) == ["long_caption"]
+
+
+@pytest.mark.parametrize("kind", [File, DatasetFile])
+@pytest.mark.parametrize("letter", ["a", "\u732b"])
+def test_a_caption_is_limited_in_bytes(kind: type[File | DatasetFile], letter: str) -> None:
+    most = letter * (MAX_CAPTION_BYTES // len(letter.encode()))
+    assert kind(file_id="file_0", caption=most).caption == most
+    with pytest.raises(ValidationError, match=r"the caption has 800\d bytes as UTF-8; at most 8000 are allowed; shorten it"):
+        kind(file_id="file_0", caption=most + letter)
+
+
+def test_the_command_has_the_limit_of_the_server() -> None:
+    assert captions.MAX_CAPTION_BYTES == MAX_CAPTION_BYTES

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesmith.captions import MAX_BYTES, CaptionError, caption_of
+from tunesmith.captions import MAX_BYTES, MAX_CAPTION_BYTES, CaptionError, caption_of
 
 TEXT = "a sks1 star on grass"
 QUOTED = "a sks1 star, it\u2019s blue \u2013 caf\u00e9"
@@ -70,6 +70,14 @@ def test_what_cannot_be_read_is_named_with_the_remedy(tmp_path: Path, data: byte
     with pytest.raises(CaptionError, match=says) as refused:
         _caption(tmp_path, data)
     assert str(refused.value).startswith(f"{tmp_path}/a.txt: ")
+
+
+def test_a_long_caption_is_read_whole_up_to_the_servers_limit(tmp_path: Path) -> None:
+    text = "word " * (MAX_CAPTION_BYTES // 5) + "\u00e9"
+    assert _caption(tmp_path, text[5:].encode("utf-16")) == text[5:]
+
+    with pytest.raises(CaptionError, match=r"a\.txt: the caption has 8002 bytes as UTF-8; at most 8000 are allowed: shorten it"):
+        _caption(tmp_path, text.encode("utf-16"))
 
 
 @pytest.mark.parametrize("data", [b"", b" \r\n", b"\xef\xbb\xbf", b"\xff\xfe", b"\xff\xfe\n\x00"])

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from services.scheduler.schemas import MAX_FILES, Text
+from services.scheduler.schemas import MAX_FILES, Caption
 from shared.states import ClientStatus
 
 MAX_SETTINGS_BYTES = 16 * 1024
@@ -29,7 +29,7 @@ class DatasetFile(BaseModel):
 
     file_id: Short
     file_name: Short = ""
-    caption: Text = ""
+    caption: Caption = ""
 
 
 class DatasetBody(BaseModel):

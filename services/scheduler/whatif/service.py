@@ -1,11 +1,12 @@
 """The answer to a what-if: the checks of a real request, advice about its images, and an estimate. Nothing is written."""
 
+import asyncio
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from services.scheduler.checks import Checked, check
-from services.scheduler.schemas import OPTIONS, CreateTune, Warning_
+from services.scheduler.schemas import OPTIONS, CreateTune, Details, Warning_
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.whatif import repository
 from services.scheduler.whatif.estimate import Estimate, estimate
@@ -51,8 +52,7 @@ class WhatIfService:
                 raise NameTakenError(msg)
             past = await repository.trained_alike(session, checked.base.data["shape_class"])
         cost = estimate(checked.base, details.steps, chosen, past)
-        measured = await self._measure(account_id, checked)
-        lint = lint_request(details.files, details.trigger_word, details.steps)
+        measured, lint = await self._look_at(account_id, checked, details)
         lint += [
             Warning_(code="not_checked_yet", message="the image is still being checked, so it has no lint yet", file_id=file_id)
             for file_id, asset in checked.files.items()
@@ -61,7 +61,10 @@ class WhatIfService:
         resolution_px = details.resolution or checked.base.data["native_size_px"]
         return WhatIf(lint=lint + lint_images(details.files, measured, resolution_px), estimate=cost)
 
-    async def _measure(self, account_id: UUID, checked: Checked) -> dict[str, Measures | None]:
+    async def _look_at(
+        self, account_id: UUID, checked: Checked, details: Details
+    ) -> tuple[dict[str, Measures | None], list[Warning_]]:
+        """Return what the images and the captions are like."""
         busy = f"this server measures the images of {self._room.held} of at most {_AT_ONCE} requests; retry in a few seconds"
         measured: dict[str, Measures | None] = {}
         with self._scratch.temporary("whatif-") as folder, self._room.slot_now(account_id, busy):
@@ -76,4 +79,6 @@ class WhatIfService:
                         measured[file_id] = None
                     else:
                         measured[file_id] = await measurer.measure(file)
-        return measured
+            # Counting the tokens of 200 captions may take 15 s, and the loop has other requests.
+            lint = await asyncio.to_thread(lint_request, details.files, details.trigger_word, details.steps)
+        return measured, lint

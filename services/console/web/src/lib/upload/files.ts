@@ -13,7 +13,6 @@ export interface Found {
 
 const IMAGE = /\.(jpe?g|png|webp|avif|bmp|gif|heic|heif|tiff?)$/i;
 const CAPTION = /\.(txt|caption)$/i;
-const MAX_CAPTION = 1000;
 
 export function pathOf(file: File): string {
   return file.webkitRelativePath || file.name;
@@ -32,6 +31,22 @@ export function kohyaFolder(path: string): { triggerWord: string; subjectClass: 
   return null;
 }
 
+/** Return the text of a caption file: UTF-8, UTF-16 with or without a mark, or Windows-1252, as editors on Windows write it. */
+export function textOf(data: ArrayBuffer): string {
+  const bytes = new Uint8Array(data);
+  const zeros = [0, 1].map((start) => bytes.filter((byte, at) => at % 2 === start && byte === 0).length);
+  const isMarked = (first: number, second: number) => bytes[0] === first && bytes[1] === second;
+  // In text of plain letters every second byte of UTF-16 is zero.
+  const isMost = (count = 0, others = 0) => count > bytes.length / 4 && !others;
+  if (isMarked(0xff, 0xfe) || isMost(zeros[1], zeros[0])) return new TextDecoder('utf-16le').decode(data);
+  if (isMarked(0xfe, 0xff) || isMost(zeros[0], zeros[1])) return new TextDecoder('utf-16be').decode(data);
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(data);
+  } catch {
+    return new TextDecoder('windows-1252').decode(data);
+  }
+}
+
 /** Sort files into images and captions. */
 export async function sortFiles(files: readonly File[]): Promise<Found> {
   const found: Found = { images: [], captions: new Map(), triggerWord: '', subjectClass: '', ignored: [] };
@@ -39,7 +54,7 @@ export async function sortFiles(files: readonly File[]): Promise<Found> {
     const path = pathOf(file);
     if (/(^|\/)(\.|__MACOSX\/)/.test(path)) continue;
     if (CAPTION.test(path)) {
-      found.captions.set(stemOf(path), (await file.text()).trim().slice(0, MAX_CAPTION));
+      found.captions.set(stemOf(path), textOf(await file.arrayBuffer()).trim());
     } else if (IMAGE.test(path) || file.type.startsWith('image/')) {
       found.images.push(file);
       const folder = kohyaFolder(path);

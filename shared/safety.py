@@ -1,7 +1,7 @@
 """The operator's safety checker: it scores images that are uploaded for training, and images that are generated.
 
-Tunesmith ships none: operators choose their own. The setting `safety_checker` names its class as `package.module:Class`; each
-process that uses it makes one instance, without arguments.
+The setting `safety_checker` names one: `opennsfw`, or a class of the operator's own as `package.module:Class`. Each process that
+uses it makes one instance, without arguments, when it starts.
 """
 
 import importlib
@@ -13,6 +13,9 @@ from shared.settings import ServiceSettings
 
 if TYPE_CHECKING:
     from PIL import Image
+
+OWN = {"opennsfw": "shared.opennsfw:OpenNsfw"}
+"""The checkers that come with Tunesmith, by the names that the setting has for them. Their packages are installed separately."""
 
 
 class SafetyChecker(Protocol):
@@ -43,21 +46,23 @@ class Safety:
     def from_settings(cls, settings: ServiceSettings) -> Self | None:
         """Return the process's checker, or None when none is configured.
 
-        Raises ValueError when the setting names no class with a method `check`. Let it end the start: a typing error in the
-        setting must not let images pass unchecked.
+        Raises ValueError when the setting names no class with a method `check`, or its package is not installed. Let it end the
+        start: a typing error in the setting must not let images pass unchecked.
         """
         if not settings.safety_checker:
             return None
-        module, colon, name = settings.safety_checker.partition(":")
+        module, colon, name = OWN.get(settings.safety_checker, settings.safety_checker).partition(":")
         try:
             checker: Any = getattr(importlib.import_module(module), name)() if colon else None
         except (ImportError, AttributeError) as error:
             msg = f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} cannot be loaded: {error}; name an installed class"
+            if settings.safety_checker in OWN:
+                msg = f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} cannot be loaded: {error}; install locks/safety.txt"
             raise ValueError(msg) from error
         if not hasattr(checker, "check"):
             msg = (
                 f"TUNESMITH_SAFETY_CHECKER: {settings.safety_checker!r} is not a class with a method check; "
-                "name one as package.module:Class"
+                f"name one as package.module:Class, or {', '.join(OWN)}"
             )
             raise ValueError(msg)
         return cls(checker, settings.safety_threshold)

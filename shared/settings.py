@@ -67,7 +67,8 @@ class ServiceSettings(ProcessSettings):
         default=90.0, gt=0, description="Seconds without a poll of Kafka after which `/health` of a service that consumes fails."
     )
     safety_checker: str = Field(
-        default="", description="Class that checks images, as `package.module:Class`; empty: images are not checked."
+        default="",
+        description="What checks images: `opennsfw`, or a class as `package.module:Class`; empty: images are not checked.",
     )
     safety_threshold: float = Field(
         default=0.5, gt=0, le=1, description="Images with at least this score of the safety checker are refused, from 0 to 1."

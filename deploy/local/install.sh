@@ -116,8 +116,8 @@ lock)
 	compile=(.uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url
 		--no-emit-find-links --no-annotate --no-header --no-emit-package tunesmith pyproject.toml)
 	"${compile[@]}" ${UPGRADE:+--upgrade} --group dev --output-file locks/all.txt
-	for service in upload scheduler trainer inference inference-worker console; do
-		"${compile[@]}" --group "$service" --constraint locks/all.txt --output-file "locks/$service.txt"
+	for group in upload scheduler trainer inference inference-worker console heif safety; do
+		"${compile[@]}" --group "$group" --constraint locks/all.txt --output-file "locks/$group.txt"
 	done
 	;;
 uv)

@@ -128,15 +128,15 @@ def test_the_class_path_is_exactly_the_listed_jars(tmp_path: Path) -> None:
 
 def test_the_locks_are_names_versions_and_hashes_alone() -> None:
     locks = sorted((PROJECT / "locks").glob("*.txt"))
-    assert {path.stem for path in locks} == {"all", "uv", *stack.SERVICES}
+    assert {path.stem for path in locks} == {"all", "uv", "heif", "safety", *stack.SERVICES}
     line = re.compile(r"[a-z0-9._-]+==[^ ]+( ; .+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?")
     for path in locks:
         wrong = [text for text in path.read_text().splitlines() if not line.fullmatch(text)]
         assert wrong == [], path.name
 
 
-def test_each_service_lock_has_the_versions_of_the_whole_lock() -> None:
+def test_each_lock_has_the_versions_of_the_whole_lock() -> None:
     whole = set(re.findall(r"^[a-z0-9._-]+==[^ ]+", (PROJECT / "locks" / "all.txt").read_text(), re.MULTILINE))
-    for name in stack.SERVICES:
+    for name in (*stack.SERVICES, "heif", "safety"):
         own = set(re.findall(r"^[a-z0-9._-]+==[^ ]+", (PROJECT / "locks" / f"{name}.txt").read_text(), re.MULTILINE))
         assert own <= whole, name

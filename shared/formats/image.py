@@ -64,7 +64,9 @@ async def clean(source: Path, target: Path, *, max_pixels: int) -> CleanImage:
 
     Raises InvalidError that says why the image is refused, and what `Sandbox.read` raises.
     """
-    return await sandbox.read(_READER, "the image", source, max_pixels, target=target)
+    with source.open("rb") as file:
+        reader = _HEIC_READER if _is_heic(file.read(12)) else _READER
+    return await sandbox.read(reader, "the image", source, max_pixels, target=target)
 
 
 def clean_file(source: BinaryIO, target: BinaryIO, max_pixels: int) -> CleanImage:
@@ -78,10 +80,11 @@ def clean_file(source: BinaryIO, target: BinaryIO, max_pixels: int) -> CleanImag
     try:
         with Image.open(BytesIO(parts.data), formats=FORMATS) as image:
             if parts.is_animated or getattr(image, "n_frames", 1) > 1:
-                msg = "the image is animated; send one frame of it as PNG or JPEG"
+                msg = "the image is animated, or the file holds several; send one of them as PNG or JPEG"
                 raise InvalidError(msg)
-            exif = parts.exif or image.info.get("exif", b"")
-            profile = parts.profile or image.info.get("icc_profile", b"")
+            # pi-heif 1.4 has None where there is none.
+            exif = parts.exif or image.info.get("exif") or b""
+            profile = parts.profile or image.info.get("icc_profile") or b""
             sent = image.size
             _check_size(image, max_pixels)
             image.load()
@@ -202,8 +205,12 @@ def _turn(exif: bytes) -> "Image.Transpose | None":
     return turns.get(orientation(exif))
 
 
+def _is_heic(data: bytes) -> bool:
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS
+
+
 def _not_read(data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+    if _is_heic(data):
         return (
             "the file is HEIC, which this server cannot read without the package pi-heif; send the image as JPEG or PNG, or ask "
             "the server's operator to install it"
@@ -211,9 +218,11 @@ def _not_read(data: bytes) -> str:
     return mistaken.name(data[: mistaken.HEAD_BYTES], "image") or f"the file is not {_KINDS}; save the image as one of them"
 
 
-_READER = Reader(
-    clean_file,
-    TypeAdapter(CleanImage),
-    imports=["shared.formats.pillow"],
-    limits=Limits(output_bytes=_OUTPUT_BYTES),
-)
+def _reader(*, has_threads: bool) -> Reader[CleanImage]:
+    limits = Limits(output_bytes=_OUTPUT_BYTES, has_threads=has_threads)
+    return Reader(clean_file, TypeAdapter(CleanImage), imports=["shared.formats.pillow"], limits=limits)
+
+
+_READER = _reader(has_threads=False)
+# libde265, which decodes HEIC for libheif 1.23, starts a thread whatever it is told.
+_HEIC_READER = _reader(has_threads=True)

@@ -4,13 +4,15 @@ Decoders read metadata before they read pixels, and refuse the whole file for a 
 a file without metadata. The two that change how an image looks, its orientation and its colour profile, are returned beside it,
 and whoever cannot read them does without.
 
-Formats: PNG (www.w3.org/TR/png-3), JPEG (ITU T.81, with JFIF, Exif 2.32 and ICC.1 annex B.4).
+Formats: PNG (www.w3.org/TR/png-3), JPEG (ITU T.81, with JFIF, Exif 2.32 and ICC.1 annex B.4), and AVIF and HEIC (`image_boxes`).
 """
 
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from shared.formats import image_boxes
 
 MAX_PROFILE_BYTES = 4 * 2**20
 """A profile of a printer has a few megabytes at most; a longer one is left out."""
@@ -36,11 +38,13 @@ class Container:
 
 
 def take_apart(data: bytes) -> Container:
-    """Return the parts of a PNG or a JPEG. Any other file, and what is damaged in one, is left to the decoder."""
+    """Return the parts of a PNG, JPEG, AVIF or HEIC file. Any other file, and what is damaged in one, is left to the decoder."""
     if data.startswith(_PNG_START):
         return _take_png_apart(data)
     if data.startswith(_JPEG_START):
         return _take_jpeg_apart(data)
+    if image_boxes.is_heif(data):
+        return Container(image_boxes.without_metadata(data))
     return Container(data)
 
 

@@ -84,17 +84,29 @@ async def test_a_bug_of_a_reader_is_not_blamed_on_the_file(source: Path) -> None
 
 
 @LINUX
-async def test_it_reaches_nothing_but_the_files_that_it_is_given(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("has_threads", [False, True])
+async def test_it_reaches_nothing_but_the_files_that_it_is_given(
+    source: Path, monkeypatch: pytest.MonkeyPatch, *, has_threads: bool
+) -> None:
     monkeypatch.setenv("TUNESMITH_S3_SECRET_KEY", "secret")
     os.set_inheritable(secret := os.open(source, os.O_RDONLY), True)
 
     try:
-        found = await sandbox.read(reader(hostile_readers.attempt_everything), "the file", source, str(source))
+        every = reader(hostile_readers.attempt_everything, has_threads=has_threads)
+        found = await sandbox.read(every, "the file", source, str(source))
     finally:
         os.close(secret)
 
     assert found.text == ""
     assert not source.with_name("made").exists()
+
+
+@LINUX
+async def test_it_starts_threads_only_where_its_reader_needs_them(source: Path) -> None:
+    allowed = await sandbox.read(reader(hostile_readers.use_a_thread, has_threads=True), "the file", source)
+    assert allowed.text == "a thread"
+    with pytest.raises(SandboxError, match="can't start new thread"):
+        await sandbox.read(reader(hostile_readers.use_a_thread), "the file", source)
 
 
 async def test_after_a_file_that_ends_it_the_next_one_is_read(source: Path) -> None:

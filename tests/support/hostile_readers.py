@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -73,6 +74,15 @@ def answer_at_length(_file: BinaryIO) -> Found:
     return Found(text="x" * (4 << 20))
 
 
+def use_a_thread(_file: BinaryIO) -> Found:
+    """Return what a thread has found."""
+    found: list[str] = []
+    thread = threading.Thread(target=found.append, args=("a thread",))
+    thread.start()
+    thread.join()
+    return Found(text=" ".join(found))
+
+
 def attempt_everything(_file: BinaryIO, secret: str) -> Found:
     """Return the names of what succeeds of all that a reader has no business with."""
     done: list[str] = []
@@ -83,6 +93,7 @@ def attempt_everything(_file: BinaryIO, secret: str) -> Found:
         "parent's environment": lambda: Path(f"/proc/{os.getppid()}/environ").read_bytes(),
         "signal": lambda: os.kill(os.getppid(), 0),
         "fork": _fork,
+        "spawn": lambda: os.posix_spawn("/bin/true", ["true"], {}),
         "exec": lambda: os.execv("/bin/true", ["true"]),
         "root": lambda: os.setuid(0) if os.getuid() == 0 else _refuse(),
     }.items():

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image, ImageCms, ImageDraw
 
 from shared.errors import InvalidError
-from shared.formats import pillow
 from shared.formats.image import CleanImage, clean_file
 
 MAX_PIXELS = 1_000_000
@@ -223,14 +222,3 @@ def test_the_stored_format_is_one_that_every_client_knows(file_format: str, stor
     said, image = clean(encoded(photo(), file_format))
     assert (said.file_format, said.notice) == (stored, "")
     assert image.size == (128, 96)
-
-
-def heic() -> bytes:
-    brand = b"ftypheic\0\0\0\0mif1heic"
-    return struct.pack(">I", 4 + len(brand)) + brand + bytes(64)
-
-
-def test_a_heic_file_is_named_where_it_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pillow, "FORMATS", ["PNG", "JPEG", "WEBP", "AVIF"])
-    with pytest.raises(InvalidError, match="the file is HEIC, which this server cannot read without the package pi-heif"):
-        clean(heic())

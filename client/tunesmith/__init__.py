@@ -1,6 +1,5 @@
 """The typed client of Tunesmith's HTTP API, and the `tunesmith` command."""
 
-from tunesmith.client import Client, TunesmithApiError
-from tunesmith.models import Asset, GeneratedImage, Tune
+from tunesmith.client import Asset, AsyncClient, AsyncTune, Client, Generated, GeneratedImage, Tune, TunesmithApiError
 
-__all__ = ["Asset", "Client", "GeneratedImage", "Tune", "TunesmithApiError"]
+__all__ = ["Asset", "AsyncClient", "AsyncTune", "Client", "Generated", "GeneratedImage", "Tune", "TunesmithApiError"]

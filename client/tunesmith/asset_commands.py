@@ -5,23 +5,25 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from tunesmith import image_files
+from tunesmith import uploads
 from tunesmith.client import Client, TunesmithApiError
+from tunesmith.failures import exit_code
 from tunesmith.image_files import shown
-from tunesmith.local import connect, fail, say
+from tunesmith.local import Json, connect, fail, say, show_json, wide
 from tunesmith.models import Asset
 
-console = Console()
 asset = typer.Typer(
-    help="Upload, import, list and delete assets: images, LoRAs, checkpoints, VAEs, textual inversions.",
+    help="Upload, import, list, download and delete assets: images, LoRAs, checkpoints, VAEs, textual inversions.",
     no_args_is_help=True,
     add_completion=False,
 )
 _WAIT_S = 3600.0
 TypeOption = Annotated[str, typer.Option("--type", help="file (an image), lora, checkpoint, vae or textual_inversion.")]
 EngineOption = Annotated[str | None, typer.Option(help="Engine of the weights, for example image/stable-diffusion-v1-5.")]
+Names = Annotated[list[str], typer.Argument(help="Ids or names of assets. octoai:NAME for a public asset.")]
 
 
 @asset.command("create")
@@ -40,6 +42,7 @@ def create(
     description: Annotated[str, typer.Option(help="A note for people.")] = "",
     public: Annotated[bool, typer.Option("--public", help="Let every account use the asset. Needs an admin key.")] = False,
     wait: Annotated[bool, typer.Option(help="Wait until the server has checked the asset.")] = True,
+    json: Json = False,
 ) -> None:
     """Create an asset from a file, or let the server download it from an address or a model repository."""
     if sum(source is not None for source in (file, url, hf_repo)) != 1:
@@ -48,41 +51,41 @@ def create(
         fail("--name: required with --url and --hf-repo")
     given = {"engine": engine, "data_type": data_type, "trigger_words": trigger_word}
     data: dict[str, Any] = {key: value for key, value in given.items() if value}
+    more: dict[str, Any] = {"asset_type": type_, "data": data, "description": description, "is_public": public}
     with connect() as client:
         if file is not None:
-            made = client.upload(
-                file, name=name, asset_type=type_, engine=engine, data=data, description=description, is_public=public
-            )
+            made = client.upload(file, name=name, engine=engine, **more)
         else:
-            made = client.import_asset(
-                url,
-                name=name or "",
-                asset_type=type_,
-                data=data,
-                description=description,
-                is_public=public,
-                hf_repo=hf_repo,
-                hf_token=hf_token if hf_repo else None,
-            )
-        _show_result(client, made, wait=wait, file=file)
+            token = hf_token if hf_repo else None
+            made = client.import_asset(url, name=name or "", hf_repo=hf_repo, hf_token=token, **more)
+        _show_result(client, made, wait=wait, file=file, json=json)
 
 
 @asset.command("upload")
 def upload(
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Files to upload.")],
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, or patterns such as 'photos/**/*.png'.")],
     type_: TypeOption = "file",
     engine: EngineOption = None,
     name: Annotated[str | None, typer.Option(help="Name, for a single file. Default: from the file's name.")] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=16, help="How many files to send at a time.")] = 4,
+    json: Json = False,
 ) -> None:
-    """Upload files, and wait until the server has checked them."""
+    """Upload files, and wait until the server has checked them.
+
+    When it was interrupted, run it again: files that are uploaded are not sent again.
+    """
+    files = uploads.files_of(paths, type_)
     if name and len(files) > 1:
         fail(f"--name: goes with a single file, not with {len(files)}: leave it out to name each asset after its file")
     with connect() as client:
-        for file in files:
-            made = (
-                client.upload(file, name=name, asset_type=type_, engine=engine) if name else _named(client, file, type_, engine)
-            )
-            _show_result(client, made, wait=True, file=file)
+        done = uploads.upload_all(client, files, at_once, name=name, asset_type=type_, engine=engine)
+    if json:
+        show_json(done.assets)
+    else:
+        for made in done.assets:
+            say(f"{made.id}  {made.name}  {made.status}")
+    if done.errors:
+        fail("\nerror: ".join(text for text, _ in done.errors), done.errors[0][1])
 
 
 @asset.command("list")
@@ -90,53 +93,81 @@ def list_assets(
     type_: Annotated[list[str] | None, typer.Option("--type", help="List only this type. Repeatable.")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="List only weights for this engine. Repeatable.")] = None,
     name: Annotated[str | None, typer.Option(help="List only the asset of this name.")] = None,
+    words: Annotated[str | None, typer.Option("--search", help="A part of the name, the description or a trigger word.")] = None,
+    status: Annotated[list[str] | None, typer.Option(help="List only assets with this status. Repeatable.")] = None,
+    sort: Annotated[str | None, typer.Option(help="newest, oldest, name or largest.")] = None,
     public: Annotated[bool, typer.Option("--public", help="List the public assets of the server instead of your own.")] = False,
+    json: Json = False,
 ) -> None:
     """List the library, newest first."""
     filters = {"asset_type": type_, "engine": engine, "name": name, "owner": "octoai" if public else None}
-    table = Table("id", "name", "type", "status", "size", box=None)
+    filters |= {"q": words, "status": status, "sort": sort}
     with connect() as client:
-        for item in client.assets(**{key: value for key, value in filters.items() if value}):
-            table.add_row(item.id, item.name, item.asset_type, item.status, f"{item.size_bytes:,}")
-    console.print(table)
+        found = client.assets(**{key: value for key, value in filters.items() if value})
+    if json:
+        show_json(found)
+        return
+    table = Table("id", "name", "type", "status", "size", box=None)
+    for item in found:
+        table.add_row(item.id, item.name, item.asset_type, item.status, f"{item.size_bytes:,}")
+    wide().print(table)
 
 
 @asset.command("show")
 @asset.command("get", hidden=True)
-def show(name_or_id: Annotated[str, typer.Argument(help="Id or name. octoai:NAME for a public asset.")]) -> None:
+def show(
+    name_or_id: Annotated[str, typer.Argument(help="Id or name. octoai:NAME for a public asset.")],
+    json: Json = True,  # noqa: ARG001 - every command takes it
+) -> None:
     """Show an asset as JSON."""
     with connect() as client:
-        console.print_json(client.asset(name_or_id).model_dump_json())
+        show_json(client.asset(name_or_id))
+
+
+@asset.command("download")
+def download(
+    names_or_ids: Names,
+    out: Annotated[Path, typer.Option(help="Folder for the files. A file of the same name is replaced.")] = Path(),
+    json: Json = False,
+) -> None:
+    """Download the files of assets. Prints their paths. A download that was interrupted is continued."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    paths: list[Path] = []
+    out.mkdir(parents=True, exist_ok=True)
+    with connect() as client, Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        for name_or_id in names_or_ids:
+            found = client.asset(name_or_id)
+            task = progress.add_task(found.name, total=found.size_bytes)
+            here = lambda read, task=task: progress.update(task, completed=read)  # noqa: E731 - the callback of this file alone
+            paths.append(client.download(found.id, out, on_bytes=here))
+    if json:
+        show_json({"files": [shown(path) for path in paths]})
+    else:
+        for path in paths:
+            say(shown(path))
 
 
 @asset.command("delete")
-def delete_asset(names_or_ids: Annotated[list[str], typer.Argument(help="Ids or names of assets.")]) -> None:
+def delete_asset(names_or_ids: Annotated[list[str], typer.Argument(help="Ids or names of assets.")], json: Json = False) -> None:
     """Delete assets. Tunes that use them keep their own copy."""
+    deleted: list[str] = []
     with connect() as client:
         for name_or_id in names_or_ids:
-            client.delete_asset(client.asset(name_or_id).id)
+            found = client.asset(name_or_id)
+            client.delete_asset(found.id)
+            deleted.append(found.id)
+    if json:
+        show_json({"deleted": deleted})
 
 
-def _named(client: Client, file: Path, type_: str, engine: str | None) -> Asset:
-    """Upload a file under its own name, or under one with the hash of its content where another asset has that name."""
-    try:
-        return client.upload(file, asset_type=type_, engine=engine)
-    except TunesmithApiError as error:
-        if error.code != "name_taken":
-            raise
-    name = image_files.asset_name("", file, image_files.content_hash(file))
-    same = [item for item in client.assets(name=name, asset_type=type_) if item.status in {"uploaded", "ready"}]
-    if same:
-        say(f"{shown(file)}: using {name}, which is already uploaded", style="dim")
-        return same[0]
-    say(f"note: {shown(file)}: another asset has the name {image_files.default_name(file)}, so this one is named {name}")
-    return client.upload(file, name=name, asset_type=type_, engine=engine)
-
-
-def _show_result(client: Client, made: Asset, *, wait: bool, file: Path | None = None) -> None:
+def _show_result(client: Client, made: Asset, *, wait: bool, json: bool, file: Path | None = None) -> None:
     try:
         # An import may take as long as the server allows, so the wait is long.
         done = client.wait_for_asset(made, timeout_s=_WAIT_S) if wait else made
     except TunesmithApiError as error:
-        fail(f"{shown(file)}: {error}" if file else str(error))
-    say(f"{done.id}  {done.name}  {done.status}")
+        fail(f"{shown(file)}: {error}" if file else str(error), exit_code(error))
+    if json:
+        show_json(done)
+    else:
+        say(f"{done.id}  {done.name}  {done.status}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.completion import completion_init
 from typer.core import TyperGroup
 
 from tunesmith import clone
@@ -15,10 +16,14 @@ _COMMANDS = {
     "up": ("deploy.local.commands.stack", "up"),
     "down": ("deploy.local.commands.stack", "down"),
     "env": ("deploy.local.commands.stack", "env"),
+    "logs": ("deploy.local.commands.logs", "logs"),
     "asset": ("tunesmith.asset_commands", "asset"),
     "tune": ("tunesmith.tune_commands", "tune"),
+    "dataset": ("tunesmith.dataset_commands", "dataset"),
     "generate": ("tunesmith.generate_command", "generate"),
     "console": ("tunesmith.console_command", "console"),
+    "admin": ("tunesmith.admin_commands", "admin"),
+    "completion": ("tunesmith.completion_command", "completion"),
     "demo": ("tunesmith.demo", "demo"),
     "checkpoints": ("deploy.local.commands.checkpoints", "app"),
     "keys": ("deploy.local.commands.keys", "app"),
@@ -27,16 +32,20 @@ _COMMANDS = {
     "doctor": ("deploy.local.commands.doctor", "doctor"),
 }
 """The module and the attribute of each command."""
-_CLIENT = ("asset", "tune", "generate", "console")
+_CLIENT = ("asset", "tune", "dataset", "generate", "console", "admin", "completion")
 """The commands that the wheel contains. The others need a clone."""
 _HELP = {
     "up": "Start the local stack.",
     "down": "Stop the local stack. Its data stays.",
     "env": "Print the shell commands that point a client at the local stack.",
-    "asset": "Upload, import, list and delete assets: images, LoRAs, checkpoints, VAEs, textual inversions.",
-    "tune": "Start, watch, list and cancel tunes.",
+    "logs": "Print the logs of the local stack.",
+    "asset": "Upload, import, list, download and delete assets: images, LoRAs, checkpoints, VAEs, textual inversions.",
+    "tune": "Start, watch, list, clone and cancel tunes.",
+    "dataset": "Keep, list and delete the images and captions of tunes.",
     "generate": "Generate images.",
     "console": "Open the console in a browser, signed in.",
+    "admin": "Create accounts and keys and set limits, with a key that has the scope admin.",
+    "completion": "Print what a shell needs to complete commands and options.",
     "demo": "Upload five images, tune on them, and show images from before and after in one picture.",
     "checkpoints": "Download, list, choose, export and build base checkpoints.",
     "keys": "Create, list and revoke API keys.",
@@ -44,6 +53,17 @@ _HELP = {
     "migrate": "Bring a database to the newest schema.",
     "doctor": "Check this machine and the local stack, and say what to do about each problem.",
 }
+
+
+COMPLETE = "_TUNESMITH_COMPLETE"
+"""Set by a shell while it asks for completions."""
+
+
+def _words() -> set[str]:
+    """Return the words of the line that is run or completed."""
+    if COMPLETE in os.environ:
+        return set(os.environ.get("COMP_WORDS", os.environ.get("_TYPER_COMPLETE_ARGS", "")).split())
+    return set(sys.argv[1:])
 
 
 class _Lazy(TyperGroup):
@@ -54,7 +74,7 @@ class _Lazy(TyperGroup):
         if cmd_name not in _COMMANDS:
             return None
         # The list of commands needs one line of each, and must not import their modules.
-        if not set(sys.argv[1:]) & _COMMANDS.keys():
+        if not _words() & _COMMANDS.keys():
             return _single(cmd_name, lambda: None, _HELP[cmd_name])
         if cmd_name not in _CLIENT and not clone.is_clone():
             typer.echo(
@@ -97,23 +117,16 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line. An error of the server, an unavailable server or an unreadable file is one line on standard error."""
-    import httpx  # noqa: PLC0415 - slow to import
+    """Run the command. An error of the server, an unavailable server or an unreadable file is one line on standard error."""
+    from tunesmith.failures import line_of  # noqa: PLC0415 - slow to import
 
-    from tunesmith.client import TunesmithApiError  # noqa: PLC0415 - imports httpx
-
+    if COMPLETE in os.environ:
+        # Typer 0.29 prepares the completion of its shells only for an application that has options for it.
+        completion_init()
     try:
         app()
-    except TunesmithApiError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except OSError as error:
-        if not isinstance(error.filename, str):
+    except Exception as error:
+        if (found := line_of(error)) is None:
             raise
-        typer.echo(f"error: {os.fsencode(error.filename).decode(errors='replace')}: {error.strerror}", err=True)
-        sys.exit(1)
-    except httpx.TransportError as error:
-        typer.echo(
-            f"error: {error.request.url} cannot be reached ({error}): check the address, and that its server runs", err=True
-        )
-        sys.exit(1)
+        typer.echo(f"error: {found[0]}", err=True)
+        sys.exit(found[1])

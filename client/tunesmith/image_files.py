@@ -59,7 +59,7 @@ def _why_not(file: Path, *, is_named: bool) -> str:
     """Return why a file is not taken as an image, or an empty text."""
     if file.is_dir():
         return "a folder in a folder: name it as well to take its images"
-    if not _is_image(file):
+    if not is_image(file):
         return "no image: neither its name nor its content is an image's"
     return "" if is_named or not file.name.startswith(".") else "a hidden file: name it as well to take it"
 
@@ -71,7 +71,8 @@ def is_litter(file: Path) -> bool:
     return name.startswith(("._", ".#", "~$", "#")) or name.endswith("~") or name.lower() in _LITTER
 
 
-def _is_image(file: Path) -> bool:
+def is_image(file: Path) -> bool:
+    """Say whether a file is an image, by its suffix or its first bytes."""
     if file.suffix.lower() in _SUFFIXES:
         return True
     if not file.is_file():

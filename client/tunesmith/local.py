@@ -1,18 +1,24 @@
-"""How the commands find their server: the environment names it, or a local stack is running."""
+"""How the commands find their server, and how they print."""
 
+import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 
 from tunesmith import clone
 from tunesmith.client import Client, TunesmithApiError
+from tunesmith.failures import WRONG_LINE, exit_code
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def connect(data_dir: Path | None = None) -> Client:
-    """Return a client of the server that the environment names, or of the running local stack. Exits with 1 if there is none."""
+    """Return a client of the server that the environment names, or of the running local stack. Exits with 2 if there is none."""
     if not (data_dir is None and os.environ.get("TUNESMITH_URL")) and clone.is_clone():
         from deploy.local import state  # noqa: PLC0415 - not in the wheel
         from deploy.local.paths import StackPaths, default_data_dir  # noqa: PLC0415 - not in the wheel
@@ -25,15 +31,35 @@ def connect(data_dir: Path | None = None) -> Client:
     try:
         return Client()
     except TunesmithApiError as error:
-        fail(str(error))
+        fail(str(error), exit_code(error))
 
 
-def say(message: str, *, style: str | None = None) -> None:
+def say(message: str) -> None:
     """Print a line as it is: names of files may hold what rich takes for markup or emoji."""
-    Console().print(message, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    Console().print(message, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Print the message as an error on standard error, and exit with 1."""
+def note(message: str, kind: str = "note") -> None:
+    """Print a line on standard error, so that a program that reads the output does not get it."""
+    Console(stderr=True).print(f"{kind}: {message}", style="dim", markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def show_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
+    """Print an answer, or a list of answers, as JSON."""
+    found = value if isinstance(value, dict | BaseModel) else [item.model_dump(mode="json") for item in value]
+    plain = found.model_dump(mode="json") if isinstance(found, BaseModel) else found
+    if Console().is_terminal:
+        Console().print_json(json.dumps(plain))
+    else:
+        print(json.dumps(plain, indent=2))
+
+
+def wide() -> Console:
+    """Return a console for tables. A script that reads one through a pipe gets whole rows, not the 80 columns of a pipe."""
+    return Console(width=None if Console().is_terminal else 240)
+
+
+def fail(message: str, code: int = WRONG_LINE) -> NoReturn:
+    """Print the message as an error on standard error, and exit."""
     typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(code)

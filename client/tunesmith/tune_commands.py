@@ -1,162 +1,61 @@
-"""`tunesmith tune`: start, watch, list and cancel tunes."""
+"""`tunesmith tune`: start, watch, list, clone and cancel tunes."""
 
-import json
-import re
+import json as json_format
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from tunesmith import captions, image_files, training_images
-from tunesmith.client import Client, TunesmithApiError
+from tunesmith import tune_create
 from tunesmith.image_files import shown
-from tunesmith.local import connect, fail, say
-from tunesmith.models import Tune, WhatIf
+from tunesmith.local import Json, connect, say, show_json, wide
+from tunesmith.tune_create import NameOrId
+from tunesmith.tune_watch import watch
 
-console = Console()
-tune = typer.Typer(help="Start, watch, list and cancel tunes.", no_args_is_help=True, add_completion=False)
-_GIB = 2**30
-NameOrId = Annotated[str, typer.Argument(help="Name or id of the tune.")]
-
-
-@tune.command("create")
-def create_tune(
-    name: Annotated[str, typer.Argument(help="Name of the tune, and of the LoRA that it makes.")],
-    images: Annotated[list[Path], typer.Argument(exists=True, help="Image files, or folders of images.")],
-    trigger_word: Annotated[str, typer.Option(help="Word that will stand for the subject in prompts, for example sks1.")],
-    base: Annotated[
-        str, typer.Option(help="Checkpoint to start from: NAME, or octoai:NAME for a public one.")
-    ] = "octoai:default-sd15",
-    steps: Annotated[int, typer.Option(help="Number of training steps.")] = 500,
-    seed: Annotated[int | None, typer.Option(help="Seed of the training. The same seed and settings give the same LoRA.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the LoRA: a higher rank learns more detail.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="The LoRA's weights are scaled by alpha / rank.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adamw, or adafactor, which needs less memory.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in each step.")] = None,
-    resolution: Annotated[int | None, typer.Option(help="Size of the training images, in pixels.")] = None,
-    train_text_encoder: Annotated[bool | None, typer.Option(help="Also train the text encoders.")] = None,
-    text_encoder_learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the text encoders.")] = None,
-    validation_prompt: Annotated[
-        list[str] | None, typer.Option(help="Prompt to draw at each checkpoint. Repeatable, four at most.")
-    ] = None,
-    checkpoint_every_steps: Annotated[int | None, typer.Option(help="Number of steps between checkpoints.")] = None,
-    resize_images: Annotated[
-        bool, typer.Option("--resize-images", help="Keep training copies with a shorter edge of at most 512 px (SDXL: 1024).")
-    ] = False,
-    webhook: Annotated[str | None, typer.Option(help="Address that gets a request at each event of the tune.")] = None,
-    webhook_event: Annotated[
-        list[str] | None, typer.Option(help="Send only these events to the webhook: start, progress or completed. Repeatable.")
-    ] = None,
-    whatif: Annotated[
-        bool, typer.Option("--whatif", help="Upload the images, print advice and the estimated cost, and start nothing.")
-    ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Show the progress until the tune has ended.")] = False,
-) -> None:
-    """Upload images and start a tune on them.
-
-    A text file with the name of an image (star.txt or star.caption beside star.png) holds its caption. Options that you leave
-    out get the server's defaults.
-    """
-    if not image_files.NAME.fullmatch(name) or len(name) > image_files.MAX_NAME:
-        fail(f"NAME: {name!r} is not a name: use letters from a to z, digits, - and _, at most {image_files.MAX_NAME} of them")
-    files, texts, notes = image_files.find(images)
-    for note in (*notes, *captions.notes(files, texts)):
-        say(f"note: {note}")
-    if not files:
-        fail("IMAGES: none of them is an image: give image files (.png, .jpg, .webp), or folders of such files")
-    chosen = {
-        "rank": rank,
-        "alpha": alpha,
-        "learning_rate": learning_rate,
-        "optimizer": optimizer,
-        "batch_size": batch_size,
-        "resolution": resolution,
-        "train_text_encoder": train_text_encoder,
-        "text_encoder_learning_rate": text_encoder_learning_rate,
-        "validation_prompts": validation_prompt,
-        "checkpoint_every_steps": checkpoint_every_steps,
-        "resize_images": resize_images or None,
-    }
-    request: dict[str, Any] = {key: value for key, value in chosen.items() if value is not None}
-    request |= {"base": base, "trigger_word": trigger_word, "steps": steps, "seed": seed}
-    with connect() as client:
-        request["files"] = training_images.pairs(client, name, files)
-        try:
-            if whatif:
-                names = {file_id: shown(file) for (file_id, _), file in zip(request["files"], files, strict=True)}
-                _show_what_if(client.what_if(name, **request), names)
-                return
-            made = client.create_tune(name, webhook=webhook, webhook_events_filter=webhook_event, **request)
-        except TunesmithApiError as error:
-            fail(_with_files(str(error), files))
-    say(f"{made.id}  {made.name}  {made.status}")
-    for warning in made.warnings:
-        say(f"warning: {warning['message']}")
-    if wait:
-        watch_tune(made.id)
-
-
-def _with_files(message: str, files: list[Path]) -> str:
-    """Return an error of the server with the names of the files that it counts."""
-    return re.sub(r"\bfiles\.(\d+)\b", lambda found: f"{found[0]} ({shown(files[int(found[1])])})", message)
-
-
-def _show_what_if(found: WhatIf, names: dict[str, str]) -> None:
-    for lint in found.lint:
-        about = names.get(lint["file_id"], "the tune")
-        say(f"{about}: {lint['message']} ({lint['code']})")
-    cost = found.estimate
-    console.print(f"time: about {cost.seconds:.0f} s ({cost.basis})", highlight=False)
-    console.print(f"memory: about {cost.memory_bytes / _GIB:.1f} GiB", highlight=False)
-
-
-def _id(client: Client, name_or_id: str) -> str:
-    """Return the id of the tune of this name. If there is none, the argument is taken to be an id."""
-    named = client.tunes(name=name_or_id)
-    return named[0].id if named else name_or_id
+tune = typer.Typer(help="Start, watch, list, clone and cancel tunes.", no_args_is_help=True, add_completion=False)
+tune.command("create")(tune_create.create_tune)
+tune.command("clone")(tune_create.clone_tune)
 
 
 @tune.command("list")
 def list_tunes(
     name: Annotated[str | None, typer.Option(help="List only the tune of this name.")] = None,
     trigger_word: Annotated[str | None, typer.Option(help="List only tunes with this trigger word.")] = None,
+    words: Annotated[
+        str | None, typer.Option("--search", help="A part of the name, the description or the trigger word.")
+    ] = None,
+    status: Annotated[list[str] | None, typer.Option(help="List only tunes with this status. Repeatable.")] = None,
+    sort: Annotated[str | None, typer.Option(help="newest, oldest or name.")] = None,
+    json: Json = False,
 ) -> None:
     """List your tunes, newest first."""
-    filters = {key: value for key, value in {"name": name, "trigger_words": trigger_word}.items() if value is not None}
-    table = Table("id", "name", "status", "step", "lora", box=None)
+    filters = {"name": name, "trigger_words": trigger_word, "q": words, "status": status, "sort": sort}
     with connect() as client:
-        for item in client.tunes(**filters):
-            step = f"{item.progress.step}/{item.progress.steps}" if item.progress else ""
-            table.add_row(item.id, item.name, item.status, step, " ".join(item.output_lora_ids))
-    console.print(table)
+        found = client.tunes(**{key: value for key, value in filters.items() if value})
+    if json:
+        show_json(found)
+        return
+    table = Table("id", "name", "status", "step", "lora", box=None)
+    for item in found:
+        step = f"{item.progress.step}/{item.progress.steps}" if item.progress else ""
+        table.add_row(item.id, item.name, item.status, step, " ".join(item.output_lora_ids))
+    wide().print(table)
 
 
 @tune.command("show")
 @tune.command("get", hidden=True)
-def show_tune(name_or_id: NameOrId) -> None:
+def show_tune(name_or_id: NameOrId, json: Json = True) -> None:  # noqa: ARG001 - every command takes it
     """Show a tune as JSON."""
     with connect() as client:
-        console.print_json(client.tune(_id(client, name_or_id)).model_dump_json())
+        show_json(client.find_tune(name_or_id))
 
 
 @tune.command("watch")
-def watch_tune(name_or_id: NameOrId) -> None:
-    """Show a tune's progress until it has ended. Exits with 1 unless it succeeded."""
-    with connect() as client, Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}")) as bar:
-        task = bar.add_task(name_or_id, total=None, note="")
-        last: Tune | None = None
-        for last in client.watch(_id(client, name_or_id)):
-            if last.progress:
-                note = f"step {last.progress.step}" + (f", loss {last.progress.loss:.3f}" if last.progress.loss else "")
-                bar.update(task, total=last.progress.steps, completed=last.progress.step, note=note)
-    assert last is not None  # noqa: S101 - watching yields at least once
-    console.print(f"{last.id}  {last.name}  {last.status} {last.status_details}", highlight=False)
-    if last.status != "succeeded":
-        raise typer.Exit(1)
+def watch_tune(name_or_id: NameOrId, json: Json = False) -> None:
+    """Show a tune's progress and its loss until it has ended. Exits with 6 unless it succeeded."""
+    with connect() as client:
+        watch(client, client.find_tune(name_or_id).id, json=json)
 
 
 @tune.command("events")
@@ -164,30 +63,95 @@ def tune_events(
     name_or_id: NameOrId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more events until the tune has ended.")] = False,
     after: Annotated[int, typer.Option(help="Print only events with a larger sequence number.")] = 0,
+    json: Json = True,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Print the events of a tune, one JSON object on each line."""
     with connect() as client:
-        tune_id = _id(client, name_or_id)
+        tune_id = client.find_tune(name_or_id).id
         for event in client.follow_tune(tune_id, after) if follow else client.tune_events(tune_id, after):
-            console.print(json.dumps(event), highlight=False, soft_wrap=True, markup=False)
+            say(json_format.dumps(event))
+
+
+@tune.command("losses")
+def tune_losses(name_or_id: NameOrId, json: Json = False) -> None:
+    """Print the loss of each step: the step and the loss on each line."""
+    with connect() as client:
+        found = client.losses(client.find_tune(name_or_id).id)
+    if json:
+        show_json(found)
+        return
+    for step, loss in enumerate(found.losses, found.first_step):
+        if loss is not None:
+            say(f"{step}\t{loss}")
+
+
+@tune.command("samples")
+def tune_samples(
+    name_or_id: NameOrId,
+    out: Annotated[Path | None, typer.Option(help="Folder to write the images to. Default: print their addresses.")] = None,
+    json: Json = False,
+) -> None:
+    """List the images that were generated for the validation prompts, or write them into a folder."""
+    with connect() as client:
+        found = client.find_tune(name_or_id)
+        samples = client.samples(found.id)
+        paths: list[Path] = []
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            for sample in samples:
+                name = f"{found.name}-step{sample.step:05}-{sample.number}"
+                paths.append(client.download_sample(sample, out, name))
+    if json:
+        show_json(samples)
+        return
+    for number, sample in enumerate(samples):
+        say(shown(paths[number]) if paths else f"{sample.step}  {sample.prompt}  {sample.url}")
 
 
 @tune.command("cancel")
-def cancel_tune(name_or_id: NameOrId) -> None:
+def cancel_tune(name_or_id: NameOrId, json: Json = False) -> None:
     """Ask a tune to stop. Prints its status."""
     with connect() as client:
-        console.print(client.cancel_tune(_id(client, name_or_id)).status)
+        found = client.cancel_tune(client.find_tune(name_or_id).id)
+    if json:
+        show_json(found)
+    else:
+        say(found.status)
 
 
 @tune.command("delete")
-def delete_tune(name_or_id: NameOrId) -> None:
+def delete_tune(name_or_id: NameOrId, json: Json = False) -> None:
     """Delete a tune. Its images and its LoRA stay."""
     with connect() as client:
-        client.delete_tune(_id(client, name_or_id))
+        found = client.find_tune(name_or_id)
+        client.delete_tune(found.id)
+    if json:
+        show_json({"deleted": [found.id]})
 
 
 @tune.command("webhook-secret")
-def webhook_secret() -> None:
+def webhook_secret(
+    rotate: Annotated[bool, typer.Option("--rotate", help="Replace it first. Calls carry both signatures for a day.")] = False,
+    json: Json = False,
+) -> None:
     """Print the secret that signs the account's webhooks."""
     with connect() as client:
-        console.print(client.webhook_secret(), highlight=False)
+        secret = client.rotate_webhook_secret() if rotate else client.webhook_secret()
+    if json:
+        show_json({"secret": secret})
+    else:
+        say(secret)
+
+
+@tune.command("deliveries")
+def deliveries(name_or_id: NameOrId, json: Json = False) -> None:
+    """List the calls of a tune's webhook, oldest first."""
+    with connect() as client:
+        found = client.webhook_deliveries(client.find_tune(name_or_id).id)
+    if json:
+        show_json(found)
+        return
+    table = Table("id", "type", "state", "attempts", "last error", box=None)
+    for item in found:
+        table.add_row(item.id, item.type, item.state, str(item.attempts), item.last_error or "")
+    wide().print(table)

@@ -43,8 +43,8 @@ def test_a_request_that_is_refused_for_a_time_is_retried(serve: Callable[..., Se
 
 @pytest.mark.parametrize(
     ("status", "headers"),
-    [(503, {}), (503, {"Retry-After": "86400"}), (422, {"Retry-After": "0"})],
-    ids=["no time is given", "the time is too long", "a final status"],
+    [(503, {"Retry-After": "86400"}), (422, {"Retry-After": "0"}), (500, {})],
+    ids=["the time is too long", "a final status", "a mistake of the server"],
 )
 def test_any_other_refusal_is_raised_at_once(serve: Callable[..., Served], status: int, headers: dict[str, str]) -> None:
     client, asked = serve(refused(status, headers))

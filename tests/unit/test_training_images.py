@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.support.library_server import LibraryServer
-from tunesmith import tune_commands
+from tunesmith import tune_commands, tune_create
 
 Create = Callable[..., Result]
 HASHED = re.compile(r"[a-zA-Z0-9_-]+-[0-9a-f]{16}")
@@ -35,7 +35,7 @@ def server() -> LibraryServer:
 
 @pytest.fixture
 def create(server: LibraryServer, monkeypatch: pytest.MonkeyPatch) -> Create:
-    monkeypatch.setattr(tune_commands, "connect", server.client)
+    monkeypatch.setattr(tune_create, "connect", server.client)
 
     def create(*paths: Path, name: str = "dog", options: tuple[str, ...] = ()) -> Result:
         return CliRunner().invoke(
@@ -137,7 +137,7 @@ def test_rejected_images_are_named_by_their_files(server: LibraryServer, create:
 
     refused = create(tmp_path)
 
-    assert refused.exit_code == 1
+    assert refused.exit_code == 6
     assert not server.tunes
     for name in ("a.png", "b.png"):
         assert re.search(rf"^error: {tmp_path}/{name}: .*rejected: neither PNG nor JPEG$", refused.output, re.MULTILINE)
@@ -165,7 +165,7 @@ def test_a_caption_that_cannot_be_read_ends_the_command_before_any_upload(
 
     refused = create(tmp_path)
 
-    assert (refused.exit_code, server.assets) == (1, {})
+    assert (refused.exit_code, server.assets) == (2, {})
     assert refused.output.startswith(f"error: {tmp_path}/a.txt: ")
 
 
@@ -217,7 +217,7 @@ def test_a_name_that_is_not_text_can_be_shown(server: LibraryServer, create: Cre
     refused = create(tmp_path)
 
     assert (refused.exit_code, server.assets) == (1, {})
-    assert "caf\ufffd.png: the file is empty" in str(refused.exception)
+    assert "caf\ufffd.png: the file is empty" in refused.output
 
 
 @pytest.mark.parametrize("name", ["my dog", "\u732b", "x" * 201, ""])
@@ -228,7 +228,7 @@ def test_a_name_that_no_tune_can_have_is_refused_before_any_upload(
 
     refused = create(tmp_path, name=name)
 
-    assert (refused.exit_code, server.assets) == (1, {})
+    assert (refused.exit_code, server.assets) == (2, {})
     assert refused.output.startswith("error: NAME: ")
 
 

@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INFO = f"tunesmith-{PROJECT['version']}.dist-info"
 DEPENDENCIES = {"httpx", "pydantic", "rich", "typer"}
-CLONE_ONLY = ("up", "down", "env", "demo", "checkpoints", "keys", "dlq", "migrate", "doctor")
+CLONE_ONLY = ("up", "down", "env", "logs", "demo", "checkpoints", "keys", "dlq", "migrate", "doctor")
+CLIENT = ("asset", "tune", "dataset", "generate", "console", "admin", "completion")
 SERVER_SIDE = ("shared", "services", "deploy", "migrations", "PIL")
 RUN = "import sys; sys.path[:0] = sys.argv[1:3]; del sys.argv[1:3]; "
 Python = Callable[..., subprocess.CompletedProcess[str]]
@@ -120,7 +121,7 @@ def server() -> Iterator[str]:
 
 def test_the_wheel_holds_the_client_alone(wheel: zipfile.ZipFile) -> None:
     names = wheel.namelist()
-    modules = {path.name for path in (ROOT / "client" / "tunesmith").glob("*.py")}
+    modules = {str(path.relative_to(ROOT / "client" / "tunesmith")) for path in (ROOT / "client" / "tunesmith").rglob("*.py")}
 
     assert {name.partition("/")[0] for name in names} == {"tunesmith", INFO}
     assert {name.removeprefix("tunesmith/") for name in names if name.startswith("tunesmith/")} == (
@@ -143,8 +144,9 @@ def test_the_wheels_metadata_names_the_clients_dependencies_alone(wheel: zipfile
     told = email.message_from_bytes(wheel.read(f"{INFO}/METADATA"))
     urls = dict(line.split(", ") for line in told.get_all("Project-URL", []))
 
-    assert {Requirement(line).name for line in told.get_all("Requires-Dist", [])} == DEPENDENCIES
-    assert told.get_all("Provides-Extra") is None
+    needs = [Requirement(line) for line in told.get_all("Requires-Dist", [])]
+    assert {need.name for need in needs if not need.marker} == DEPENDENCIES
+    assert [(need.name, str(need.marker)) for need in needs if need.marker] == [("pillow", 'extra == "images"')]
     assert set(urls) == {"Documentation", "Source", "Changelog"}
     assert f'URL = "{urls["Source"]}"' in wheel.read("tunesmith/clone.py").decode()
 
@@ -167,11 +169,11 @@ def test_the_help_lists_what_the_client_can_do_and_where_the_rest_is(tunesmith: 
 
     assert told.returncode == 0, told.stderr
     listed = {line.split()[1] for line in told.stdout.partition("Commands")[2].splitlines() if line.startswith("│")}
-    assert listed == {"asset", "tune", "generate", "console"}
+    assert listed == set(CLIENT)
     assert f"need a clone: {PROJECT['urls']['Source']}" in told.stdout
 
 
-@pytest.mark.parametrize("command", ["asset", "tune", "generate", "console"])
+@pytest.mark.parametrize("command", CLIENT)
 def test_a_command_of_the_client_explains_itself(tunesmith: Python, command: str) -> None:
     told = tunesmith(command, "--help")
 
@@ -205,7 +207,7 @@ def test_a_clone_has_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
     context = typer.Context(group)
 
     commands = group.list_commands(context)
-    assert set(commands) == {"asset", "tune", "generate", "console", *CLONE_ONLY}
+    assert set(commands) == {*CLIENT, *CLONE_ONLY}
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["tunesmith", command])
         assert group.get_command(context, command) is not None
@@ -214,14 +216,14 @@ def test_a_clone_has_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_server_it_says_what_to_set(tunesmith: Python) -> None:
     told = tunesmith("asset", "list")
 
-    assert told.returncode == 1
+    assert told.returncode == 2
     assert told.stderr.startswith("error: TUNESMITH_URL and OCTOAI_TOKEN are not set")
 
 
 def test_a_server_that_does_not_answer_is_one_line_with_its_address(tunesmith: Python) -> None:
     told = tunesmith("asset", "list", TUNESMITH_URL="http://127.0.0.1:9", OCTOAI_TOKEN="a-key")
 
-    assert (told.returncode, told.stdout) == (1, "")
+    assert (told.returncode, told.stdout) == (3, "")
     assert told.stderr.startswith("error: http://127.0.0.1:9/v1/assets?offset=0 cannot be reached")
     assert told.stderr.count("\n") == 1
 

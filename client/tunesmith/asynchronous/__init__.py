@@ -1,0 +1,1 @@
+"""The asynchronous client. `python -m tests.support.synchronous` writes the synchronous one from it."""

@@ -1,0 +1,155 @@
+"""The asset library.
+
+Written from `asynchronous/assets.py` by `python -m tests.support.synchronous`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tunesmith import asset_files, image_files
+from tunesmith.errors import TunesmithApiError
+from tunesmith.image_files import shown
+from tunesmith.models import Asset
+from tunesmith.synchronous import runtime
+from tunesmith.synchronous.transport import Transport
+from tunesmith.wire import asset_body, upload_data
+
+_POLL_S = 0.5
+
+
+class Assets(Transport):
+    """The part of the client for images, LoRAs, checkpoints, VAEs and textual inversions."""
+
+    def upload(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        asset_type: str = "file",
+        engine: str | None = None,
+        data: dict[str, Any] | None = None,
+        description: str = "",
+        is_public: bool = False,
+        on_bytes: Callable[[int], object] | None = None,
+        on_created: Callable[[str], object] | None = None,
+    ) -> Asset:
+        """Upload a file into the library and return the new asset, which the server has still to check.
+
+        Without `name`, the asset's name is made from the file's. `data` holds more fields of the asset's `data`, for example
+        `{"trigger_words": ["sks1"]}`. `on_created` is told the asset's id before the file is sent, and `on_bytes` how many bytes
+        have been sent.
+
+        >>> asset = client.upload("photos/spot.png")
+        >>> asset.name, asset.status
+        ('spot', 'ready')
+        """
+        path = Path(path)
+        if asset_files.size(path) == 0:
+            raise TunesmithApiError(0, "empty", f"{shown(path)}: the file is empty: save it again, and upload it then")
+        name = name or image_files.default_name(path)
+        given = upload_data(path, asset_type, engine) | (data or {})
+        more = {"description": description, "is_public": is_public, "size_bytes": asset_files.size(path)}
+        try:
+            created = self._call("POST", "/v1/assets", json=asset_body(name, asset_type, given, **more))
+            if on_created:
+                on_created(created["asset"]["id"])
+            return self._send_file(created["asset"]["id"], created["transfer_api"]["put_url"], path, on_bytes)
+        except TunesmithApiError as error:
+            raise TunesmithApiError(error.status, error.code, f"{shown(path)}: {error}") from error
+
+    def resume_upload(self, asset: Asset, path: str | Path, *, on_bytes: Callable[[int], object] | None = None) -> Asset:
+        """Upload the file of an asset that was created, but whose upload was cut off."""
+        path = Path(path)
+        found = self._call("GET", f"/v1/assets/{asset.id}")
+        return self._send_file(asset.id, found["transfer_api"]["put_url"], path, on_bytes)
+
+    def _send_file(self, asset_id: str, url: str, path: Path, on_bytes: Callable[[int], object] | None) -> Asset:
+        self._put(url, path, on_bytes)
+        self._call("POST", f"/v1/assets/{asset_id}/complete-upload", json={"token": ""})
+        return self.asset(asset_id)
+
+    def download(
+        self, name_or_id: str, path: str | Path | None = None, *, on_bytes: Callable[[int], object] | None = None
+    ) -> Path:
+        """Download an asset's file and return its path. A download that was cut off is continued.
+
+        Without `path`, the file is named after the asset and lies in the working directory. `path` may be a folder. A file
+        that exists is replaced.
+
+        >>> client.download("rex", "photos")
+        PosixPath('photos/rex.png')
+        """
+        found = self._call("GET", f"/v1/assets/{name_or_id}")
+        asset = Asset.model_validate(found["asset"])
+        if not found["transfer_api"].get("get_url"):
+            msg = f"{asset.name} is {asset.status}, so it has no file to download: wait until it is ready"
+            raise TunesmithApiError(0, "not_ready", msg)
+        folder, name = asset_files.target(path)
+        # Of the asset's own: its bytes never change, so that what is there can be continued.
+        part = folder / f".{asset.id}.part"
+        self._fetch(found["transfer_api"]["get_url"], part, on_bytes)
+        return asset_files.finish(part, folder, name or asset.name, has_name=name is not None)
+
+    def import_asset(
+        self,
+        url: str | None = None,
+        *,
+        name: str,
+        asset_type: str,
+        data: dict[str, Any],
+        description: str = "",
+        is_public: bool = False,
+        hf_repo: str | None = None,
+        hf_token: str | None = None,
+    ) -> Asset:
+        """Let the server download a file into the library, and return the new asset before the download is done.
+
+        The file comes from `url`, whose host the server must allow, or from `hf_repo`, a model repository (`owner/name`).
+        `hf_token` opens a gated repository.
+        """
+        source = {"url": url or None, "hf_repo": hf_repo or None, "hf_token_secret": hf_token or None}
+        body = asset_body(name, asset_type, data, description=description, is_public=is_public, **source)
+        return Asset.model_validate((self._call("POST", "/v1/assets", json=body))["asset"])
+
+    def asset(self, name_or_id: str) -> Asset:
+        """Return an asset by id, name or `octoai:NAME`.
+
+        >>> (client.asset("octoai:default-sd15")).asset_type
+        'checkpoint'
+        """
+        return Asset.model_validate((self._call("GET", f"/v1/assets/{name_or_id}"))["asset"])
+
+    def wait_for_asset(self, asset: Asset, timeout_s: float = 120.0) -> Asset:
+        """Wait until the asset is ready and return it. Raises TunesmithApiError if it is rejected or not ready in time."""
+        deadline = time.monotonic() + timeout_s
+        while (now := self.asset(asset.id)).status != "ready":
+            if now.status in {"rejected", "error", "deleted"}:
+                raise TunesmithApiError(0, now.status, f"{now.name}: {now.status}: {now.status_details}")
+            if time.monotonic() > deadline:
+                raise TunesmithApiError(0, "timeout", f"{now.name}: still {now.status} after {timeout_s:.0f} s")
+            runtime.sleep(_POLL_S)
+        return now
+
+    def iter_assets(self, **filters: Any) -> Iterator[Asset]:
+        """Yield the library, newest first, page by page as it is read. The filters are the API's.
+
+        >>> [asset.name for asset in client.iter_assets(asset_type="file")]
+        ['rex']
+        """
+        for item in self._pages("/v1/assets", filters):
+            yield Asset.model_validate(item)
+
+    def assets(self, **filters: Any) -> list[Asset]:
+        """Return the library, newest first. The filters are the API's, for example `asset_type="lora"`."""
+        return list(self.iter_assets(**filters))
+
+    def count_assets(self) -> int:
+        """Return how many assets the account has. It is the cheapest request that needs a valid key."""
+        page = self._call("GET", "/v1/assets", params={"limit": 1})
+        return page["total"]
+
+    def delete_asset(self, asset_id: str) -> None:
+        """Delete an asset. Tunes that use it keep their own copy."""
+        self._delete(f"/v1/assets/{asset_id}")

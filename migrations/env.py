@@ -7,6 +7,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from shared.database.sessions import tls_arguments
 from shared.database.tables import Base
 
 # A fixed number, the same for every process that migrates this database.
@@ -21,7 +22,8 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _run() -> None:
-    engine = create_async_engine(context.config.attributes["database_url"], poolclass=NullPool)
+    given = context.config.attributes
+    engine = create_async_engine(given["database_url"], poolclass=NullPool, connect_args=tls_arguments(given["tls"]))
     async with engine.connect() as connection:
         await connection.run_sync(_migrate)
         await connection.commit()

@@ -3,12 +3,17 @@
 `docs/configuration.md` lists every setting of every process; a test keeps the list complete.
 """
 
+import os
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, FilePath, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from sqlalchemy import make_url
+
+SECRETS_DIR = "TUNESMITH_SECRETS_DIR"
+"""Names a folder with a file for each setting that is not in the environment, such as `tunesmith_s3_secret_key`."""
 
 
 class ProcessSettings(BaseSettings):
@@ -30,19 +35,55 @@ class ProcessSettings(BaseSettings):
     log_format: Literal["console", "json"] = Field(default="json", description="`console` for people, `json` for machines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level that is logged.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return where values come from, first to last: arguments, the environment, the folder of secrets."""
+        folder = os.environ.get(SECRETS_DIR)
+        files = SecretsSettingsSource(settings_cls, secrets_dir=folder) if folder else file_secret_settings
+        return init_settings, env_settings, dotenv_settings, files
+
 
 class ServiceSettings(ProcessSettings):
     """What a service also needs: the database, the broker, the store, and how it works with them."""
 
+    database_password: SecretStr | None = Field(
+        default=None, description="Password of PostgreSQL, if the URL has none; it may have any character."
+    )
     database_url: SecretStr = Field(description="PostgreSQL, as `postgresql+asyncpg://user:password@host:port/name`.")
+    database_tls: Literal["off", "require", "verify-full"] = Field(
+        default="off",
+        description="TLS to PostgreSQL: `require` encrypts, `verify-full` also checks the server's certificate and name.",
+    )
+    database_ca_file: FilePath | None = Field(
+        default=None, description="CA certificates for `verify-full`, as a PEM file; empty: those of the system."
+    )
     database_pool_size: int = Field(
         default=10, ge=1, le=200, description="Connections held to PostgreSQL, besides those that requests of an API use."
     )
     kafka_bootstrap_servers: str = Field(description="Kafka brokers, as `host:port,host:port`.")
+    kafka_tls: bool = Field(default=False, description="Whether Kafka is reached by TLS; its certificate is checked.")
+    kafka_ca_file: FilePath | None = Field(
+        default=None, description="CA certificates for Kafka, as a PEM file; empty: those of the system."
+    )
+    kafka_sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="", description="How to sign in to Kafka: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`; empty: not at all."
+    )
+    kafka_sasl_username: str = Field(default="", description="User name at Kafka.")
+    kafka_sasl_password: SecretStr = Field(default=SecretStr(""), description="Password at Kafka.")
     kafka_replication_factor: int = Field(
         default=1, ge=1, description="Copies of each new topic; 3 in a cluster that must survive the loss of a broker."
     )
     s3_endpoint: str = Field(description="The S3 store as the services reach it, as `http://host:port`.")
+    s3_ca_file: FilePath | None = Field(
+        default=None, description="CA certificates for an `https` store, as a PEM file; empty: Mozilla's."
+    )
     s3_access_key: SecretStr = Field(description="Access key of the S3 store.")
     s3_secret_key: SecretStr = Field(description="Secret key of the S3 store.")
     s3_bucket: str = Field(default="tunesmith", description="The bucket that holds all objects.")
@@ -73,6 +114,15 @@ class ServiceSettings(ProcessSettings):
     safety_threshold: float = Field(
         default=0.5, gt=0, le=1, description="Images with at least this score of the safety checker are refused, from 0 to 1."
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _with_password(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        password: SecretStr | None = info.data.get("database_password")
+        if password is None:
+            return value
+        url = make_url(value.get_secret_value()).set(password=password.get_secret_value())
+        return SecretStr(url.render_as_string(hide_password=False))
 
 
 class ApiSettings(ServiceSettings):

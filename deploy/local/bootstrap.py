@@ -17,7 +17,7 @@ from deploy.local.paths import StackPaths
 from deploy.local.secrets import write_private
 from shared.accounts import accounts
 from shared.blobs.store import Blobs
-from shared.database.sessions import Database
+from shared.database.sessions import Database, tls_arguments, tls_of
 from shared.errors import UnauthorizedError
 from shared.http.auth import Authenticator
 from shared.messaging import topics
@@ -29,43 +29,52 @@ _connect = cast("Any", asyncpg.connect)  # pyright: ignore[reportUnknownMemberTy
 
 async def bootstrap(paths: StackPaths, settings: ServiceSettings) -> None:
     """Create what the services of a local stack expect to find."""
-    url = settings.database_url.get_secret_value()
-    await _ensure_database(url)
-    await asyncio.gather(migrations.upgrade(url), topics.ensure_topics(settings))
+    await prepare(settings)
     database, blobs = Database.from_settings(settings, application_name="bootstrap"), Blobs.from_settings(settings)
-    await blobs.ensure_bucket()
-    await _ensure_key(database, paths)
+    kept = paths.api_key.read_text() if paths.api_key.exists() else None
+    key = await ensure_key(database, kept)
+    if key != kept:
+        write_private(paths.api_key, key)
     await checkpoints.register_shipped(database, blobs)
     await blobs.close()
     await database.close()
 
 
-async def _ensure_database(url: str) -> None:
-    """Create the database if the server has none of this name."""
-    head, _, name = url.replace("+asyncpg", "").rpartition("/")
-    try:
-        connection = await _connect(f"{head}/{name}")
-    except asyncpg.InvalidCatalogNameError:
-        connection = await _connect(f"{head}/postgres")
-        await connection.execute(f'CREATE DATABASE "{name}"')
-    await connection.close()
+async def prepare(settings: ServiceSettings) -> None:
+    """Bring database, topics and bucket to what this release expects."""
+    url, tls = settings.database_url.get_secret_value(), tls_of(settings)
+    await _ensure_database(url, tls_arguments(tls))
+    await asyncio.gather(migrations.upgrade(url, tls), topics.ensure_topics(settings))
+    blobs = Blobs.from_settings(settings)
+    await blobs.ensure_bucket()
+    await blobs.close()
 
 
-async def _ensure_key(database: Database, paths: StackPaths) -> None:
-    """Create the local account's key. A kept key that this database does not know is replaced, as after a restore."""
-    kept = paths.api_key
-    if kept.exists():
+async def ensure_key(database: Database, kept: str | None) -> str:
+    """Return the key of the local account: the kept one, or a new one if none is kept that this database knows."""
+    if kept:
         try:
-            await Authenticator(database).authenticate(kept.read_text())
+            await Authenticator(database).authenticate(kept)
         except UnauthorizedError:
-            print(f"the key in {kept} is not valid in this database: creating a new one")
+            print("the kept key is not valid in this database: creating a new one")
         else:
-            return
+            return kept
     async with database.begin() as session:
         await accounts.create_account(session, accounts.PLATFORM_ACCOUNT, is_platform=True)
         account_id = await accounts.create_account(session, LOCAL_ACCOUNT)
         _, secret = await accounts.create_key(session, account_id, name="first", scopes=accounts.USER_SCOPES)
-    write_private(kept, secret)
+    return secret
+
+
+async def _ensure_database(url: str, arguments: dict[str, Any]) -> None:
+    """Create the database if the server has none of this name."""
+    head, _, name = url.replace("+asyncpg", "").rpartition("/")
+    try:
+        connection = await _connect(f"{head}/{name}", **arguments)
+    except asyncpg.InvalidCatalogNameError:
+        connection = await _connect(f"{head}/postgres", **arguments)
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    await connection.close()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Wires the trainer."""
 
+import os
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -25,10 +27,15 @@ def create_app(settings: TrainerSettings) -> FastAPI:
     hints = Hints(settings, HINTS, trainer.hear)
     trainer.hints_arrive = hints.listening
 
+    async def train() -> None:
+        await trainer.run()
+        if trainer.is_done:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         async with Background() as background:
-            background.run("trainer", trainer.run)
+            background.run("trainer", train)
             background.run("hints", hints.run)
             background.every("heartbeat", settings.heartbeat_every_s, trainer.heartbeat)
             yield

@@ -16,7 +16,14 @@ from shared.telemetry import get_logger
 log = get_logger(__name__)
 
 CHILD_COMMAND = (sys.executable, "-m", "services.trainer.child_main")
-_SECRETS = ("TUNESMITH_DATABASE_URL", "TUNESMITH_S3_ACCESS_KEY", "TUNESMITH_S3_SECRET_KEY")
+_SECRETS = (
+    "TUNESMITH_DATABASE_URL",
+    "TUNESMITH_DATABASE_PASSWORD",
+    "TUNESMITH_KAFKA_SASL_PASSWORD",
+    "TUNESMITH_S3_ACCESS_KEY",
+    "TUNESMITH_S3_SECRET_KEY",
+    "TUNESMITH_SECRETS_DIR",
+)
 
 
 class ChildProcess:

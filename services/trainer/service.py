@@ -5,6 +5,7 @@ import contextlib
 import random
 import shutil
 import socket
+import time
 from collections.abc import Sequence
 from uuid import UUID, uuid4
 
@@ -37,7 +38,7 @@ _DRAIN_GRACE_S = 5.0
 
 
 class TrainerService:
-    """One trainer: `run` trains tunes one after the other until `drain`."""
+    """One trainer: `run` trains tunes one after the other until `drain`, or until the queue is empty if the settings say so."""
 
     def __init__(
         self, database: Database, blobs: Blobs, settings: TrainerSettings, *, child_command: Sequence[str] = CHILD_COMMAND
@@ -56,6 +57,9 @@ class TrainerService:
         self._draining = asyncio.Event()
         self._poll_now = asyncio.Event()
         self._ended = asyncio.Event()
+        self._idle_since: float | None = None
+        self.is_done = False
+        """Set when the trainer ends because no tune is left to claim."""
 
     @property
     def state(self) -> str:
@@ -155,10 +159,13 @@ class TrainerService:
             self._poll_now.clear()
             try:
                 if found := await write_when_available(self._database, claim):
+                    self._idle_since = None
                     return found
             except BadRowError as error:
                 await self._passed_over.add(error)
                 continue
+            if self._has_idled():
+                return None
             poll = asyncio.create_task(self._poll_now.wait())
             # Random, so that trainers that started together do not poll together.
             wait_s = pause_s * random.uniform(0.8, 1)
@@ -170,6 +177,18 @@ class TrainerService:
             pause_s = min(pause_s * 2, self._settings.poll_max_s) if is_patient else self._settings.poll_s
             poll.cancel()
         return None
+
+    def _has_idled(self) -> bool:
+        """Say whether the queue has been empty for long enough to end. A trainer that can reach no database is not idle."""
+        limit_s, now = self._settings.exit_when_idle_s, time.monotonic()
+        if self._idle_since is None:
+            self._idle_since = now
+        if limit_s is None or now - self._idle_since < limit_s or self._draining.is_set():
+            return False
+        log.info("trainer.done", idle_s=limit_s)
+        self.is_done = True
+        self._draining.set()
+        return True
 
     def _is_leaving(self, child: ChildProcess) -> bool:
         return self._draining.is_set() or child.exited.done()

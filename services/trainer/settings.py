@@ -16,6 +16,11 @@ class TrainerSettings(ServiceSettings):
     poll_max_s: float = Field(
         default=20.0, gt=0, description="How often an idle trainer polls the queue at the least, while hints arrive, in seconds."
     )
+    exit_when_idle_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="How long a trainer finds no tune to claim before it ends with status 0, in seconds; empty: it never does.",
+    )
     running_per_account: int = Field(
         default=4, ge=1, description="Tunes of one account that all trainers together train at the same time, at most."
     )

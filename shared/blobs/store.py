@@ -80,10 +80,11 @@ class Blobs:
         region: str,
         sts_endpoint: str = "",
         sts_role_arn: str = "",
+        ca_file: Path | None = None,
     ) -> None:
         self.bucket = bucket
         self.endpoint = endpoint
-        self._connections = clients.connections()
+        self._connections = clients.connections(ca_file=ca_file)
         self._client = clients.client(endpoint, access_key, secret_key, region, self._connections)
         self._sts: dict[str, Any] = {
             "sts_endpoint": sts_endpoint or endpoint,
@@ -97,7 +98,7 @@ class Blobs:
         self._has_logged = False
         self._pool = ThreadPoolExecutor(clients.THREADS, thread_name_prefix="blobs")
         # Pings have a thread and a connection of their own: pings of a silent store must not occupy the threads of other calls.
-        self._ping_connections = clients.connections(read_s=_PING_READ_S, retries=0, maxsize=1)
+        self._ping_connections = clients.connections(ca_file=ca_file, read_s=_PING_READ_S, retries=0, maxsize=1)
         self._ping_client = clients.client(endpoint, access_key, secret_key, region, self._ping_connections)
         self._ping_pool = ThreadPoolExecutor(1, thread_name_prefix="blobs-ping")
 
@@ -113,6 +114,7 @@ class Blobs:
             region=settings.s3_region,
             sts_endpoint=settings.s3_sts_endpoint,
             sts_role_arn=settings.s3_sts_role_arn,
+            ca_file=settings.s3_ca_file,
         )
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import asyncpg
 
+from shared.database.sessions import tls_arguments, tls_of
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
 
@@ -26,6 +27,7 @@ class Listener:
 
     def __init__(self, settings: ServiceSettings, channel: str, heard: Callable[[str | None], object]) -> None:
         self._dsn = settings.database_url.get_secret_value().replace("+asyncpg", "")
+        self._tls = tls_arguments(tls_of(settings))
         self._channel = channel
         self._heard = heard
         self.listening = asyncio.Event()
@@ -47,7 +49,7 @@ class Listener:
             await asyncio.sleep(_RECONNECT_S)
 
     async def _listen(self) -> None:
-        connection = await asyncpg.connect(self._dsn, timeout=_CONNECT_S)
+        connection = await asyncpg.connect(self._dsn, timeout=_CONNECT_S, **self._tls)
         lost = asyncio.Event()
         try:
             connection.add_termination_listener(lambda _: lost.set())

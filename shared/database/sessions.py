@@ -8,6 +8,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from ssl import SSLContext
+from typing import Any
 from uuid import UUID
 from weakref import WeakSet
 
@@ -20,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_only
 
+from shared import tls as contexts
 from shared.database import privacy
 from shared.settings import ApiSettings, ServiceSettings
 from shared.shares import Shares, Turns, current_account
@@ -32,6 +35,18 @@ _WAIT_S = 10.0
 _LOCK_S = 3.0
 """How long a statement of a request waits for a row that another transaction has locked. Background work may wait longer."""
 _USED = "tunesmith_used"
+
+
+def tls_of(settings: ServiceSettings) -> SSLContext | None:
+    """Return the TLS that the settings ask for; None: what the URL says."""
+    if settings.database_tls == "verify-full":
+        return contexts.verified(settings.database_ca_file)
+    return contexts.unverified() if settings.database_tls == "require" else None
+
+
+def tls_arguments(tls: SSLContext | None) -> dict[str, Any]:
+    """Return asyncpg's arguments for this TLS. Without an argument it takes `sslmode` of the URL, and `prefer` by default."""
+    return {} if tls is None else {"ssl": tls}
 
 
 class Database:
@@ -52,6 +67,7 @@ class Database:
         application_name: str = "tunesmith",
         wait_s: float = _WAIT_S,
         lock_s: float | None = None,
+        tls: SSLContext | None = None,
     ) -> None:
         """Make a pool of at most `pool_size` connections. More than `kept` are closed when they are not used; None keeps all."""
         limits = {"idle_in_transaction_session_timeout": "30000"}
@@ -68,6 +84,7 @@ class Database:
                 "timeout": _CONNECT_S,
                 "command_timeout": _COMMAND_S,
                 "server_settings": {"application_name": application_name} | limits,
+                **tls_arguments(tls),
             },
         )
         self._wait_s = wait_s
@@ -92,6 +109,7 @@ class Database:
             pool_size=max(2, round(settings.database_pool_size * share)),
             kept=kept,
             application_name=application_name,
+            tls=tls_of(settings),
         )
 
     @classmethod
@@ -103,6 +121,7 @@ class Database:
             application_name=f"{application_name}-api",
             wait_s=settings.database_wait_s,
             lock_s=_LOCK_S,
+            tls=tls_of(settings),
         )
 
     @asynccontextmanager

@@ -9,13 +9,30 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka.client import AIOKafkaClient
 
+from shared import tls
 from shared.errors import UnavailableError
+from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
 _START_GRACE_S = 2.0
 _ABORT_S = 2.0
+
+
+def connection(settings: ServiceSettings) -> dict[str, Any]:
+    """Return the arguments with which each of aiokafka's clients reaches the broker: address, TLS and sign-in."""
+    arguments: dict[str, Any] = {"bootstrap_servers": settings.kafka_bootstrap_servers}
+    if settings.kafka_tls:
+        arguments["ssl_context"] = tls.verified(settings.kafka_ca_file)
+    if settings.kafka_sasl_mechanism:
+        arguments |= {
+            "sasl_mechanism": settings.kafka_sasl_mechanism,
+            "sasl_plain_username": settings.kafka_sasl_username,
+            "sasl_plain_password": settings.kafka_sasl_password.get_secret_value(),
+        }
+    transport = "SSL" if settings.kafka_tls else "PLAINTEXT"
+    return arguments | {"security_protocol": f"SASL_{transport}" if settings.kafka_sasl_mechanism else transport}
 
 
 async def start_whole(starting: Coroutine[Any, Any, object]) -> None:

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from shared.errors import UnavailableError
 from shared.messaging import cloudevents
-from shared.messaging.clients import check_topics, end_consumer, end_process, start_whole
+from shared.messaging.clients import check_topics, connection, end_consumer, end_process, start_whole
 from shared.messaging.events import Event
 from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
@@ -60,7 +60,7 @@ class Hints:
         topics = sorted({kind.topic for kind in self._kinds.values()})
         consumer = AIOKafkaConsumer(
             *topics,
-            bootstrap_servers=self._settings.kafka_bootstrap_servers,
+            **connection(self._settings),
             auto_offset_reset="latest",
             enable_auto_commit=False,
         )

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 
-from shared.messaging.clients import check_topics, end_consumer, end_process, start_whole
+from shared.messaging.clients import check_topics, connection, end_consumer, end_process, start_whole
 from shared.settings import ServiceSettings
 from shared.telemetry import get_logger
 
@@ -69,7 +69,7 @@ class Member(ConsumerRebalanceListener):
         self._workers: dict[TopicPartition, asyncio.Task[None]] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap_servers,
+            **connection(settings),
             client_id=group,
             group_id=group,
             auto_offset_reset="earliest",

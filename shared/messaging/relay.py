@@ -14,7 +14,7 @@ from sqlalchemy import Row, delete, func, or_, select, text, update
 from shared.database.listen import Listener
 from shared.database.sessions import Database
 from shared.database.tables import OUTBOXES, Context
-from shared.messaging.clients import abort_client, end_within, start_whole
+from shared.messaging.clients import abort_client, connection, end_within, start_whole
 from shared.messaging.outbox import channel
 from shared.messaging.topics import NAMES, ensure_topics
 from shared.settings import ServiceSettings
@@ -113,7 +113,7 @@ class Relay:
             # At every connect, because the broker may have lost its data.
             await ensure_topics(self._settings)
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                **connection(self._settings),
                 enable_idempotence=True,
                 acks="all",
                 linger_ms=5,

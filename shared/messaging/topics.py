@@ -7,7 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from shared.errors import UnavailableError
-from shared.messaging.clients import abort_client, end_within, start_whole
+from shared.messaging.clients import abort_client, connection, end_within, start_whole
 from shared.settings import ServiceSettings
 
 _DAY_MS = 24 * 3600 * 1000
@@ -48,7 +48,7 @@ async def ensure_topics(settings: ServiceSettings) -> list[str]:
     Call it once for each connection: it opens one of its own. Raises UnavailableError when the broker does not answer.
     """
     bootstrap_servers = settings.kafka_bootstrap_servers
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(_TIMEOUT_S * 1000))
+    admin = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=int(_TIMEOUT_S * 1000))
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await start_whole(admin.start())

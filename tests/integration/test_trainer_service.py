@@ -58,6 +58,18 @@ async def test_a_queued_tune_is_trained_and_its_lora_stored(world: TrainerWorld)
     assert events[-1] == "tune.trained"
 
 
+async def test_a_trainer_of_a_job_trains_all_that_is_queued_and_then_ends_by_itself(world: TrainerWorld) -> None:
+    tunes = [await world.queue_tune(), await world.queue_tune()]
+    settings = world.settings.model_copy(update={"exit_when_idle_s": 0.2})
+    trainer = TrainerService(world.database, world.blobs, settings, child_command=STUB_CHILD)
+
+    async with asyncio.timeout(60):
+        await trainer.run()
+
+    assert trainer.is_done
+    assert [(await world.tune(tune_id)).state for tune_id in tunes] == [TuneState.PUBLISHING] * 2
+
+
 async def test_validation_images_are_stored_and_published_before_the_tune_is_trained(world: TrainerWorld) -> None:
     prompts = ["sks1 on a beach", "sks1 in snow"]
     tune_id = await world.queue_tune(steps=10, parameters={"validation_prompts": prompts})

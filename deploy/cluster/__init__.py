@@ -1,0 +1,1 @@
+"""The jobs of a cluster: `migrate` before the services, `bootstrap` after them."""

@@ -8,7 +8,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs
 # Tests run in this many processes.
 WORKERS ?= 2
 
-.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-faults test-models test-minio sdk-environments test-sdks test-sdks-latest faults bench asyncapi docs \
+.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-faults test-models test-minio sdk-environments test-sdks test-sdks-latest faults bench chart-schemas asyncapi docs \
 	format lint check
 
 help: ## this list
@@ -62,6 +62,9 @@ test-sdks-latest: install sdk-environments ## the last versions of OctoAI's SDKs
 
 test-sdks: install ## every published version of OctoAI's SDKs against a stack, about a minute each
 	@$(PYTEST) tests/sdks -m "long or not long"
+
+chart-schemas: install ## write the schemas of the chart's tests again, after a version in tests/charts/make_schemas.py has changed
+	@.venv/bin/python -m tests.charts.make_schemas
 
 bench: install ## what we cost against bare peers, as ratios (docs/performance.md)
 	@$(PYTEST) tests/bench -o python_files='bench_*.py' -q

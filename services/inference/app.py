@@ -19,7 +19,7 @@ from shared.http import app as web
 from shared.http import idempotency
 from shared.http.auth import FLUSH_EVERY_S, Authenticator
 from shared.messaging import inbox
-from shared.messaging.relay import Relay
+from shared.messaging.relay import MEASURE_EVERY_S, Relay
 
 _HOUR_S = 3600.0
 _COLLECT_EVERY_S = 60.0
@@ -38,6 +38,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
         grace_s=settings.generation_grace_s,
         staging_s=_HOUR_S,
     )
+    relay = Relay(database, Context.IMAGES, settings)
     authenticator = Authenticator(requests, settings, service="inference")
 
     async def forget() -> None:
@@ -54,7 +55,8 @@ def create_app(settings: InferenceSettings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.authenticator = authenticator
         async with Background() as background:
-            background.run("relay", Relay(database, Context.IMAGES, settings).run)
+            background.run("relay", relay.run)
+            background.every("relay-metrics", MEASURE_EVERY_S, relay.measure)
             background.run("hints", service.hints.run)
             background.every("reconciler", settings.reconcile_every_s, service.reconcile)
             background.every("collector", _COLLECT_EVERY_S, collector.collect)

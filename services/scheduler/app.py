@@ -14,7 +14,7 @@ from services.scheduler.logins import api as logins_api
 from services.scheduler.notifications import Notifications
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
-from services.scheduler.watch import Reaper, Reconciler
+from services.scheduler.watch import QueueMeter, Reaper, Reconciler
 from services.scheduler.webhooks import api as webhooks_api
 from services.scheduler.webhooks.service import Webhooks
 from services.scheduler.whatif.service import WhatIfService
@@ -26,7 +26,7 @@ from shared.database.tables import Context
 from shared.http import app as web
 from shared.http.auth import FLUSH_EVERY_S, Authenticator
 from shared.messaging.consumer import Consumers
-from shared.messaging.relay import Relay
+from shared.messaging.relay import MEASURE_EVERY_S, Relay
 
 _HOUR_S = 3600.0
 _COLLECT_EVERY_S = 60.0
@@ -54,17 +54,20 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
         grace_s=settings.blob_grace_s,
         staging_s=settings.blob_staging_s,
     )
+    relay = Relay(database, Context.TUNES, settings)
     authenticator = Authenticator(requests, settings, service="scheduler")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.authenticator = authenticator
         async with Background() as background:
-            background.run("relay", Relay(database, Context.TUNES, settings).run)
+            background.run("relay", relay.run)
+            background.every("relay-metrics", MEASURE_EVERY_S, relay.measure)
             background.run("consumers", event_consumers.run)
             background.run("notifications", notifications.run)
             background.run("webhooks", webhooks.run)
             background.every("reaper", settings.reap_every_s, reaper.run_once)
+            background.every("queue-metrics", MEASURE_EVERY_S, QueueMeter(database).run_once)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
             background.every("sweep", _HOUR_S, collector.sweep)

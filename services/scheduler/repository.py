@@ -171,6 +171,14 @@ async def queued_before(session: AsyncSession, tune_ids: Sequence[str]) -> dict[
     return {row.id: row.ahead for row in rows}
 
 
+async def count_unended(session: AsyncSession) -> tuple[dict[str, int], float]:
+    """Return how many tunes have not ended by state, and how long the oldest of the queue has waited, in seconds."""
+    waited = func.extract("epoch", func.now() - func.min(Tune.queued_at))
+    found = await session.execute(select(Tune.state, func.count(), waited).where(Tune.ended_at.is_(None)).group_by(Tune.state))
+    rows = {state: (count, waited_s) for state, count, waited_s in found}
+    return {state: count for state, (count, _) in rows.items()}, float(rows.get(TuneState.QUEUED, (0, 0.0))[1] or 0.0)
+
+
 async def has_trainer(session: AsyncSession) -> bool:
     """Say whether a trainer was seen lately."""
     seen = select(Trainer.id).where(Trainer.seen_at > func.now() - _TRAINER_SILENT).limit(1)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler import repository
@@ -14,12 +15,16 @@ from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import idempotency
 from shared.messaging import inbox
+from shared.states import TERMINAL, TuneState
 from shared.telemetry import get_logger
 from shared.tunes import leases
 
 log = get_logger(__name__)
 
 _REPUBLISHED_AT_ONCE = 5
+_EXPIRED = Counter("tunesmith_leases_expired", "Leases that were taken from trainers that did not renew them.")
+_TUNES = Gauge("tunesmith_tunes", "Tunes that have not ended, by their state.", ["state"])
+_OLDEST = Gauge("tunesmith_tunes_oldest_queued_seconds", "Time that the oldest tune of the queue has waited.")
 
 
 class Reaper:
@@ -47,6 +52,7 @@ class Reaper:
         except Exception:
             self._reachable_since = None
             raise
+        _EXPIRED.inc(len(taken))
         for tune_id in taken:
             log.warning("lease.expired", tune_id=tune_id)
         return taken
@@ -104,3 +110,19 @@ class Reconciler:
             repository.expired_tunes(self._service.settings.deleted_kept_s),
             blob_rows.expired(Context.TUNES, self._service.settings.deleted_kept_s),
         )
+
+
+class QueueMeter:
+    """Publishes how many tunes there are in each state, and how long the oldest of the queue has waited."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def run_once(self) -> None:
+        """Count once; every replica counts the same."""
+        async with self._database.begin() as session:
+            counts, oldest_s = await repository.count_unended(session)
+        for state in TuneState:
+            if state not in TERMINAL:
+                _TUNES.labels(state).set(counts.get(state, 0))
+        _OLDEST.set(oldest_s)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import NoReturn
 
+from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.trainer.engine.reports import StepReport
@@ -16,6 +17,7 @@ from shared.tunes import leases
 from shared.tunes.leases import Lease
 
 _MAX_LOSSES = 2000
+_STEPS = Counter("tunesmith_trainer_steps", "Training steps that this trainer has computed.")
 
 
 class Progress:
@@ -39,6 +41,7 @@ class Progress:
 
     def hear(self, report: StepReport) -> None:
         """Take a step report of the training process."""
+        _STEPS.inc(max(0, report.steps_run - (self._latest.steps_run if self._latest else 0)))
         self._latest = report
         self._losses.extend(report.losses)
 

@@ -24,7 +24,7 @@ from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import app as web
 from shared.http.auth import FLUSH_EVERY_S, Authenticator
-from shared.messaging.relay import Relay
+from shared.messaging.relay import MEASURE_EVERY_S, Relay
 from shared.scratch import Scratch
 
 _HOUR_S = 3600.0
@@ -61,13 +61,15 @@ def create_app(settings: UploadSettings) -> FastAPI:
         await blobs.abort_uploads("staging/", settings.upload_url_s)
 
     staging = StagingCheck(database, blobs)
+    relay = Relay(database, Context.UPLOAD, settings)
     authenticator = Authenticator(requests, settings, service="upload")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         app.state.authenticator = authenticator
         async with Background() as background:
-            background.run("relay", Relay(database, Context.UPLOAD, settings).run)
+            background.run("relay", relay.run)
+            background.every("relay-metrics", MEASURE_EVERY_S, relay.measure)
             background.run("intake", uploads.run)
             background.run("registration", loras.run)
             background.every("intake-heartbeat", settings.intake_bound_s / 3, intake.heartbeat)

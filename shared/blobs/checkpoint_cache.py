@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from shared.blobs.store import Blobs
 from shared.errors import InvalidError
 from shared.formats import checkpoint, readers, sandbox
@@ -12,6 +14,8 @@ from shared.scratch import PREFIX, Scratch
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
+
+_FETCHES = Counter("tunesmith_checkpoint_cache", "Checkpoints that were asked for, by whether the disk had them.", ["result"])
 
 
 class CheckpointCache:
@@ -31,7 +35,9 @@ class CheckpointCache:
         have changed or cannot be unpacked.
         """
         place = self._folder / sha256
-        if not await asyncio.to_thread(place.exists):
+        is_here = await asyncio.to_thread(place.exists)
+        _FETCHES.labels("hit" if is_here else "miss").inc()
+        if not is_here:
             await self._download(key, sha256, place)
         os.utime(place)
         await asyncio.to_thread(self._evict, place)

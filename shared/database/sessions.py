@@ -11,15 +11,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from ssl import SSLContext
 from typing import Any
 from uuid import UUID
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import asyncpg
+from prometheus_client import Gauge
 from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, QueuePool
 from sqlalchemy.util import await_only
 
 from shared import tls as contexts
@@ -35,6 +36,8 @@ _WAIT_S = 10.0
 _LOCK_S = 3.0
 """How long a statement of a request waits for a row that another transaction has locked. Background work may wait longer."""
 _USED = "tunesmith_used"
+_IN_USE = Gauge("tunesmith_database_connections_in_use", "Connections that transactions of this process use.", ["pool"])
+_SIZE = Gauge("tunesmith_database_connections_limit", "Connections that transactions of this process may use.", ["pool"])
 
 
 def tls_of(settings: ServiceSettings) -> SSLContext | None:
@@ -95,6 +98,7 @@ class Database:
         event.listen(self.engine.sync_engine, "handle_error", _discard_silent_connection)
         event.listen(self.engine.sync_engine, "handle_error", privacy.hide_values)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        _measure(self.engine, application_name, pool_size)
 
     @classmethod
     def from_settings(
@@ -156,6 +160,18 @@ class Database:
                 await self.engine.dispose()
         for connection in self._opened:
             connection.terminate()
+
+
+def _measure(engine: AsyncEngine, pool: str, size: int) -> None:
+    """Publish how much of a pool is in use, for as long as the engine is referred to elsewhere."""
+    reference = ref(engine.sync_engine)
+
+    def in_use() -> float:
+        found = reference()
+        return found.pool.checkedout() if found and isinstance(found.pool, QueuePool) else 0
+
+    _IN_USE.labels(pool).set_function(in_use)
+    _SIZE.labels(pool).set(size)
 
 
 def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:

@@ -18,7 +18,7 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -44,6 +44,12 @@ _STARTUP_FAILURE = 3
 REQUEST_ID_HEADER = "X-User-Request-ID"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 """The form of an id that a request may bring: it goes into logs and back to the client."""
+_SECONDS = Histogram(
+    "tunesmith_http_request_seconds",
+    "Time from a request to the start of its answer, by route and status.",
+    ["method", "route", "status"],
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 120),
+)
 _HTTP_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
@@ -63,12 +69,15 @@ class _RequestId:
         name = REQUEST_ID_HEADER.lower().encode()
         given = next((value for key, value in scope["headers"] if key == name), b"")
         request_id = given.decode() if _REQUEST_ID.fullmatch(given) else new_id("req")
-        started = False
+        started, began = False, time.monotonic()
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                # The template of the path, and not the path: ids would make a series each.
+                route = getattr(scope.get("route"), "path", "")
+                _SECONDS.labels(scope["method"], route, message["status"]).observe(time.monotonic() - began)
                 message["headers"] = [*message.get("headers", []), (REQUEST_ID_HEADER.encode(), request_id.encode())]
             await send(message)
 

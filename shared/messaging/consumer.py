@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from aiokafka.errors import KafkaError
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.background import is_cancelled
@@ -53,6 +53,9 @@ _MAX_TRANSACTION_S = 60.0
 """A silent database is left after the first bound; each further attempt may take twice as long, which a slow one needs."""
 _TRANSACTIONS = 4
 """At the same time: less than half of the connections that a process has."""
+_DEAD = Counter(
+    "tunesmith_dead_letters", "Records that could not be handled, and went to a dead-letter topic.", ["group", "code"]
+)
 _AGE = Gauge("tunesmith_consumer_last_poll_age_seconds", "Seconds since the consumer group was last polled", ["group"])
 
 
@@ -222,6 +225,7 @@ class Consumers:
     async def _put_aside(self, record: Record, code: str, reason: str, bound_s: float) -> None:
         source = f"{record.topic}/{record.partition}/{record.offset}"
         reason = dead_letters.fit(reason)
+        _DEAD.labels(self.group, code).inc()
         log.error("consumer.dead_letter", group=self.group, source=source, code=code, reason=reason)
         letter = dead_letters.copy(record).with_headers(ts_group=self.group, ts_code=code, ts_reason=reason, ts_source=source)
         try:

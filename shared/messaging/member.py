@@ -13,6 +13,7 @@ from functools import partial
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
+from prometheus_client import Gauge
 
 from shared.messaging.clients import check_topics, connection, end_consumer, end_process, start_whole
 from shared.settings import ServiceSettings
@@ -32,6 +33,8 @@ _BATCH = 100
 _RECOMMIT_S = 1.0
 _CAREFUL_S = 30.0
 _CAREFUL_PAUSE_S = 0.05
+
+_LAG = Gauge("tunesmith_consumer_lag", "Records of this member's partitions that it has not handled yet.", ["group", "topic"])
 
 Record = ConsumerRecord[bytes, bytes]
 
@@ -67,6 +70,8 @@ class Member(ConsumerRebalanceListener):
         self._polled = polled
         self._careful_until = time.monotonic() + _CAREFUL_S if careful else 0.0
         self._workers: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._handled: dict[TopicPartition, int] = {}
+        """For each partition the offset of the first record that is not handled."""
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._consumer = AIOKafkaConsumer(
             **connection(settings),
@@ -96,6 +101,8 @@ class Member(ConsumerRebalanceListener):
         self, revoked: Iterable[TopicPartition]
     ) -> None:
         """End the handling of these partitions before another member may begin with them."""
+        for partition in revoked:
+            self._handled.pop(partition, None)
         await self._cancel([self._workers.pop(partition) for partition in revoked if partition in self._workers])
 
     async def on_partitions_assigned(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
@@ -137,6 +144,7 @@ class Member(ConsumerRebalanceListener):
 
     def _begin(self, partition: TopicPartition, records: list[Record], problem: str = "") -> None:
         self._consumer.pause(partition)
+        self._handled.setdefault(partition, records[0].offset)
         if partition in self._workers:
             msg = f"{partition} was polled while its records are handled"
             raise RuntimeError(msg)
@@ -147,6 +155,7 @@ class Member(ConsumerRebalanceListener):
     async def _work(self, partition: TopicPartition, records: list[Record], problem: str) -> None:
         for record in records:
             has_written = await self._settle(record, problem)
+            self._handled[partition] = record.offset + 1
             if not has_written and record is not records[-1]:
                 continue
             try:
@@ -175,7 +184,18 @@ class Member(ConsumerRebalanceListener):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(_WATCH_EVERY_S)
+            self._measure()
             await check_topics(self._consumer, self._topics, _ANSWER_S)
+
+    def _measure(self) -> None:
+        lags = dict.fromkeys(self._topics, 0)
+        for partition in self._consumer.assignment():
+            # Known after the first poll of the partition, and so is the offset of its first record.
+            end = self._consumer.highwater(partition)
+            if end is not None and partition in self._handled:
+                lags[partition.topic] += max(0, end - self._handled[partition])
+        for topic, lag in lags.items():
+            _LAG.labels(self._group, topic).set(lag)
 
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         workers = list(self._workers.values())

@@ -22,6 +22,7 @@ from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
+MEASURE_EVERY_S = 15.0
 _BATCH = 500
 _SEND_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 2.0
@@ -30,6 +31,7 @@ _REST = timedelta(hours=1)
 """How long a row that cannot be sent rests, before the next attempt: the rows behind it are sent meanwhile."""
 _REFUSED = Counter("tunesmith_outbox_refused", "Rows of the outbox that could not be sent as they are", ["context"])
 _DEPTH = Gauge("tunesmith_outbox_rows", "Events that wait for the broker", ["context"])
+_OLDEST = Gauge("tunesmith_outbox_oldest_seconds", "Time that the oldest event has been due for the broker", ["context"])
 
 
 class Relay:
@@ -73,6 +75,15 @@ class Relay:
             listening.cancel()
             await self._discard()
 
+    async def measure(self) -> None:
+        """Publish how many rows are due, and since when; every replica sees the same."""
+        due_at = func.greatest(self._table.c.created_at, self._table.c.not_before)
+        oldest = func.extract("epoch", func.now() - func.min(due_at))
+        async with self._database.begin() as session:
+            rows, oldest_s = (await session.execute(select(func.count(), oldest).where(due_at <= func.now()))).one()
+        _DEPTH.labels(self._context).set(rows)
+        _OLDEST.labels(self._context).set(oldest_s or 0)
+
     async def _relay_batch(self) -> int:
         """Send the rows that are due, and return how many; 0 also when another relay holds the lock."""
         producer = await self._connected()
@@ -84,7 +95,6 @@ class Relay:
             # Rows of one key are inserted under their aggregate's lock, so their ids are in the order of the commits. A row of
             # another key may become visible after one with a higher id; between keys the order does not matter.
             rows = (await session.execute(select(self._table).where(due).order_by(self._table.c.id).limit(_BATCH))).all()
-            _DEPTH.labels(self._context).set(len(rows))
             if not rows:
                 return 0
             async with asyncio.timeout(_SEND_TIMEOUT_S):

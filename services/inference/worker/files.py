@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from prometheus_client import Counter
+
 from shared.blobs.store import Blobs
 from shared.errors import InvalidError
 from shared.scratch import Scratch
@@ -11,6 +13,9 @@ from shared.telemetry import get_logger
 log = get_logger(__name__)
 
 _SUFFIX = ".safetensors"
+_FETCHES = Counter(
+    "tunesmith_file_cache", "LoRAs and other single files that were asked for, by whether the disk had them.", ["result"]
+)
 
 
 class FileCache:
@@ -29,7 +34,9 @@ class FileCache:
         its bytes have changed.
         """
         place = self._folder / f"{sha256}{_SUFFIX}"
-        if not place.exists():
+        is_here = place.exists()
+        _FETCHES.labels("hit" if is_here else "miss").inc()
+        if not is_here:
             await self._download(key, sha256, place, what)
         os.utime(place)
         return place

@@ -30,6 +30,8 @@ class Claim:
     epoch: int
     attempt: int
     inputs: Inputs
+    waited_s: float = 0.0
+    """Since the request was made."""
 
 
 async def claim(
@@ -82,11 +84,19 @@ async def claim(
             version=Generation.version + 1,
             updated_at=func.now(),
         )
-        .returning(Generation.affinity, Generation.claim_epoch, Generation.attempt, Generation.inputs)
+        .returning(
+            Generation.affinity,
+            Generation.claim_epoch,
+            Generation.attempt,
+            Generation.inputs,
+            func.extract("epoch", func.now() - Generation.created_at).label("waited_s"),
+        )
     )
     with claiming(generation_id):
         row = (await session.execute(claimed)).one()
-        return Claim(generation_id, row.affinity, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs))
+        return Claim(
+            generation_id, row.affinity, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs), float(row.waited_s)
+        )
 
 
 async def count_failed_claim(session: AsyncSession, generation_id: str) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from prometheus_client import Histogram
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.inference.inputs import DrawnImage, Result, StoredImage
@@ -36,6 +37,12 @@ log = get_logger(__name__)
 _CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg"}
 _STOP_S = 15.0
 _HINTS_KEPT = 200
+_SECONDS = Histogram(
+    "tunesmith_generation_seconds",
+    "Time of a generation by stage: in the queue, fetching its files, drawing, storing its images.",
+    ["stage"],
+    buckets=(0.1, 0.3, 1, 3, 10, 30, 60, 120, 300),
+)
 
 
 class Worker:
@@ -148,10 +155,14 @@ class Worker:
 
     async def _finish(self, held: Claim) -> None:
         began = time.monotonic()
+        _SECONDS.labels("wait").observe(held.waited_s)
         try:
-            materials = await self._supplies.fetch(held.inputs)
-            drawn, notices = await asyncio.get_running_loop().run_in_executor(self._thread, self._draw, held, materials)
-            stored = await self._store(held, drawn)
+            with _SECONDS.labels("fetch").time():
+                materials = await self._supplies.fetch(held.inputs)
+            with _SECONDS.labels("draw").time():
+                drawn, notices = await asyncio.get_running_loop().run_in_executor(self._thread, self._draw, held, materials)
+            with _SECONDS.labels("store").time():
+                stored = await self._store(held, drawn)
         except (InvalidError, NotFoundError) as error:
             loc = error.loc if isinstance(error, InvalidError) else ("body",)
             await self._fail(held, InvalidError.code, error.message, InvalidError.status, loc)

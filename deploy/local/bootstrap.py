@@ -34,6 +34,7 @@ async def bootstrap(paths: StackPaths, settings: ServiceSettings) -> None:
     kept = paths.api_key.read_text() if paths.api_key.exists() else None
     key = await ensure_key(database, kept)
     if key != kept:
+        paths.secrets.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(paths.api_key, key)
     await checkpoints.register_shipped(database, blobs)
     await blobs.close()

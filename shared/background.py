@@ -5,14 +5,16 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
 
-from shared.failures import is_unmigrated
+from shared.failures import is_unavailable, is_unmigrated
 from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
 _FIRST_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 5.0
-_STEADY_S = 30.0
+_STEADY_S = 45.0
+"""A task that ran for so long was well: no attempt on a dependency that does not answer takes as long."""
+_UNMIGRATED = "the database lacks a table or a column: run `tunesmith migrate`"
 
 
 class Background:
@@ -37,11 +39,16 @@ class Background:
         """Call `task` at once, and again `period_s` seconds after each call ended; its errors are logged."""
 
         async def loop() -> None:
+            waiting = False
             while not is_cancelled():
                 try:
                     await task()
                 except Exception as error:  # noqa: BLE001 - a periodic task must outlive any of its errors
-                    log.warning("background.failed", task=name, error=repr(error))
+                    waiting = _log_waiting(name, error, waiting=waiting)
+                    if not waiting:
+                        log.warning("background.failed", task=name, error=repr(error))
+                else:
+                    waiting = False
                 if not is_cancelled():
                     await asyncio.sleep(period_s)
 
@@ -70,7 +77,7 @@ def is_cancelled() -> bool:
 
 
 async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
-    backoff_s = _FIRST_BACKOFF_S
+    backoff_s, waiting = _FIRST_BACKOFF_S, False
     clock = asyncio.get_running_loop().time
     while True:
         began = clock()
@@ -79,14 +86,25 @@ async def _keep_running(name: str, task: Callable[[], Awaitable[None]]) -> None:
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled():
                 raise
-            backoff_s = _FIRST_BACKOFF_S if clock() - began > _STEADY_S else min(backoff_s * 2, _MAX_BACKOFF_S)
-            if is_unmigrated(error):
-                # Services may start before the migrations have run: one line is enough, without a traceback.
-                log.warning(
-                    "background.waiting", task=name, error="the database lacks a table or a column: run `tunesmith migrate`"
-                )
-            else:
+            if clock() - began > _STEADY_S:
+                backoff_s, waiting = _FIRST_BACKOFF_S, False
+            backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
+            waiting = _log_waiting(name, error, waiting=waiting)
+            if not waiting:
                 log.exception("background.crashed", task=name, restart_in_s=backoff_s)
             await asyncio.sleep(backoff_s)
         else:
             return
+
+
+def _log_waiting(name: str, error: BaseException, *, waiting: bool) -> bool:
+    """Return whether the task waits for a dependency or for the migrations; log that unless it was waiting already.
+
+    An outage gets one line a task, without a traceback: dozens of tasks fail in each round of one.
+    """
+    unmigrated = is_unmigrated(error)
+    if not (unmigrated or is_unavailable(error)):
+        return False
+    if not waiting:
+        log.warning("background.waiting", task=name, error=_UNMIGRATED if unmigrated else repr(error))
+    return True

@@ -102,6 +102,17 @@ class TooLargeError(TunesmithError):
     code = "too_large"
 
 
+class TooSlowError(TunesmithError):
+    """The body arrives more slowly than the server waits for it; the connection is closed, because the rest may still come."""
+
+    status = 408
+    code = "too_slow"
+    retryable = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Connection": "close"})
+
+
 class LimitError(TunesmithError):
     """A quota or rate is used up; `Retry-After` says when to retry."""
 

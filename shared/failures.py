@@ -126,13 +126,13 @@ async def retry_while_unavailable(
 ) -> T:
     """Return the result of `run`; while its error `is_unavailable`, pause and call it again.
 
-    Other errors are raised at once. After `patience_s` seconds the last error is raised; None waits without a limit. Each retry
-    is logged as `log_event` with `log_fields`.
+    Other errors are raised at once. After `patience_s` seconds the last error is raised; None waits without a limit. The first
+    retry is logged as `log_event` with `log_fields`.
 
     A COMMIT whose connection broke may have happened, so `run` must be safe to repeat.
     """
     give_up_at = None if patience_s is None else monotonic() + patience_s
-    pause_s = _FIRST_PAUSE_S
+    pause_s, logged = _FIRST_PAUSE_S, False
     while True:
         try:
             return await run()
@@ -143,7 +143,10 @@ async def retry_while_unavailable(
             if left_s <= 0:
                 raise
             retry_in_s = min(pause_s, left_s)
-            log.warning(log_event, error=repr(error), retry_in_s=round(retry_in_s, 2), **log_fields)
+            # One line an outage, not one an attempt.
+            if not logged:
+                log.warning(log_event, error=repr(error), retry_in_s=round(retry_in_s, 2), **log_fields)
+            logged = True
         await asyncio.sleep(retry_in_s)
         pause_s = min(pause_s * 2, _MAX_PAUSE_S)
 

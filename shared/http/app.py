@@ -21,6 +21,7 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import InvalidError, TunesmithError, UnavailableError
@@ -143,6 +144,9 @@ def _path(location: bytes, host: str) -> bytes:
 
 
 async def _on_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, ClientDisconnect):
+        # No one reads this answer; the log of a server on a bad link must not fill with tracebacks.
+        error = HTTPException(HTTPStatus.BAD_REQUEST, "the connection closed before the body was complete; send it again")
     if isinstance(error, RequestValidationError | HTTPException):
         error = _explained(request, error)
     error = _classified(request, error)

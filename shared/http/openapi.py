@@ -53,6 +53,7 @@ _DESCRIPTIONS = {
     401: "The request has no API key, or one that is unknown, expired or revoked.",
     403: "The key lacks the scope.",
     404: "The thing does not exist, or is another account's.",
+    408: "The body arrives too slowly.",
     409: "The request contradicts the state of things, or the name is in use.",
     413: "The body is larger than the limit.",
     422: "A field of the request is wrong.",
@@ -118,5 +119,5 @@ def _errors(method: str, operation: Operation) -> set[int]:
     if method != "get":
         found.add(409)
     if "requestBody" in operation:
-        found |= {400, 413}
+        found |= {400, 408, 413}
     return found

@@ -1,5 +1,6 @@
-"""Routes that check the key of a request before they read its body, and limit the body's size."""
+"""Routes that check the key of a request before they read its body, and limit the body's size and the time that it takes."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -7,16 +8,19 @@ from fastapi import Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from shared.errors import TooLargeError
+from shared.errors import TooLargeError, TooSlowError
 from shared.http import bodies
 from shared.http.auth import Guard
 
 JSON_BYTES = 4 * 2**20
 """The largest body of a request without images."""
+_WAIT_S = 30.0
+_BYTES_PER_S = 16 * 1024
+"""A body may take the wait, and the time that it needs at this rate: slow links keep up, and a trickle ends."""
 
 
 class _BoundedRequest(Request):
-    """A request whose body has at most this many bytes, whether or not it announces its length."""
+    """A request whose body has at most this many bytes, whether or not it announces its length, and arrives in time."""
 
     max_bytes: int
 
@@ -25,13 +29,26 @@ class _BoundedRequest(Request):
             announced = self.headers.get("content-length", "")
             if announced.isdecimal() and announced.isascii() and _number(announced) > self.max_bytes:
                 raise self._too_large()
-            body = bytearray()
-            async for part in self.stream():
-                body += part
-                if len(body) > self.max_bytes:
-                    raise self._too_large()
-            self._body = bytes(body)
+            self._body = await self._received()
         return self._body
+
+    async def _received(self) -> bytes:
+        body = bytearray()
+        latest = asyncio.get_running_loop().time() + _WAIT_S
+        try:
+            async with asyncio.timeout_at(latest) as limit:
+                async for part in self.stream():
+                    body += part
+                    if len(body) > self.max_bytes:
+                        raise self._too_large()
+                    limit.reschedule(latest + len(body) / _BYTES_PER_S)
+        except TimeoutError:
+            msg = (
+                f"of the body, {len(body)} bytes arrived in time; a body may take {_WAIT_S:g} s and 1 s for each "
+                f"{_BYTES_PER_S} bytes; send it faster, or send less"
+            )
+            raise TooSlowError(msg) from None
+        return bytes(body)
 
     async def json(self) -> Any:
         parsed = await super().json()

@@ -1,5 +1,6 @@
 """What-if: the errors of a real request, lint, an estimate, and no trace in the database."""
 
+import asyncio
 import io
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -53,6 +54,14 @@ async def estimate(world: SchedulerWorld, file_id: str, **details: Any) -> dict[
     answer = await ask(world, files=[{"file_id": file_id}], **details)
     assert answer.status_code == 200, answer.text
     return answer.json()["estimate"]
+
+
+async def test_requests_at_the_same_time_wait_for_each_other(world: SchedulerWorld, blobs: Blobs) -> None:
+    files = [{"file_id": await add(world, blobs, "one", make_image(1))}]
+
+    answers = await asyncio.gather(*(ask(world, f"tune-{number}", files=files) for number in range(6)))
+
+    assert [answer.status_code for answer in answers] == [200] * 6, answers[-1].text
 
 
 async def test_lint_names_each_weakness_with_its_image(world: SchedulerWorld, blobs: Blobs) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from shared.background import Background
 
@@ -112,3 +113,52 @@ async def test_a_cancellation_that_a_library_turned_into_an_error_is_an_end(peri
 
     assert task.done()
     assert runs == 1
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+async def test_an_outage_is_one_line_without_a_traceback(monkeypatch: pytest.MonkeyPatch, periodic: bool) -> None:
+    monkeypatch.setattr("shared.background._MAX_BACKOFF_S", 0.01)
+    ended = asyncio.Event()
+    calls = 0
+
+    async def fails_while_the_server_is_down() -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 5:
+            raise ConnectionRefusedError
+        if calls == 6 and periodic:
+            return
+        ended.set()
+        if calls == 7:
+            raise ConnectionResetError
+
+    with capture_logs() as logs:
+        async with Background() as background:
+            if periodic:
+                background.every("sample", 0, fails_while_the_server_is_down)
+            else:
+                background.run("sample", fails_while_the_server_is_down)
+            await asyncio.wait_for(ended.wait(), 10)
+            await asyncio.sleep(0)
+
+    # The success between the two outages makes the second one a new one.
+    wanted = ["ConnectionRefusedError()", "ConnectionResetError()"] if periodic else ["ConnectionRefusedError()"]
+    assert [(line["event"], line["error"]) for line in logs] == [("background.waiting", error) for error in wanted]
+    assert not any("exc_info" in line for line in logs)
+
+
+async def test_any_other_error_of_a_task_has_its_traceback() -> None:
+    again = asyncio.Event()
+
+    async def fails_once() -> None:
+        if not again.is_set():
+            again.set()
+            raise RuntimeError
+
+    with capture_logs() as logs:
+        async with Background() as background:
+            background.run("sample", fails_once)
+            await asyncio.wait_for(again.wait(), 5)
+            await asyncio.sleep(0)
+
+    assert [(line["event"], line["exc_info"]) for line in logs] == [("background.crashed", True)]

@@ -225,7 +225,7 @@ async def test_a_call_is_repeated_with_growing_pauses_until_it_returns(pauses: l
         "retry_in_s": 0.5,
         "key": "a",
     }
-    assert len(logs) == 6
+    assert len(logs) == 1, "one line an outage"
 
 
 async def test_any_other_error_is_raised_at_once(pauses: list[float]) -> None:

@@ -18,7 +18,8 @@ from shared.errors import NameTakenError, NotFoundError
 from shared.scratch import Scratch
 from shared.shares import Shares
 
-_AT_ONCE = 2
+_AT_ONCE = 3
+_WAIT_S = 30.0
 
 
 class WhatIf(BaseModel):
@@ -41,7 +42,8 @@ class WhatIfService:
     async def answer(self, account_id: UUID, body: CreateTune) -> WhatIf:
         """Return lint and estimate of a request.
 
-        Raises what the creation of the tune would raise, and LimitError while this process measures for two other requests.
+        Raises what the creation of the tune would raise, and LimitError when this process has measured the images of other
+        requests for too long.
         """
         details = body.details
         chosen = details.model_dump(mode="json", include=set(OPTIONS), exclude_none=True)
@@ -65,20 +67,27 @@ class WhatIfService:
         self, account_id: UUID, checked: Checked, details: Details
     ) -> tuple[dict[str, Measures | None], list[Warning_]]:
         """Return what the images and the captions are like."""
-        busy = f"this server measures the images of {self._room.held} of at most {_AT_ONCE} requests; retry in a few seconds"
+        busy = f"this server has measured the images of other requests for {_WAIT_S:g} s; retry in 1 s"
+        # A form sends its next request while the one before is measured. That is no excess, so it waits.
+        async with self._room.slot(account_id, wait_s=_WAIT_S, message=busy):
+            measured = await self._measure(checked)
+            # Counting the tokens of 200 captions may take 15 s, and the loop has other requests.
+            lint = await asyncio.to_thread(lint_request, details.files, details.trigger_word, details.steps)
+        return measured, lint
+
+    async def _measure(self, checked: Checked) -> dict[str, Measures | None]:
+        keys = {file_id: asset.blob_key for file_id, asset in checked.files.items() if asset.status == "ready" and asset.blob_key}
         measured: dict[str, Measures | None] = {}
-        with self._scratch.temporary("whatif-") as folder, self._room.slot_now(account_id, busy):
-            async with Measurer() as measurer:
-                for file_id, asset in checked.files.items():
-                    if asset.status != "ready" or asset.blob_key is None:
-                        continue
-                    file = folder / "image"
+        if not keys:
+            return measured
+        async with Measurer() as measurer:
+            with self._scratch.temporary("whatif-") as folder:
+                file = folder / "image"
+                for file_id, key in keys.items():
                     try:
-                        await self._blobs.get_file(asset.blob_key, file)
+                        await self._blobs.get_file(key, file)
                     except NotFoundError:
                         measured[file_id] = None
                     else:
                         measured[file_id] = await measurer.measure(file)
-            # Counting the tokens of 200 captions may take 15 s, and the loop has other requests.
-            lint = await asyncio.to_thread(lint_request, details.files, details.trigger_word, details.steps)
-        return measured, lint
+        return measured

@@ -13,7 +13,7 @@ from shared.database import retention
 from shared.database.rounds import for_each_row, run_each
 from shared.database.sessions import Database
 from shared.database.tables import Context
-from shared.http import idempotency
+from shared.http import idempotency, rate
 from shared.messaging import inbox
 from shared.states import TERMINAL, TuneState
 from shared.telemetry import get_logger
@@ -98,14 +98,15 @@ class Reconciler:
     async def forget(self) -> None:
         """Delete what is kept for a time only.
 
-        That is the records of events that no topic can deliver again, answers that are not replayed any more, old events of
-        tunes, and the rows of tunes and blobs that were deleted long ago.
+        That is the records of events that no topic can deliver again, answers that are not replayed any more, rates of minutes
+        that are past, old events of tunes, and the rows of tunes and blobs that were deleted long ago.
         """
         await retention.forget(
             self._database,
             "tunes",
             inbox.expired(Context.TUNES),
             idempotency.expired(Context.TUNES),
+            rate.expired(),
             repository.expired_events(self._service.settings.tune_events_kept_s),
             repository.expired_tunes(self._service.settings.deleted_kept_s),
             blob_rows.expired(Context.TUNES, self._service.settings.deleted_kept_s),

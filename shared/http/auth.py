@@ -20,7 +20,7 @@ from shared.database.sessions import Database
 from shared.database.tables import Account, ApiKey
 from shared.errors import ForbiddenError, UnauthorizedError
 from shared.http.cookies import check_same_site, cookie_name
-from shared.http.rate import FailedKeys, RequestRate
+from shared.http.rate import FailedTries, RequestRate, client_address
 from shared.settings import ApiSettings
 from shared.shares import current_account
 
@@ -29,6 +29,7 @@ FLUSH_EVERY_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
 _BEARER = HTTPBearer(auto_error=False, description="An API key, as `tunesmith keys create` and `tunesmith env` print it.")
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_TOO_MANY = "more than {limit} keys from this address failed within a minute; correct the key"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,10 @@ class Authenticator:
         self._database = database
         self.cookie = cookie_name(settings.public_url if settings else "")
         self._rate = RequestRate(database, service, settings.max_requests_per_minute) if settings else None
-        self._failures = FailedKeys(settings.max_failed_keys_per_minute) if settings else None
+        # Counted to all services together: an address guesses at any of them.
+        self._failures = (
+            FailedTries(database, "failed-keys", settings.max_failed_keys_per_minute, _TOO_MANY) if settings else None
+        )
         self._used: dict[str, datetime] = {}
 
     async def authenticate(self, secret: str, address: str = "") -> Principal:
@@ -68,25 +72,18 @@ class Authenticator:
         Raises UnauthorizedError, with the same message for an unknown and a revoked key, and LimitError for an account that sends
         too many requests, and for an address that sent too many keys that failed.
         """
+        if not keys.is_well_formed(secret):
+            msg = "the API key has not the form of a key of Tunesmith; `tunesmith env` prints the local stack's"
+            raise UnauthorizedError(msg, headers=_CHALLENGE)
         digest = keys.sha256(secret)
-        if self._failures:
-            await self._failures.check(address, digest)
-        try:
-            principal = await self._find(secret, digest)
-        except UnauthorizedError:
-            if self._failures:
-                await self._failures.failed(address, digest)
-            raise
-        if self._failures:
-            self._failures.succeeded(digest)
+        async with self._failures.attempt(address, digest) if self._failures else contextlib.nullcontext():
+            key, own_limit = await self._find(digest)
+        principal = await self._count(key, own_limit)
         # From here on the request uses its account's share of the connections.
         current_account.set(principal.account_id)
         return principal
 
-    async def _find(self, secret: str, digest: bytes) -> Principal:
-        if not keys.is_well_formed(secret):
-            msg = "the API key has not the form of a key of Tunesmith; `tunesmith env` prints the local stack's"
-            raise UnauthorizedError(msg, headers=_CHALLENGE)
+    async def _find(self, digest: bytes) -> tuple[ApiKey, int | None]:
         alive = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
         wanted = select(ApiKey, Account.max_requests_per_minute).join(Account, Account.id == ApiKey.account_id)
         async with self._database.begin() as session:
@@ -96,7 +93,7 @@ class Authenticator:
             msg = "the API key is unknown, expired or revoked; create one with `tunesmith keys create`"
             raise UnauthorizedError(msg, headers=_CHALLENGE)
         key, own_limit = found
-        return await self._count(key, own_limit)
+        return key, own_limit
 
     async def authenticate_login(self, token: str) -> Principal:
         """Return the principal of the key that a browser is signed in with.
@@ -143,8 +140,7 @@ async def identify(request: Request) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
     scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and secret.strip():
-        address = request.client.host if request.client else ""
-        return await authenticator.authenticate(secret.strip(), address)
+        return await authenticator.authenticate(secret.strip(), client_address(request))
     token = request.cookies.get(authenticator.cookie)
     if token is None:
         msg = "the request has no API key; send it as `Authorization: Bearer <key>`"

@@ -6,6 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.inference import api, repository
+from services.inference.generations import api as generations_api
+from services.inference.generations.notify import CHANNEL
+from services.inference.generations.repository import expired_progress
+from services.inference.generations.service import GenerationService
+from services.inference.generations.stream import GenerationStreams
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
 from shared.background import Background
@@ -13,6 +18,7 @@ from shared.blobs import rows as blob_rows
 from shared.blobs.collector import BlobCollector
 from shared.blobs.store import Blobs
 from shared.database import retention
+from shared.database.notifications import Notifications
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import app as web
@@ -30,6 +36,9 @@ def create_app(settings: InferenceSettings) -> FastAPI:
     database, blobs = Database.from_settings(settings, application_name="inference"), Blobs.from_settings(settings)
     requests = Database.for_requests(settings, application_name="inference")
     service = ImageService(settings, requests, blobs, background=database)
+    notifications = Notifications(settings, CHANNEL)
+    generations = GenerationService(settings, requests, blobs, service.intake)
+    streams = GenerationStreams(requests, generations.answers, notifications, settings)
     collector = BlobCollector(
         database,
         blobs,
@@ -48,6 +57,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
             inbox.expired(Context.IMAGES),
             idempotency.expired(Context.IMAGES),
             repository.expired(settings.generation_kept_s),
+            expired_progress(),
             blob_rows.expired(Context.IMAGES, settings.deleted_kept_s),
         )
 
@@ -58,6 +68,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
             background.run("relay", relay.run)
             background.every("relay-metrics", MEASURE_EVERY_S, relay.measure)
             background.run("hints", service.hints.run)
+            background.run("notifications", notifications.run)
             background.every("reconciler", settings.reconcile_every_s, service.reconcile)
             background.every("collector", _COLLECT_EVERY_S, collector.collect)
             background.every("sweep", _HOUR_S, collector.sweep)
@@ -70,5 +81,8 @@ def create_app(settings: InferenceSettings) -> FastAPI:
         await database.close()
 
     return web.create_app(
-        "inference", lifespan=lifespan, routers=[api.router(service, settings)], ready={"database": requests.ping}
+        "inference",
+        lifespan=lifespan,
+        routers=[api.router(service, settings), generations_api.router(requests, generations, streams, settings)],
+        ready={"database": requests.ping},
     )

@@ -94,6 +94,8 @@ class Inputs(BaseModel):
     start: Start | None = None
     control: Control | None = None
     refine: Refine | None = None
+    with_previews: bool = False
+    """Whether the worker makes previews and thumbnails: a request of the history has them, one of `/generate` does not."""
     notices: list[str] = Field(default_factory=list)
     """The API's notices; the worker adds its own."""
 
@@ -110,6 +112,7 @@ class StoredImage(BaseModel):
     """An image in the store; without a key where the safety checker removed it."""
 
     key: str | None
+    thumbnail_key: str | None = None
     seed: int
     removed_for_safety: bool = False
     safety_score: float | None = None
@@ -122,3 +125,5 @@ class Result(BaseModel):
     pictures: list[StoredImage]
     prediction_time_ms: float
     notices: list[str]
+    versions: dict[str, str] = Field(default_factory=dict)
+    """The releases of the libraries that drew the images."""

@@ -1,5 +1,6 @@
 """The SQL of the image API: assets that a request names, and the rows of requests."""
 
+import hashlib
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -7,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.inference.generations.notify import notify
 from services.inference.inputs import Inputs
 from shared.database.retention import Expired, older_than, table_of
 from shared.database.tables import Account, Asset, Context, Generation
@@ -34,17 +36,14 @@ async def is_platforms(session: AsyncSession, account_id: UUID) -> bool:
     return bool(await session.scalar(select(Account.is_platform).where(Account.id == account_id)))
 
 
-async def add(session: AsyncSession, generation_id: str, account_id: UUID, affinity: str, inputs: Inputs) -> None:
-    """Queue a request and publish its event."""
-    generation = Generation(
-        id=generation_id,
-        account_id=account_id,
-        engine=inputs.engine,
-        affinity=affinity,
-        inputs=inputs.model_dump(mode="json"),
-        state="queued",
-        version=1,
-    )
+async def queue(session: AsyncSession, generation: Generation, account_id: UUID, inputs: Inputs) -> None:
+    """Queue a new request and publish its event."""
+    generation.account_id = account_id
+    generation.engine = inputs.engine
+    generation.affinity = _affinity(inputs)
+    generation.inputs = inputs.model_dump(mode="json")
+    generation.state = "queued"
+    generation.version = 1
     session.add(generation)
     await publish_requested(session, generation)
 
@@ -56,8 +55,9 @@ async def publish_requested(session: AsyncSession, generation: Generation) -> No
 
 
 async def own(session: AsyncSession, account_id: UUID, generation_id: str) -> Generation | None:
-    """Return a request of this account."""
+    """Return a request of this account that was sent to `/generate`."""
     found = select(Generation).where(Generation.id == generation_id, Generation.account_id == account_id)
+    found = found.where(Generation.request.is_(None))
     return (await session.scalars(found)).one_or_none()
 
 
@@ -130,10 +130,19 @@ async def fail(session: AsyncSession, generation: Generation, *, code: str, mess
     )
     version = (await session.execute(ended)).scalar_one_or_none()
     if version is not None:
+        await notify(session, generation.id)
         event = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
         await outbox.publish(session, Context.IMAGES, event)
 
 
 def expired(kept_s: float) -> Expired:
-    """Return the requests that finished longer ago than this."""
-    return Expired(table_of(Generation), older_than(Generation.finished_at, kept_s))
+    """Return the requests that finished longer ago than this, without the starred ones."""
+    last = func.greatest(Generation.finished_at, Generation.unstarred_at)
+    old = and_(older_than(Generation.finished_at, kept_s), older_than(last, kept_s))
+    return Expired(table_of(Generation), and_(old, Generation.starred_at.is_(None)))
+
+
+def _affinity(inputs: Inputs) -> str:
+    """Return the partition key: requests with the same checkpoint and LoRAs go to the same worker, which has them loaded."""
+    loaded = [inputs.base.sha256, *sorted(lora.sha256 for lora in inputs.loras)]
+    return hashlib.sha256(" ".join(loaded).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
 from collections.abc import Sequence
 from typing import Literal
 from uuid import UUID
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.inference import images, repository
 from services.inference.endpoints import Endpoint
 from services.inference.images import ImageIntake, StagedImage
-from services.inference.inputs import Inputs, Result, StoredImage
+from services.inference.inputs import Result, StoredImage
 from services.inference.resolve import Resolver
 from services.inference.schemas import GenerateAnswer, GenerateRequest, Image, PollAnswer
 from services.inference.settings import InferenceSettings
@@ -62,7 +61,7 @@ class ImageService:
         self._database = database
         self._background = background or database
         self._blobs = blobs
-        self._intake = ImageIntake(settings, database, blobs)
+        self.intake = ImageIntake(settings, database, blobs)
         self._waiting: dict[str, asyncio.Event] = {}
         self.hints = Hints(settings, [ImageGenerated, ImageFailed], self._heard)
 
@@ -102,13 +101,13 @@ class ImageService:
             # Before anything is stored for a request that would be refused; the exact check follows below.
             async with self._database.begin() as session:
                 await quotas.check_images(session, caller.account_id, self._settings, body.num_images or 1)
-        staged = await self._intake.stage(caller.account_id, new, encoded)
+        staged = await self.intake.stage(caller.account_id, new, encoded)
         generation_id = ""
         try:
             generation_id = await self._store(caller, once, endpoint, body, new, staged)
         finally:
             if generation_id != new:
-                await self._intake.discard(staged)
+                await self.intake.discard(staged)
         return generation_id
 
     async def _store(
@@ -127,7 +126,7 @@ class ImageService:
                 resolver = Resolver(session, caller.account_id, self._settings.refiner_checkpoint)
                 inputs = await resolver.inputs(endpoint, body, staged)
                 await images.commit(session, staged)
-                await repository.add(session, new, caller.account_id, _affinity(inputs), inputs)
+                await repository.queue(session, Generation(id=new), caller.account_id, inputs)
         return generation_id
 
     async def poll(self, account_id: UUID, generation_id: str, response_url: str) -> PollAnswer:
@@ -211,9 +210,3 @@ class ImageService:
             seed=stored.seed,
             safety_score=stored.safety_score,
         )
-
-
-def _affinity(inputs: Inputs) -> str:
-    """Return the partition key: requests with the same checkpoint and LoRAs go to the same worker, which has them loaded."""
-    loaded = [inputs.base.sha256, *sorted(lora.sha256 for lora in inputs.loras)]
-    return hashlib.sha256(" ".join(loaded).encode()).hexdigest()[:16]

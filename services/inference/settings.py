@@ -25,6 +25,18 @@ class InferenceSettings(ApiSettings):
         gt=0,
         description="How long a request and its prompts are kept after it finished, in seconds.",
     )
+    event_poll_s: float = Field(
+        default=2.0,
+        gt=0,
+        description="How often a stream of progress reads the database without a notification, in seconds.",
+    )
+    event_heartbeat_s: float = Field(
+        default=15.0, gt=0, description="How long a stream of progress may be silent before it sends a comment, in seconds."
+    )
+    event_stream_s: float = Field(
+        default=3600.0, gt=0, description="How long a stream of progress lasts before its client has to reconnect, in seconds."
+    )
+    event_streams: int = Field(default=500, ge=1, description="Streams of progress that one process holds open at the same time.")
     max_body_bytes: int = Field(
         default=32 * 2**20, ge=1024, description="Largest body of a request, including its images, in bytes."
     )

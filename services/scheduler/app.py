@@ -11,7 +11,6 @@ from services.scheduler.datasets import api as datasets_api
 from services.scheduler.events import api as events_api
 from services.scheduler.events.service import EventReader, EventStreams
 from services.scheduler.logins import api as logins_api
-from services.scheduler.notifications import Notifications
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import QueueMeter, Reaper, Reconciler
@@ -21,12 +20,14 @@ from services.scheduler.whatif.service import WhatIfService
 from shared.background import Background
 from shared.blobs.collector import BlobCollector
 from shared.blobs.store import Blobs
+from shared.database.notifications import Notifications
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import app as web
 from shared.http.auth import FLUSH_EVERY_S, Authenticator
 from shared.messaging.consumer import Consumers
 from shared.messaging.relay import MEASURE_EVERY_S, Relay
+from shared.tunes.transitions import CHANNEL
 
 _HOUR_S = 3600.0
 _COLLECT_EVERY_S = 60.0
@@ -40,7 +41,7 @@ def create_app(settings: SchedulerSettings) -> FastAPI:
     service = TuneService(settings, blobs)
     event_consumers = Consumers(context=Context.TUNES, group="scheduler", database=database, settings=settings)
     consumers.register(event_consumers, service)
-    notifications = Notifications(settings)
+    notifications = Notifications(settings, CHANNEL)
     reader = EventReader(blobs)
     streams = EventStreams(requests, reader, notifications, settings)
     webhooks = Webhooks(database, notifications, settings)

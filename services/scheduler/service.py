@@ -26,8 +26,6 @@ from shared.states import CANCELLABLE, LEASED, TERMINAL, TuneState
 from shared.tunes import transitions
 from shared.tunes.transitions import about
 
-_THUMBNAIL_URL_S = 3600
-
 
 class TuneService:
     """Creates, cancels and deletes tunes, and moves them on; every method works in its caller's transaction."""
@@ -200,7 +198,7 @@ class TuneService:
                 Surroundings(
                     ahead=ahead.get(tune.id, 0),
                     has_trainer=has_trainer,
-                    thumbnail_urls=[self._blobs.presign_get(key, _THUMBNAIL_URL_S) for key in keys[tune.id]],
+                    thumbnail_urls=[self._blobs.presign_get(key) for key in keys[tune.id]],
                 ),
             )
             for tune in tunes

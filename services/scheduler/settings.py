@@ -24,7 +24,9 @@ class SchedulerSettings(ApiSettings):
         default=30.0, gt=0, description="How long a tune may be queued before `tune.queued` is published again, in seconds."
     )
     blob_grace_s: float = Field(
-        default=3600.0, ge=0, description="How long a blob that nothing refers to is kept before it is deleted, in seconds."
+        default=3 * 3600.0,
+        ge=0,
+        description="How long a blob that nothing refers to is kept, in seconds; longer than a URL of a sample is valid.",
     )
     blob_staging_s: float = Field(
         default=86400.0, gt=0, description="How long a writer may take between announcing a blob and storing it, in seconds."

@@ -76,7 +76,9 @@ class UploadSettings(ApiSettings):
         default="https://huggingface.co",
         description="URL of the hub on which `hf_repo` is looked up; its host must be one of the import hosts.",
     )
-    download_url_s: int = Field(default=3600, gt=0, le=7 * 24 * 3600, description="How long a download URL is valid, in seconds.")
+    download_url_s: int = Field(
+        default=3600, gt=0, le=6 * 24 * 3600, description="How long a download URL is valid, in seconds; up to an hour more."
+    )
     intake_concurrency: int = Field(
         default=3, ge=1, le=32, description="Uploads that one process checks at the same time; accounts share them fairly."
     )
@@ -104,7 +106,7 @@ class UploadSettings(ApiSettings):
         description="How long a trained LoRA may wait for its registration before that is retried, in seconds.",
     )
     blob_grace_s: float = Field(
-        default=2 * 3600.0,
+        default=3 * 3600.0,
         ge=0,
         description="How long an unreferenced object is kept, in seconds; longer than a download URL is valid.",
     )

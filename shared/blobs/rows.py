@@ -61,6 +61,18 @@ async def orphan(session: AsyncSession, *keys: str) -> None:
     )
 
 
+async def keep(session: AsyncSession, keys: Collection[str]) -> set[str]:
+    """Take orphans that are not deleted yet back, and return the keys of those that are kept now.
+
+    The caller writes its references in the same transaction. The collector waits for it, or has deleted the object before.
+    """
+    # In a fixed order, as `pin`.
+    there = select(Blob.key).where(Blob.key.in_(keys), Blob.state.in_(["orphaned", "committed"]), Blob.sha256.is_not(None))
+    kept = set(await session.scalars(there.order_by(Blob.key).with_for_update()))
+    await session.execute(update(Blob).where(Blob.key.in_(kept)).values(state="committed", orphaned_at=None))
+    return kept
+
+
 async def pin(session: AsyncSession, keys: Collection[str]) -> dict[str, Blob]:
     """Lock committed blobs until the transaction ends, in which the caller writes its references to them; return them by key.
 

@@ -35,7 +35,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _PING_READ_S = 2.0
-_CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg"}
+_CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 """What a browser may show, by the end of a key. Everything else is bytes."""
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 
@@ -306,16 +306,23 @@ class Blobs:
         """Return a URL, with the public address, that accepts a PUT of the object without any header until it expires."""
         return self._signer.presigned_put_object(self.bucket, key, timedelta(seconds=expires_s))
 
-    def presign_get(self, key: str, expires_s: int, *, file_name: str | None = None) -> str:
-        """Return a URL, with the public address, that returns the object until it expires; `file_name` has it saved under it.
+    def presign_get(self, key: str, valid_s: int = 3600, *, file_name: str | None = None) -> str:
+        """Return a URL, with the public address, that returns the object for at least `valid_s`, and at most an hour longer.
 
-        Its signature covers the type and the disposition of the response, so that nobody can have the object shown as a page.
+        It is signed with the beginning of the hour, so that it stays the same for an hour and a browser's cache finds it. With
+        `file_name` it has the object saved under that name, and ends after `valid_s`. The signature covers the type and the
+        disposition of the response, so that nobody can have the object shown as a page.
         """
         kind = _content_type(key)
+        now = datetime.now(UTC)
+        if file_name is None:
+            lasts, signed = timedelta(hours=1, seconds=valid_s), now.replace(minute=0, second=0, microsecond=0)
+        else:
+            lasts, signed = timedelta(seconds=valid_s), now
         is_shown = kind.startswith("image/") and file_name is None
         shown = "inline" if is_shown else f'attachment; filename="{file_name or key.rpartition("/")[2]}"'
-        forced = {"response-content-type": kind, "response-content-disposition": shown}
-        return self._signer.presigned_get_object(self.bucket, key, timedelta(seconds=expires_s), response_headers=dict(forced))
+        forced: DictType = {"response-content-type": kind, "response-content-disposition": shown}
+        return self._signer.presigned_get_object(self.bucket, key, lasts, response_headers=forced, request_date=signed)
 
     async def grant(self, key: str, *, actions: Sequence[str], lifetime_s: int) -> Grant | None:
         """Return credentials for these actions (such as `s3:PutObject`) on this object alone.

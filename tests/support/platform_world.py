@@ -42,6 +42,8 @@ PREFIXES = {
     "/v1/admin": "scheduler",
     "/console/login": "scheduler",
     "/generate": "inference",
+    "/v1/generations": "inference",
+    "/v1/engines": "inference",
 }
 """Where the edge sends each path; the rest is the console's."""
 MakeSettings = Callable[..., Any]

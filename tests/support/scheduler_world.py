@@ -14,15 +14,16 @@ from services.scheduler import api
 from services.scheduler.datasets import api as datasets_api
 from services.scheduler.events import api as events_api
 from services.scheduler.events.service import EventReader, EventStreams
-from services.scheduler.notifications import Notifications
 from services.scheduler.service import TuneService
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.webhooks import api as webhooks_api
 from services.scheduler.whatif.service import WhatIfService
 from shared.blobs.store import Blobs
+from shared.database.notifications import Notifications
 from shared.database.sessions import Database
 from shared.database.tables import Asset, AssetName, Context, Tune, TuneEvent
 from shared.ids import new_id
+from shared.tunes.transitions import CHANNEL
 from tests.support.world import CHECKPOINT, World, routes_alone
 
 
@@ -104,7 +105,7 @@ async def make_world(
     database = Database(database_url)
     settings = make_settings(SchedulerSettings, **overrides)
     service = TuneService(settings, blobs)
-    reader, notifications = EventReader(blobs), Notifications(settings)
+    reader, notifications = EventReader(blobs), Notifications(settings, CHANNEL)
     streams = EventStreams(database, reader, notifications, settings)
     routers = [
         api.router(database, service, WhatIfService(database, blobs, settings)),

@@ -1,12 +1,9 @@
 """The events of a tune over HTTP: a page of them, or a stream."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from services.scheduler.events import curve
 from services.scheduler.events.schemas import EventList, Losses, SampleList
@@ -15,12 +12,12 @@ from services.scheduler.service import TuneService
 from shared.database.sessions import Database
 from shared.http.auth import Principal, require
 from shared.http.routes import GuardedRoute
+from shared.http.streams import MEDIA_TYPE, EventStream
 
-_STREAM = "text/event-stream"
 _STREAM_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events; `id` is the event's sequence number, `event` its type, `data` the event as JSON.",
-        "content": {_STREAM: {"schema": {"type": "string"}}},
+        "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
     },
     204: {"description": "The tune has ended, and no event is left."},
 }
@@ -32,26 +29,12 @@ LastEventId = Annotated[
 ]
 
 
-class _Stream(StreamingResponse):
-    """A stream that takes its room when it is sent, and gives it back however that ends: no disconnect can keep it."""
-
-    def __init__(
-        self, frames: AsyncIterator[bytes], room: Callable[[], AbstractContextManager[None]], headers: dict[str, str]
-    ) -> None:
-        super().__init__(frames, media_type=_STREAM, headers=headers)
-        self._room = room
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._room():
-            await super().__call__(scope, receive, send)
-
-
 def router(database: Database, service: TuneService, reader: EventReader, streams: EventStreams) -> APIRouter:
     """Build the routes."""
     routes = APIRouter(prefix="/v1", tags=["tunes"], route_class=GuardedRoute)
 
     async def stream(request: Request, caller: Principal, tune_id: str, after: int) -> Response:
-        with streams.room(caller.account_id):
+        with streams.room.of(caller.account_id):
             pass
         async with database.begin() as session:
             ended = await service.has_ended(session, caller.account_id, tune_id)
@@ -60,14 +43,13 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
             # A browser's EventSource reconnects when its stream ends; a 204 makes it stop.
             return Response(status_code=204)
         frames = streams.frames(tune_id, after=after, stopping=request.app.state.stopping)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return _Stream(frames, lambda: streams.room(caller.account_id), headers)
+        return EventStream(frames, lambda: streams.room.of(caller.account_id))
 
     @routes.get(
         "/tune/{tune_id}/events",
         summary="A tune's events, oldest first; with `Accept: text/event-stream` as they happen",
         response_model=EventList,
-        responses={200: {"content": {_STREAM: {"schema": {"type": "string"}}}}, 204: _STREAM_ANSWERS[204]},
+        responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}, 204: _STREAM_ANSWERS[204]},
     )
     async def events(
         caller: Caller,
@@ -79,7 +61,7 @@ def router(database: Database, service: TuneService, reader: EventReader, stream
         progress: Annotated[bool, Query(description="Whether a page has the reports of progress, which are most events.")] = True,
         last_event_id: LastEventId = None,
     ) -> Response | EventList:
-        if _STREAM in request.headers.get("Accept", ""):
+        if MEDIA_TYPE in request.headers.get("Accept", ""):
             return await stream(request, caller, tune_id, after if last_event_id is None else last_event_id)
         async with database.begin() as session:
             await service.has_ended(session, caller.account_id, tune_id)

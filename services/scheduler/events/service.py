@@ -3,26 +3,22 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
 from typing import Any
-from uuid import UUID
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.scheduler.events import repository
 from services.scheduler.events.schemas import EventAnswer, EventList
-from services.scheduler.notifications import Notifications
 from services.scheduler.settings import SchedulerSettings
 from shared.blobs.store import Blobs
+from shared.database.notifications import Notifications
 from shared.database.sessions import Database
 from shared.database.tables import TuneEvent
-from shared.errors import LimitError
+from shared.http.streams import StreamRoom
 from shared.messaging.events import TuneCancelled, TuneFailed, TuneProgressed, TuneSampled, TuneSucceeded
-from shared.shares import Shares
 
 _FINAL = frozenset({TuneSucceeded.type, TuneFailed.type, TuneCancelled.type})
-_URL_S = 3600
 _PAGE = 100
 
 
@@ -51,7 +47,7 @@ class EventReader:
 
     def _link(self, sample: dict[str, Any], kept: set[str]) -> dict[str, Any]:
         key = sample["key"]
-        url = self._blobs.presign_get(key, _URL_S) if key in kept else None
+        url = self._blobs.presign_get(key) if key in kept else None
         return {name: value for name, value in sample.items() if name != "key"} | {"url": url}
 
 
@@ -69,33 +65,19 @@ class EventStreams:
         self._reader = reader
         self._notifications = notifications
         self._settings = settings
-        self._shares = Shares(settings.event_streams)
-        self._open = 0
-
-    @property
-    def open(self) -> int:
-        """How many streams are open."""
-        return self._open
-
-    def room(self, account_id: UUID) -> AbstractContextManager[None]:
-        """Return a context that holds room for one stream. Raises LimitError where the account's share is used up."""
-        most = self._settings.event_streams
-        if self._open >= most:
-            msg = f"this server holds {self._open} event streams open, its limit; poll the events, or retry in 5 seconds"
-            raise LimitError(msg, headers={"Retry-After": "5"})
-        held = self._shares.held_by(account_id)
-        msg = f"the account has {held} of this server's {most} event streams, its share; close some, or poll the events"
-        return self._shares.slot_now(account_id, msg)
+        self.room = StreamRoom(settings.event_streams)
+        self.open = 0
+        """How many streams are being read."""
 
     async def frames(self, tune_id: str, *, after: int, stopping: asyncio.Event) -> AsyncIterator[bytes]:
         """Yield the events after a sequence number until the tune ends, `event_stream_s` has passed, or the process stops."""
-        self._open += 1
+        self.open += 1
         try:
             with self._notifications.about(tune_id) as news:
                 async for frame in self._frames(tune_id, after, stopping, news):
                     yield frame
         finally:
-            self._open -= 1
+            self.open -= 1
 
     async def _frames(self, tune_id: str, after: int, stopping: asyncio.Event, news: asyncio.Event) -> AsyncIterator[bytes]:
         ends_at = time.monotonic() + self._settings.event_stream_s

@@ -10,12 +10,12 @@ import httpx
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.scheduler.notifications import Notifications
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.webhooks import repository, signing
 from services.scheduler.webhooks.repository import ClaimedDelivery
 from services.scheduler.webhooks.schemas import Delivery, DeliveryList, Secret
 from shared.database import retention
+from shared.database.notifications import Notifications
 from shared.database.rounds import BadRowError, PassedOver
 from shared.database.sessions import Database
 from shared.database.tables import WebhookDelivery

@@ -4,7 +4,7 @@ from shared.database.tables.accounts import Account, ApiKey, Login, LoginCode, R
 from shared.database.tables.assets import Asset, AssetName, Blob, LoraRegistration
 from shared.database.tables.base import Base, Context
 from shared.database.tables.datasets import Dataset
-from shared.database.tables.generations import Generation
+from shared.database.tables.generations import Generation, GenerationProgress
 from shared.database.tables.idempotency import IDEMPOTENCY
 from shared.database.tables.messaging import INBOXES, OUTBOXES
 from shared.database.tables.tunes import Checkpoint, Sample, Trainer, Tune, TuneEvent, TuneFile
@@ -24,6 +24,7 @@ __all__ = [
     "Context",
     "Dataset",
     "Generation",
+    "GenerationProgress",
     "Login",
     "LoginCode",
     "LoraRegistration",

@@ -1,4 +1,4 @@
-"""Notifications about tunes: each wakes those that wait for the tune's events, who then read them from the database."""
+"""Notifications about things by their ids: each wakes those that wait for the thing, who then read it from the database."""
 
 import asyncio
 import contextlib
@@ -6,15 +6,14 @@ from collections.abc import Generator
 
 from shared.database.listen import Listener
 from shared.settings import ServiceSettings
-from shared.tunes.transitions import CHANNEL
 
 
 class Notifications:
     """One listening connection for all that wait in this process. A notification may be lost, so they also poll."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
+    def __init__(self, settings: ServiceSettings, channel: str) -> None:
         self._waiting: dict[str | None, set[asyncio.Event]] = {}
-        self._listener = Listener(settings, CHANNEL, self._heard)
+        self._listener = Listener(settings, channel, self._heard)
         self.listening = self._listener.listening
         """Set while notifications arrive."""
 
@@ -23,16 +22,18 @@ class Notifications:
         await self._listener.run()
 
     @contextlib.contextmanager
-    def about(self, tune_id: str | None) -> Generator[asyncio.Event]:
-        """Yield an event that is set whenever something happened to the tune; None means any tune."""
+    def about(self, *ids: str | None) -> Generator[asyncio.Event]:
+        """Yield an event that is set whenever something happened to one of these; None means any of them all."""
         event = asyncio.Event()
-        self._waiting.setdefault(tune_id, set()).add(event)
+        for about in ids:
+            self._waiting.setdefault(about, set()).add(event)
         try:
             yield event
         finally:
-            self._waiting[tune_id].discard(event)
-            if not self._waiting[tune_id]:
-                del self._waiting[tune_id]
+            for about in set(ids):
+                self._waiting[about].discard(event)
+                if not self._waiting[about]:
+                    del self._waiting[about]
 
     @staticmethod
     async def wait(notified: asyncio.Event, stopping: asyncio.Event, timeout_s: float) -> None:
@@ -44,9 +45,9 @@ class Notifications:
             for wait in waits:
                 wait.cancel()
 
-    def _heard(self, tune_id: str | None) -> None:
-        # After a connect, anything may have happened to any tune.
-        woken = set(self._waiting) if tune_id is None else {tune_id, None}
-        for about in woken:
-            for event in self._waiting.get(about, ()):
+    def _heard(self, about: str | None) -> None:
+        # After a connect, anything may have happened to anything.
+        woken = set(self._waiting) if about is None else {about, None}
+        for one in woken:
+            for event in self._waiting.get(one, ()):
                 event.set()

@@ -28,6 +28,12 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_generations_group_id"), "generations", ["group_id"], postgresql_where=sa.text("group_id IS NOT NULL")
     )
+    op.create_index(
+        "ix_generations_starred",
+        "generations",
+        ["group_id"],
+        postgresql_where=sa.text("starred_at IS NOT NULL AND group_id IS NOT NULL"),
+    )
     op.create_table(
         "generation_progress",
         sa.Column("generation_id", sa.Text(), nullable=False),
@@ -45,6 +51,7 @@ def downgrade() -> None:
     """Undo."""
     op.drop_table("generation_progress")
     op.execute("DELETE FROM generations WHERE state = 'cancelled'")
+    op.drop_index("ix_generations_starred", table_name="generations")
     op.drop_index(op.f("ix_generations_group_id"), table_name="generations")
     op.drop_index("ix_generations_history", table_name="generations")
     op.drop_constraint(op.f("ck_generations_request"), "generations", type_="check")

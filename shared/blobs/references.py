@@ -14,6 +14,9 @@ async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
 
     A tune needs its images, base, checkpoints and LoRA until it has ended, and a generation needs its inputs until it has
     finished, even when the assets that they came from were deleted. Samples are needed as long as their rows exist.
+
+    The images that came with a group's request are needed as long as one of the group is starred. What a starred generation has
+    alone is committed, and is not asked for here.
     """
     wanted = bindparam("keys", list(keys), ARRAY(Text))
     is_wanted = func.any(wanted)
@@ -34,6 +37,10 @@ async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
         .select_from(Generation)
         .join(inside, true())
         .where(Generation.finished_at.is_(None), text_inside == is_wanted),
+        select(text_inside)
+        .select_from(Generation)
+        .join(inside, true())
+        .where(Generation.starred_at.is_not(None), Generation.group_id.is_not(None), text_inside == is_wanted),
     ]
     found = await session.execute(union(*queries))
     return {str(key) for (key,) in found if key is not None}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import httpx
 import numpy as np
+from PIL import Image
 from sqlalchemy import select, update
 
 from services.inference.app import create_app
@@ -55,7 +57,15 @@ class FakePainter:
             on_step(1, 2, np.zeros((1, 1, 1, 1)))
         if self.fail:
             raise self.fail.pop(0)
-        return [DrawnImage(str(seed).encode()) for seed in inputs.seeds], [f"drawn from {materials.base.name[:8]}"]
+        drawn = [coloured(seed) if inputs.with_previews else str(seed).encode() for seed in inputs.seeds]
+        return [DrawnImage(data) for data in drawn], [f"drawn from {materials.base.name[:8]}"]
+
+
+def coloured(seed: int) -> bytes:
+    """Return a PNG whose colour follows from the seed."""
+    out = io.BytesIO()
+    Image.new("RGB", (512, 512), (seed % 256, seed // 256 % 256, 0)).save(out, "PNG")
+    return out.getvalue()
 
 
 @dataclass(kw_only=True)

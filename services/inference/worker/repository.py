@@ -7,11 +7,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.inference.generations.notify import notify
 from services.inference.inputs import Inputs
 from shared.database.rounds import claiming
-from shared.database.tables import Context, Generation
+from shared.database.tables import Context, Generation, GenerationProgress
 from shared.errors import LeaseLostError
 from shared.messaging import outbox
 from shared.messaging.events import ImageFailed, ImageGenerated, ImageRequested
@@ -110,10 +112,26 @@ async def renew(session: AsyncSession, held: Claim, *, claim_s: float) -> None:
     await _fenced(session, held, {"claim_expires_at": func.now() + timedelta(seconds=claim_s)})
 
 
+async def check(session: AsyncSession, held: Claim) -> None:
+    """Raise LeaseLostError if the claim is lost."""
+    mine = select(Generation.id).where(Generation.id == held.generation_id, Generation.claim_epoch == held.epoch)
+    if await session.scalar(mine.where(Generation.state == "running")) is None:
+        raise _lost(held)
+
+
+async def report(session: AsyncSession, held: Claim, step: int, steps: int, preview: bytes | None) -> None:
+    """Write how far a request is."""
+    values = {"epoch": held.epoch, "step": step, "steps": steps, "preview": preview, "updated_at": func.now()}
+    new = insert(GenerationProgress).values(generation_id=held.generation_id, **values)
+    await session.execute(new.on_conflict_do_update(index_elements=["generation_id"], set_=values))
+    await notify(session, held.generation_id)
+
+
 async def succeed(session: AsyncSession, held: Claim, result: dict[str, Any]) -> None:
     """Write the result and publish the event. Raises LeaseLostError if the claim is lost."""
     version = await _fenced(session, held, {"state": "succeeded", "result": result, "finished_at": func.now(), **_FREE})
     await outbox.publish(session, Context.IMAGES, ImageGenerated(generation_id=held.generation_id, version=version))
+    await notify(session, held.generation_id)
 
 
 async def fail(
@@ -124,6 +142,7 @@ async def fail(
     version = await _fenced(session, held, {"state": "failed", "error": error, "finished_at": func.now(), **_FREE})
     event = ImageFailed(generation_id=held.generation_id, version=version, code=code, message=message)
     await outbox.publish(session, Context.IMAGES, event)
+    await notify(session, held.generation_id)
 
 
 async def give_back(session: AsyncSession, held: Claim, *, count_attempt: bool) -> None:
@@ -148,6 +167,9 @@ async def _fenced(session: AsyncSession, held: Claim, values: dict[str, Any]) ->
     )
     version = (await session.execute(changed)).scalar_one_or_none()
     if version is None:
-        msg = f"the claim of epoch {held.epoch} on {held.generation_id} is lost"
-        raise LeaseLostError(msg)
+        raise _lost(held)
     return version
+
+
+def _lost(held: Claim) -> LeaseLostError:
+    return LeaseLostError(f"the claim of epoch {held.epoch} on {held.generation_id} is lost")

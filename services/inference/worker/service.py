@@ -14,17 +14,17 @@ from uuid import uuid4
 from prometheus_client import Histogram
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference.inputs import DrawnImage, Result, StoredImage
-from services.inference.worker import repository
+from services.inference.inputs import DrawnImage, Result
+from services.inference.worker import output, repository
 from services.inference.worker.materials import Materials, Supplies
+from services.inference.worker.progress import reported
 from services.inference.worker.repository import Claim
 from services.inference.worker.settings import WorkerSettings
-from services.inference.worker.steps import DrawCancelledError
+from services.inference.worker.steps import DrawCancelledError, OnStep
 from shared.blobs import rows as blob_rows
-from shared.blobs.store import Blobs, Stored
+from shared.blobs.store import Blobs
 from shared.database.rounds import BadRowError, PassedOver
 from shared.database.sessions import Database
-from shared.database.tables import Context
 from shared.errors import InvalidError, LeaseLostError, NotFoundError, TunesmithError, UnavailableError, public_reason
 from shared.messaging.events import ImageRequested
 from shared.telemetry import get_logger
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-_CONTENT_TYPES = {"png": "image/png", "jpeg": "image/jpeg"}
 _STOP_S = 15.0
 _HINTS_KEPT = 200
 _SECONDS = Histogram(
@@ -159,10 +158,15 @@ class Worker:
         try:
             with _SECONDS.labels("fetch").time():
                 materials = await self._supplies.fetch(held.inputs)
-            with _SECONDS.labels("draw").time():
-                drawn, notices = await asyncio.get_running_loop().run_in_executor(self._thread, self._draw, held, materials)
+            async with reported(self._database, held, self._between_steps) as on_step:
+                with _SECONDS.labels("draw").time():
+                    drawn, notices = await asyncio.get_running_loop().run_in_executor(
+                        self._thread, self._draw, held, materials, on_step
+                    )
             with _SECONDS.labels("store").time():
-                stored = await self._store(held, drawn)
+                images, stored = await output.store(self._database, self._blobs, held, drawn)
+        except LeaseLostError:
+            raise
         except (InvalidError, NotFoundError) as error:
             loc = error.loc if isinstance(error, InvalidError) else ("body",)
             await self._fail(held, InvalidError.code, error.message, InvalidError.status, loc)
@@ -177,46 +181,24 @@ class Worker:
                 message = f"the images could not be generated: {public_reason(error)}; send the request again"
                 await self._fail(held, "generation_failed", message, 500)
             return
-        keys = iter(stored)
-        images = [
-            StoredImage(
-                key=next(keys) if image.data is not None else None,
-                seed=seed,
-                removed_for_safety=image.data is None,
-                safety_score=image.safety_score,
-            )
-            for image, seed in zip(drawn, held.inputs.seeds, strict=True)
-        ]
         took_ms = round((time.monotonic() - began) * 1000, 1)
-        result = Result(pictures=images, prediction_time_ms=took_ms, notices=[*held.inputs.notices, *notices])
+        told = [*held.inputs.notices, *notices]
+        result = Result(pictures=images, prediction_time_ms=took_ms, notices=told, versions=output.versions())
         async with self._database.begin() as session:
             await repository.succeed(session, held, result.model_dump(mode="json"))
             for key, blob in stored.items():
                 await blob_rows.commit(session, key, blob)
             # The API reads them within minutes; the collector's grace period is longer.
             await blob_rows.orphan(session, *stored)
-        log.info("generation.done", generation_id=held.generation_id, images=len(stored), ms=took_ms)
+        log.info("generation.done", generation_id=held.generation_id, images=len(images), ms=took_ms)
 
-    def _draw(self, held: Claim, materials: Materials) -> tuple[list[DrawnImage], list[str]]:
+    def _draw(self, held: Claim, materials: Materials, on_step: OnStep) -> tuple[list[DrawnImage], list[str]]:
         assert self._painter is not None  # noqa: S101 - run() builds it before the first claim
-        return self._painter.draw(held.inputs, materials, self._between_steps)
+        return self._painter.draw(held.inputs, materials, on_step)
 
     def _between_steps(self, _step: int, _steps: int, _latents: object) -> None:
         if self._stopping.is_set():
             raise DrawCancelledError
-
-    async def _store(self, held: Claim, drawn: list[DrawnImage]) -> dict[str, Stored]:
-        """Put the images into the store; their rows are committed together with the result."""
-        encoding = held.inputs.image_encoding
-        files = {
-            f"generations/{held.generation_id}/{held.epoch}/{number}.{encoding}": image.data
-            for number, image in enumerate(drawn)
-            if image.data is not None
-        }
-        async with self._database.begin() as session:
-            for key in files:
-                await blob_rows.stage(session, Context.IMAGES, key, content_type=_CONTENT_TYPES[encoding])
-        return {key: await self._blobs.put_bytes(key, data, _CONTENT_TYPES[encoding]) for key, data in files.items()}
 
     async def _fail(self, held: Claim, code: str, message: str, status: int, loc: tuple[str | int, ...] = ("body",)) -> None:
         async with self._database.begin() as session:

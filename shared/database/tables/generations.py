@@ -74,6 +74,8 @@ class Generation(Base):
         # The history, newest first, and the generations of a group.
         Index("ix_generations_history", "account_id", "id", postgresql_where="request IS NOT NULL"),
         Index("ix_generations_group_id", "group_id", postgresql_where="group_id IS NOT NULL"),
+        # The collector asks what starred groups need.
+        Index("ix_generations_starred", "group_id", postgresql_where="starred_at IS NOT NULL AND group_id IS NOT NULL"),
     )
 
 

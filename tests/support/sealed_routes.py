@@ -42,6 +42,9 @@ ROUTES = {
     "POST /v1/assets": Route("assets", 200, 200, body=_ASSET),
     "GET /v1/assets": Route("assets", 200, 200),
     "GET /v1/assets/{asset_owner_and_name_or_id}": Route("assets", 200, 404, {"asset_owner_and_name_or_id": "{asset_id}"}),
+    "GET /v1/assets/{asset_owner_and_name_or_id}/download": Route(
+        "assets", 200, 404, {"asset_owner_and_name_or_id": "{asset_id}"}
+    ),
     "DELETE /v1/assets/{asset_id}": Route("assets", 200, 404),
     "POST /v1/assets/{asset_id}/complete-upload": Route("assets", 200, 404),
     "POST /v1/tune": Route("tunes", 201, 422, body=_TUNE),

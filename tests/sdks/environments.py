@@ -74,6 +74,13 @@ def command(sdk: Sdk) -> list[str]:
     return [str(folder / "bin" / "python"), script] if sdk.is_python else [str(NODE), script, str(folder)]
 
 
+def typescript() -> Path:
+    """Return the folder of the TypeScript example's packages, which is made first if it is not cached."""
+    lock = LOCKS / "typescript" / "package-lock.json"
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    return cached(f"sdks/typescript-{digest}", partial(_install_node, "typescript"))
+
+
 def _made(sdk: Sdk) -> Path:
     wanted = _python_locks(sdk) if sdk.is_python else [LOCKS / str(sdk) / "package-lock.json"]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in wanted)).hexdigest()[:12]
@@ -96,7 +103,7 @@ def _install_python(sdk: Sdk, folder: Path) -> None:
     _run(INSTALL, "uv", "pip", "check", "--quiet", "--python", folder)
 
 
-def _install_node(sdk: Sdk, folder: Path) -> None:
+def _install_node(sdk: Sdk | str, folder: Path) -> None:
     shutil.copytree(LOCKS / str(sdk), folder)
     # `npm ci` installs what the lock names, and compares every package with its hash there.
     _run(NODE, NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", cwd=folder)
@@ -109,3 +116,4 @@ def _run(*argv: str | Path, cwd: Path | None = None) -> None:
 if __name__ == "__main__":
     for version in ALL if "--all" in sys.argv else ALWAYS:
         _made(version)
+    typescript()

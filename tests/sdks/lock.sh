@@ -28,3 +28,8 @@ for sdk in @octoai/client@0.5.{0..2} @octoai/sdk@1.11.0; do
 	(cd "$folder" && "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" install --package-lock-only --ignore-scripts \
 		--omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error)
 done
+
+# The TypeScript example's packages, whose names stay as they are.
+rm -f typescript/package-lock.json
+(cd typescript && "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" install --package-lock-only --ignore-scripts \
+	--omit-lockfile-registry-resolved --no-audit --no-fund --loglevel=error)

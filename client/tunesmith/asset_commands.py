@@ -1,11 +1,12 @@
 """`tunesmith asset`: the library of images, LoRAs, checkpoints, VAEs and textual inversions."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
 from tunesmith import uploads
@@ -100,7 +101,7 @@ def list_assets(
     json: Json = False,
 ) -> None:
     """List the library, newest first."""
-    filters = {"asset_type": type_, "engine": engine, "name": name, "owner": "octoai" if public else None}
+    filters: dict[str, Any] = {"asset_type": type_, "engine": engine, "name": name, "owner": "octoai" if public else None}
     filters |= {"q": words, "status": status, "sort": sort}
     with connect() as client:
         found = client.assets(**{key: value for key, value in filters.items() if value})
@@ -139,13 +140,16 @@ def download(
         for name_or_id in names_or_ids:
             found = client.asset(name_or_id)
             task = progress.add_task(found.name, total=found.size_bytes)
-            here = lambda read, task=task: progress.update(task, completed=read)  # noqa: E731 - the callback of this file alone
-            paths.append(client.download(found.id, out, on_bytes=here))
+            paths.append(client.download(found.id, out, on_bytes=partial(_show_read, progress, task)))
     if json:
         show_json({"files": [shown(path) for path in paths]})
     else:
         for path in paths:
             say(shown(path))
+
+
+def _show_read(progress: Progress, task: TaskID, read: int) -> None:
+    progress.update(task, completed=read)
 
 
 @asset.command("delete")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
-from typer.completion import completion_init
+from typer.completion import get_completion_inspect_parameters
 from typer.core import TyperGroup
 
 from tunesmith import clone
@@ -122,7 +122,7 @@ def main() -> None:
 
     if COMPLETE in os.environ:
         # Typer 0.29 prepares the completion of its shells only for an application that has options for it.
-        completion_init()
+        get_completion_inspect_parameters()
     try:
         app()
     except Exception as error:

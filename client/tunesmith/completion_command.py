@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.completion import get_completion_script
+from typer.completion import get_completion_script  # pyright: ignore[reportPrivateImportUsage] - it has no public name
 
 from tunesmith.cli import COMPLETE
 from tunesmith.local import fail

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from tunesmith import clone
@@ -46,12 +47,11 @@ def note(message: str, kind: str = "note") -> None:
 
 def show_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any]) -> None:
     """Print an answer, or a list of answers, as JSON."""
-    found = value if isinstance(value, dict | BaseModel) else [item.model_dump(mode="json") for item in value]
-    plain = found.model_dump(mode="json") if isinstance(found, BaseModel) else found
+    text = json.dumps(to_jsonable_python(value), indent=2)
     if Console().is_terminal:
-        Console().print_json(json.dumps(plain))
+        Console().print_json(text)
     else:
-        print(json.dumps(plain, indent=2))
+        print(text)
 
 
 def wide() -> Console:

@@ -22,13 +22,14 @@ _MOST_CONNECTS = 4
 
 
 class Retries:
-    """The retries of one request, for at most `patience_s` seconds.
+    """The retries of one request, for at most `patience_s` seconds after its first failure.
 
     `were_answers_lost` says whether the server may have handled it, although no answer came.
     """
 
     def __init__(self, patience_s: float) -> None:
-        self._deadline = time.monotonic() + patience_s
+        self._patience_s = patience_s
+        self._deadline: float | None = None
         self._tries = 0
         self.were_answers_lost = False
 
@@ -39,6 +40,9 @@ class Retries:
         clients do not return at the same moment.
         """
         self._tries += 1
+        if self._deadline is None:
+            # A large file may have been on its way for minutes by now.
+            self._deadline = time.monotonic() + self._patience_s
         if isinstance(outcome, httpx.Response):
             if outcome.status_code not in _FOR_A_TIME:
                 return None

@@ -100,7 +100,7 @@ def create_tune(
             if whatif:
                 _show_what_if(client.what_if(name, **request), request["files"], folder.images, json=json)
                 return
-            more = {"webhook": webhook, "webhook_events_filter": webhook_event, "dataset_id": dataset}
+            more: dict[str, Any] = {"webhook": webhook, "webhook_events_filter": webhook_event, "dataset_id": dataset}
             more |= {"description": description, "continue_on_rejection": continue_on_rejection or None}
             made = client.create_tune(name, **more, **request)
         except TunesmithApiError as error:

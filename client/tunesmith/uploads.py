@@ -80,7 +80,7 @@ def upload_all(client: Client, files: Sequence[Path], at_once: int, *, name: str
                     file = shown(work[done])
                     errors.append((line[0] if line[0].startswith(file) else f"{file}: {line[0]}", line[1]))
         except KeyboardInterrupt:
-            bars.__exit__()
+            bars.stop()
             note("interrupted: run the same command again, and it goes on with the files that are not uploaded yet")
             sys.stderr.flush()
             # The threads would keep the process alive until the files that they send are sent.
@@ -120,6 +120,10 @@ class FileBars:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Remove the bars."""
+        self.stop()
+
+    def stop(self) -> None:
         """Remove the bars."""
         self._progress.stop()
 

@@ -40,7 +40,6 @@ async def upload_images(
         if usable is None:
             if stale is not None:
                 await client.delete_asset(stale.id)
-            # Deferred: a caller of many files may want to know of each.
             usable = await client.upload(file, name=name, on_bytes=(lambda sent: on_bytes(file, sent)) if on_bytes else None)
         try:
             return usable if usable.status == "ready" else await client.wait_for_asset(usable), ""

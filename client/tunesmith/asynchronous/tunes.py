@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tunesmith import asset_files
 from tunesmith.asynchronous import runtime
@@ -116,7 +116,7 @@ class AsyncTunes(AsyncTransport):
     async def tune_events(self, tune_id: str, after: int = 0) -> list[TuneEvent]:
         """Return the events of a tune after a sequence number, oldest first."""
         pages = self._numbered(f"/v1/tune/{tune_id}/events", after)
-        return [TuneEvent(**event) async for event in pages]
+        return [cast("TuneEvent", event) async for event in pages]
 
     def follow_tune(self, tune_id: str, after: int = 0) -> AsyncIterator[TuneEvent]:
         """Yield the events of a tune as they happen, until it has ended. Reconnects when the connection is lost."""

@@ -43,7 +43,6 @@ def upload_images(
         if usable is None:
             if stale is not None:
                 client.delete_asset(stale.id)
-            # Deferred: a caller of many files may want to know of each.
             usable = client.upload(file, name=name, on_bytes=(lambda sent: on_bytes(file, sent)) if on_bytes else None)
         try:
             return usable if usable.status == "ready" else client.wait_for_asset(usable), ""

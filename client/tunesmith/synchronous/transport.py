@@ -59,7 +59,7 @@ class Transport:
         A POST has an `Idempotency-Key`, so that a retry of one that was handled gets the same answer. A request that is not
         repeatable is not retried when its answer is lost.
         """
-        headers = {**options.pop("headers", {})}
+        headers: dict[str, str] = {**options.pop("headers", {})}
         if method == "POST":
             headers.setdefault("Idempotency-Key", str(uuid4()))
         retries = Retries(self._patience_s)
@@ -141,9 +141,11 @@ class Transport:
 
     def _fetch(self, url: str, part: Path, on_bytes: Callable[[int], object] | None = None) -> None:
         """Download into a file. Continues where the file ends, also after a lost connection."""
-        retries = Retries(self._patience_s)
+        retries, had = Retries(self._patience_s), 0
         while True:
-            have = asset_files.size(part)
+            if (have := asset_files.size(part)) > had:
+                # It makes progress, however often it is cut.
+                retries, had = Retries(self._patience_s), have
             headers = {"Range": f"bytes={have}-"} if have else {}
             try:
                 with self._plain.stream("GET", url, headers=headers) as answer:

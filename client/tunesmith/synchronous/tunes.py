@@ -6,7 +6,7 @@ Written from `asynchronous/tunes.py` by `python -m tests.support.synchronous`.
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tunesmith import asset_files
 from tunesmith.models import Delivery, Losses, Sample, TuneEvent, WhatIf
@@ -119,7 +119,7 @@ class Tunes(Transport):
     def tune_events(self, tune_id: str, after: int = 0) -> list[TuneEvent]:
         """Return the events of a tune after a sequence number, oldest first."""
         pages = self._numbered(f"/v1/tune/{tune_id}/events", after)
-        return [TuneEvent(**event) for event in pages]
+        return [cast("TuneEvent", event) for event in pages]
 
     def follow_tune(self, tune_id: str, after: int = 0) -> Iterator[TuneEvent]:
         """Yield the events of a tune as they happen, until it has ended. Reconnects when the connection is lost."""

@@ -1,7 +1,7 @@
 // Teaches a subject with OctoAI's SDK, and draws it with fetch and the types of the API.
 //
 //   npm install @octoai/sdk@1.11.0 openapi-typescript@7 typescript @types/node
-//   npx openapi-typescript $TUNESMITH_URL/openapi.json -o tunesmith.d.ts
+//   npx openapi-typescript $TUNESMITH_URL/openapi.json --default-non-nullable false -o tunesmith.d.ts
 //   node tune.ts photos/*.png
 import { readFileSync, writeFileSync } from "node:fs";
 import { basename, extname } from "node:path";

@@ -11,6 +11,7 @@ from PIL import Image
 from services.inference.schemas import AsyncAnswer, GenerateAnswer, GenerateRequest, PollAnswer
 from services.scheduler.admin.schemas import AccountAnswer, CreateAccount, CreateKey, KeyCreated
 from services.scheduler.datasets.schemas import DatasetAnswer, DatasetBody
+from services.scheduler.events.schemas import Losses, SampleList
 from services.scheduler.schemas import TuneAnswer, TuneList
 from services.upload.schemas import AssetAnswer
 from tests.support.library_server import OWNER, WHEN, LibraryServer, answered
@@ -64,12 +65,8 @@ class ExampleServer(LibraryServer):
                 names = request.url.params.get_list("name") or [tune["name"] for tune in self.tunes]
                 data = [self.tune_answer(n) for n, tune in enumerate(self.tunes, 1) if tune["name"] in names]
                 return answered(TuneList, {"data": data, "has_more": False, "total": len(data)})
-            case "GET", ["v1", "tune", tune_id]:
-                self._looks += 1
-                step, status = (250, "running") if self._looks == 1 else (500, "succeeded")
-                progress = {"step": step, "steps": 500, "loss": 0.1, "steps_per_second": 9.0, "eta_seconds": 1.0}
-                number = int(tune_id.removeprefix("tune_"))
-                return answered(TuneAnswer, self.tune_answer(number, status=status, progress=progress, sequence=self._looks))
+            case "GET", ["v1", "tune", tune_id, *part]:
+                return self._of_tune(tune_id, part)
             case "POST", ["generate", _]:
                 return self._generate(body, is_later="X-OctoAI-Async" in request.headers)
             case "GET", ["generate", "responses", _]:
@@ -82,6 +79,18 @@ class ExampleServer(LibraryServer):
                 return self._admin(rest, body)
             case _:
                 return super().route(request, method, path, body)
+
+    def _of_tune(self, tune_id: str, part: list[str]) -> httpx.Response:
+        if part == ["losses"]:
+            return answered(Losses, {"first_step": 1, "losses": [0.3, 0.2, 0.1], "resumed_at": [], "sequence": 3})
+        if part == ["samples"]:
+            sample = {"step": 500, "number": 0, "prompt": "a sks1 dog", "seed": 1, "url": "http://store.test/sample"}
+            return answered(SampleList, {"data": [sample], "sequence": 3})
+        self._looks += 1
+        step, status = (250, "running") if self._looks == 1 else (500, "succeeded")
+        progress = {"step": step, "steps": 500, "loss": 0.1, "steps_per_second": 9.0, "eta_seconds": 1.0}
+        number = int(tune_id.removeprefix("tune_"))
+        return answered(TuneAnswer, self.tune_answer(number, status=status, progress=progress, sequence=self._looks))
 
     def _generate(self, body: dict[str, Any], *, is_later: bool) -> httpx.Response:
         GenerateRequest.model_validate(body)

@@ -128,6 +128,10 @@ def show(
 @asset.command("download")
 def download(
     names_or_ids: Names,
+    layout: Annotated[
+        str | None,
+        typer.Option("--format", help="For LoRAs: kohya (AUTOMATIC1111's web UI, ComfyUI, Forge, InvokeAI) or diffusers."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files. A file of the same name is replaced.")] = Path(),
     json: Json = False,
 ) -> None:
@@ -140,7 +144,7 @@ def download(
         for name_or_id in names_or_ids:
             found = client.asset(name_or_id)
             task = progress.add_task(found.name, total=found.size_bytes)
-            paths.append(client.download(found.id, out, on_bytes=partial(_show_read, progress, task)))
+            paths.append(client.download(found.id, out, layout=layout, on_bytes=partial(_show_read, progress, task)))
     if json:
         show_json({"files": [shown(path) for path in paths]})
     else:

@@ -12,7 +12,7 @@ import httpx
 
 from services.scheduler.schemas import CreateTune, TuneAnswer
 from services.scheduler.whatif.service import WhatIf
-from services.upload.schemas import AssetAnswer, AssetCreate, AssetCreated, AssetList
+from services.upload.schemas import AssetAnswer, AssetCreate, AssetCreated, AssetList, Download
 from tunesmith.client import Client
 
 OWNER = str(UUID(int=1))
@@ -83,6 +83,10 @@ class LibraryServer:
                 url = f"http://store.test/{found[0]['id']}"
                 transfer = {"put_url": url} if found[0]["status"] == "ready_to_upload" else {"get_url": url}
                 return answered(AssetAnswer, {"asset": found[0], "transfer_api": {"type": "presigned-url", **transfer}})
+            case "GET", ["assets", asset_id, "download"]:
+                layout = request.url.params["format"]
+                name = f"{self.assets[asset_id]['name']}.{layout}.safetensors"
+                return answered(Download, {"url": f"http://store.test/{asset_id}-{layout}", "file_name": name, "size_bytes": 9})
             case "DELETE", ["assets", asset_id]:
                 del self.assets[asset_id]
                 return httpx.Response(200, json={"id": asset_id, "deleted_at": WHEN})

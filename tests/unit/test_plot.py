@@ -50,8 +50,8 @@ def test_a_curve_asks_for_new_losses_only_and_drops_those_that_are_trained_again
 
     assert asked == [0, 2, 3]
     assert list(curve.losses) == [1, 2, 3, 4, 5]
-    console = Console(record=True, width=60, file=io.StringIO())
-    console.print(_drawn(at(5), curve, 60))
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(_drawn(at(5), curve, 100))
     shown = console.export_text()
     assert "a  training, step 5 of 10, loss 0.4000, 2.0 steps/s, 4 s left" in shown
     assert re.search("[\u2801-\u28ff]", shown)

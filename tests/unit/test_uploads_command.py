@@ -32,14 +32,14 @@ def asset(server: LibraryServer, monkeypatch: pytest.MonkeyPatch, tmp_path_facto
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder with three images."""
-    for name, colour in {"a.png": "red", "b.png": "blue", "more/c.png": "green"}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name, colour in {"a.png": "red", "b.png": "blue", "more/deep/c.png": "green"}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(drawn(colour))
     return tmp_path
 
 
 def test_folders_and_patterns_are_read(asset: Asset, server: LibraryServer, photos: Path) -> None:
-    done = asset("upload", photos, f"{photos}/*/*.png")
+    done = asset("upload", photos, f"{photos}/**/c.png")
 
     assert done.exit_code == 0, done.output
     assert {item["name"] for item in server.assets.values()} == {"a", "b", "c"}
@@ -108,11 +108,24 @@ def test_a_download_that_was_cut_is_continued(asset: Asset, server: LibraryServe
     [asset_id] = server.assets
     whole = (photos / "a.png").read_bytes()
     # Only the end is asked for: the start is what an earlier call has left.
-    (tmp_path / f".{asset_id}.part").write_bytes(b"\x89PNG" + bytes(6))
+    (tmp_path / f".{asset_id}.sent.part").write_bytes(b"\x89PNG" + bytes(6))
 
     asset("download", "a", "--out", tmp_path)
 
     assert (tmp_path / "a.png").read_bytes() == b"\x89PNG" + bytes(6) + whole[10:]
+
+
+def test_a_lora_is_downloaded_in_the_layout_of_other_programs(
+    asset: Asset, server: LibraryServer, photos: Path, tmp_path: Path
+) -> None:
+    asset("upload", photos / "a.png")
+    [asset_id] = server.assets
+    server.files[f"{asset_id}-kohya"] = b"as kohya has it"
+
+    done = asset("download", "a", "--format", "kohya", "--out", tmp_path)
+
+    assert done.stdout == f"{tmp_path}/a.kohya.safetensors\n"
+    assert (tmp_path / "a.kohya.safetensors").read_bytes() == b"as kohya has it"
 
 
 def test_an_asset_that_is_not_ready_has_no_file(asset: Asset, server: LibraryServer, photos: Path) -> None:

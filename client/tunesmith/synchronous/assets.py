@@ -71,12 +71,17 @@ class Assets(Transport):
         return self.asset(asset_id)
 
     def download(
-        self, name_or_id: str, path: str | Path | None = None, *, on_bytes: Callable[[int], object] | None = None
+        self,
+        name_or_id: str,
+        path: str | Path | None = None,
+        *,
+        layout: str | None = None,
+        on_bytes: Callable[[int], object] | None = None,
     ) -> Path:
         """Download an asset's file and return its path. A download that was cut off is continued.
 
         Without `path`, the file is named after the asset and lies in the working directory. `path` may be a folder. A file
-        that exists is replaced.
+        that exists is replaced. `layout` is `kohya` or `diffusers`, for a LoRA that other programs are to read.
 
         >>> client.download("rex", "photos")
         PosixPath('photos/rex.png')
@@ -88,8 +93,11 @@ class Assets(Transport):
             raise TunesmithApiError(0, "not_ready", msg)
         folder, name = asset_files.target(path)
         # Of the asset's own: its bytes never change, so that what is there can be continued.
-        part = folder / f".{asset.id}.part"
-        self._fetch(found["transfer_api"]["get_url"], part, on_bytes)
+        part, url = folder / f".{asset.id}.{layout or 'sent'}.part", found["transfer_api"]["get_url"]
+        if layout:
+            converted = self._call("GET", f"/v1/assets/{asset.id}/download", params={"format": layout})
+            name, url = name or converted["file_name"], converted["url"]
+        self._fetch(url, part, on_bytes)
         return asset_files.finish(part, folder, name or asset.name, has_name=name is not None)
 
     def import_asset(

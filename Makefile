@@ -39,8 +39,8 @@ test: install ## all tests but those of the targets below (WORKERS=2 processes; 
 test-faults: install ## every promise of docs/reliability.md in its short form
 	@$(PYTEST) tests/faults -n $(WORKERS) --durations=20
 
-faults: install ## the same in full length
-	@$(PYTEST) tests/faults -m "long or not long"
+faults: install ## the same in full length, and many more hostile files
+	@$(PYTEST) tests/faults tests/unit/test_hostile_tars.py tests/unit/test_hostile_safetensors.py -m "long or not long"
 
 test-models: install ## the small checkpoints can be built, and the shipped ones draw what their scores say
 	@$(PYTEST) tests/integration -k "shipped or tiny_build" -m "long or not long" -n $(WORKERS)

@@ -146,7 +146,9 @@ class ApiSettings(ServiceSettings):
         default=1200, ge=0, description="Requests that an account may send in a minute to all replicas of a service."
     )
     max_failed_keys_per_minute: int = Field(
-        default=100, ge=1, description="Keys that may fail in a minute from one address, before only known keys are looked up."
+        default=100,
+        ge=1,
+        description="Keys that may fail in a minute from one address, at all replicas, before only known keys are looked up.",
     )
     max_unfinished_tunes: int = Field(
         default=1000, ge=0, description="Tunes of an account that have not ended, including waiting ones."

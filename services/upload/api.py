@@ -50,6 +50,7 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
                 asset = await library.create(session, caller, request, asset_id)
             else:
                 asset = await library.own_by_id(session, caller.account_id, known_id)
+            await library.expect_parts(session, asset, request.transfer_api_type)
         if request.is_import and known_id == asset_id:
             importer.start(asset.id, caller.account_id, request.hf_token_secret)
         return AssetCreated(asset=shown(asset), transfer_api=await library.transfer(asset, request.transfer_api_type))
@@ -124,7 +125,8 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
     ) -> AssetAnswer:
         async with database.begin() as session:
             asset = await library.find(session, caller.account_id, asset_owner_and_name_or_id)
-        is_own = asset.account_id == caller.account_id
+            is_own = asset.account_id == caller.account_id
+            await library.expect_parts(session, asset, transfer_api_type, is_own=is_own)
         transfer = await library.transfer(asset, transfer_api_type, is_own=is_own)
         return AssetAnswer(asset=shown(asset, is_own=is_own), transfer_api=transfer)
 

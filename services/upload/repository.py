@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.accounts.accounts import PLATFORM_ACCOUNT
 from shared.database.retention import Expired, older_than, table_of
-from shared.database.tables import Account, Asset, Blob, LoraRegistration, Tune
+from shared.database.tables import Account, Asset, Blob, LoraRegistration, PartUpload, Tune
 from shared.engines import FAMILIES, Engine
 from shared.states import TuneState
 
@@ -236,6 +236,26 @@ async def give_back_registration(session: AsyncSession, tune_id: str) -> None:
 async def end_registration(session: AsyncSession, tune_id: str) -> None:
     """Forget the attempts of a registration that has succeeded, or has failed for good."""
     await session.execute(delete(LoraRegistration).where(LoraRegistration.tune_id == tune_id))
+
+
+async def expect_parts(session: AsyncSession, staging_key: str, lifetime_s: float) -> None:
+    """Record that the key may be uploaded in parts for so many seconds."""
+    until = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, cast(lifetime_s, Double))
+    new = insert(PartUpload).values(staging_key=staging_key, until=until)
+    await session.execute(new.on_conflict_do_update(index_elements=["staging_key"], set_={"until": new.excluded.until}))
+
+
+async def part_uploads(session: AsyncSession, after: str, limit: int) -> list[str]:
+    """Return the keys that may have uploads in parts, in order and after the given one."""
+    wanted = select(PartUpload.staging_key).where(PartUpload.staging_key > after).order_by(PartUpload.staging_key)
+    return list(await session.scalars(wanted.limit(limit)))
+
+
+async def forget_part_uploads(session: AsyncSession, staging_keys: Collection[str]) -> None:
+    """Delete those of the keys for which no credentials are valid any more."""
+    # The minute is for a request that the store began before the end.
+    over = PartUpload.until < func.now() - timedelta(minutes=1)
+    await session.execute(delete(PartUpload).where(PartUpload.staging_key.in_(list(staging_keys)), over))
 
 
 async def renew_imports(session: AsyncSession, asset_ids: Collection[str]) -> None:

@@ -148,15 +148,21 @@ class Library:
             raise _not_found(asset_id)
         return deleted
 
+    async def expect_parts(self, session: AsyncSession, asset: Asset, wanted: str | None, *, is_own: bool = True) -> None:
+        """Record that the asset may be uploaded in parts, before `transfer` gives out the credentials for it."""
+        if is_own and wanted == "sts" and asset.status == "ready_to_upload" and asset.staging_key:
+            await repository.expect_parts(session, asset.staging_key, self._settings.upload_credentials_s)
+
     async def transfer(self, asset: Asset, wanted: str | None = None, *, is_own: bool = True) -> Transfer:
         """Return how to upload or download the asset's bytes in its status.
 
         The account that sent an image gets it as it was sent, and every other account the clean copy.
 
-        That is by URL, or with credentials when `wanted` is `sts` and the store grants them. Bytes in staging get no
-        download URL: they are unchecked, and would be served from the platform's origin.
+        That is by URL, or with credentials when `wanted` is `sts` and the store grants them. Only the account that created the
+        asset may upload its bytes. Bytes in staging get no download URL: they are unchecked, and would be served from the
+        platform's origin.
         """
-        if asset.status == "ready_to_upload" and asset.staging_key:
+        if asset.status == "ready_to_upload" and asset.staging_key and is_own:
             granted = await self._grant(asset.staging_key, _WRITE) if wanted == "sts" else None
             return granted or PresignedTransfer(put_url=self._blobs.presign_put(asset.staging_key, self._settings.upload_url_s))
         if asset.status == "ready" and asset.blob_key:

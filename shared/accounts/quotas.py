@@ -7,12 +7,12 @@ that transaction ends, so that concurrent transactions count what the others add
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from shared.database.tables import Account, Asset, Generation, Tune
+from shared.database.tables import Account, AccountUsage, Asset, Generation, Tune
 from shared.errors import LimitError, UnavailableError
 from shared.failures import is_locked
 from shared.settings import ApiSettings
@@ -63,7 +63,8 @@ async def admit_asset(
     left, or the account has too many assets.
     """
     most_assets = await _limit(session, account_id, Account.max_assets, settings.max_assets)
-    assets = await _count(session, select(func.count()).where(Asset.account_id == account_id, Asset.deleted_at.is_(None)))
+    usage = select(AccountUsage.assets).where(AccountUsage.account_id == account_id)
+    assets = await _count(session, select(_value(usage)))
     if assets + 1 > most_assets:
         msg = f"max_assets: the account has {assets} assets; {most_assets} are allowed; delete assets"
         raise _error(msg, _BYTES_RETRY_S)
@@ -77,9 +78,10 @@ async def admit_bytes(session: AsyncSession, account_id: UUID, settings: ApiSett
     Uploads that are not completed count with the bytes that they reserve.
     """
     limit = await _limit(session, account_id, Account.max_stored_bytes, settings.max_stored_bytes)
-    size = func.coalesce(func.sum(Asset.size_bytes + Asset.copy_bytes + Asset.reserved_bytes), 0)
-    others = (Asset.account_id == account_id, Asset.deleted_at.is_(None), Asset.id != asset_id)
-    count = await _count(session, select(size).where(*others))
+    own = Asset.size_bytes + Asset.copy_bytes + Asset.reserved_bytes
+    own_bytes = select(own).where(Asset.id == asset_id, Asset.account_id == account_id, Asset.deleted_at.is_(None))
+    all_bytes = select(AccountUsage.bytes).where(AccountUsage.account_id == account_id)
+    count = await _count(session, select(_value(all_bytes) - _value(own_bytes)))
     if count + size_bytes > limit or count >= limit:
         msg = (
             f"max_stored_bytes: {count} bytes are stored and {size_bytes} more are needed; {limit} are allowed; "
@@ -108,6 +110,11 @@ async def _limit(session: AsyncSession, account_id: UUID, own: InstrumentedAttri
 async def _count(session: AsyncSession, wanted: Select[Any]) -> int:
     # A statement of its own after the lock has a newer snapshot: it sees what the lock's last holder committed.
     return int((await session.execute(wanted)).scalar_one())
+
+
+def _value(wanted: Select[Any]) -> ColumnElement[int]:
+    """Return the one value of a query, or 0 when it has no row."""
+    return func.coalesce(wanted.scalar_subquery(), 0)
 
 
 def _error(message: str, retry_after_s: int) -> LimitError:

@@ -35,6 +35,7 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _PING_READ_S = 2.0
+_PARTS_A_PAGE = 1000
 _CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
 """What a browser may show, by the end of a key. Everything else is bytes."""
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
@@ -279,24 +280,28 @@ class Blobs:
 
         return await self._run(abort)
 
-    async def uploads_in_parts(self, prefix: str) -> dict[tuple[str, str], int]:
-        """Return the bytes of up to 1000 uploads in parts under a prefix, by key and upload id.
+    async def uploads_in_parts(self, key: str) -> dict[str, int]:
+        """Return the bytes of the key's uploads in parts, by upload id: of up to 1000 uploads."""
 
-        MinIO lists the uploads of a whole key only, and aborts by itself those that are a day old.
-        """
-
-        def listing() -> dict[tuple[str, str], int]:
+        def listing() -> dict[str, int]:
             # The minio client has no public method for either.
-            listed = self._client._list_multipart_uploads(self.bucket, prefix=prefix)  # noqa: SLF001
-            found: dict[tuple[str, str], int] = {}
-            for upload in listed.uploads:
-                upload_id = upload.upload_id or ""
-                parts = self._client._list_parts(self.bucket, upload.object_name, upload_id)  # noqa: SLF001
-                # One page has 1000 parts of 5 MiB or more: the sum may be too small, and is too large first.
-                found[upload.object_name, upload_id] = sum(part.size or 0 for part in parts.parts)
-            return found
+            listed = self._client._list_multipart_uploads(self.bucket, prefix=key)  # noqa: SLF001
+            ids = [upload.upload_id or "" for upload in listed.uploads if upload.object_name == key]
+            return {upload_id: self._size_of_parts(key, upload_id) for upload_id in ids}
 
         return await self._run(listing)
+
+    def _size_of_parts(self, key: str, upload_id: str) -> int:
+        total, marker = 0, None
+        while True:
+            # All pages: an attacker's first parts may be small.
+            page = self._client._list_parts(  # noqa: SLF001 - as above
+                self.bucket, key, upload_id, max_parts=_PARTS_A_PAGE, part_number_marker=marker
+            )
+            total += sum(part.size or 0 for part in page.parts)
+            if not page.is_truncated:
+                return total
+            marker = str(page.next_part_number_marker)
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         """Abort an upload in parts."""

@@ -126,6 +126,24 @@ async def test_a_grant_opens_nothing_after_its_end(blobs: Blobs, backends_dir: P
     assert _refusal(lambda: put(ends_in_s=-1)) in {"ExpiredToken", "InvalidAccessKeyId", "AccessDenied"}
 
 
+async def test_the_uploads_in_parts_of_a_key_are_listed_with_all_their_bytes(
+    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.blobs.store._PARTS_A_PAGE", 2)
+    granted = await blobs.grant("staging/lora/mine", actions=["s3:PutObject"], lifetime_s=3600)
+    assert granted is not None
+    wanted = {"Bucket": blobs.bucket, "Key": "staging/lora/mine"}
+    s3 = _s3(blobs.endpoint, granted)
+    first, second = [s3.create_multipart_upload(**wanted)["UploadId"] for _ in range(2)]
+    for number in range(1, 6):
+        s3.upload_part(**wanted, UploadId=first, PartNumber=number, Body=b"part")
+
+    assert await blobs.uploads_in_parts("staging/lora/mine") == {first: 20, second: 0}
+    assert await blobs.uploads_in_parts("staging/lora/min") == {}
+    await blobs.abort_upload("staging/lora/mine", first)
+    assert await blobs.uploads_in_parts("staging/lora/mine") == {second: 0}
+
+
 async def test_the_parts_of_an_aborted_upload_are_deleted(blobs: Blobs) -> None:
     granted = await blobs.grant("staging/lora/mine", actions=["s3:PutObject"], lifetime_s=3600)
     assert granted is not None

@@ -44,3 +44,24 @@ async def test_messages_that_wait_in_an_outbox_outlive_the_rename_of_their_id(da
     await database.close()
 
     assert waiting == upgraded == downgraded
+
+
+async def test_what_accounts_have_stored_is_counted_by_the_upgrade(database_url: str) -> None:
+    config, database = migrations.config(database_url), Database(database_url)
+    await asyncio.to_thread(command.downgrade, config, "0010")
+    async with database.begin() as session:
+        account = await session.scalar(
+            text("INSERT INTO accounts (id, name, is_platform) VALUES (gen_random_uuid(), 'a', false) RETURNING id")
+        )
+        columns = "id, account_id, asset_type, name, description, is_public, status_details, data, version"
+        columns += ", size_bytes, reserved_bytes, status, deleted_at"
+        for name, end in (("one", "'uploaded', NULL"), ("two", "'ready_to_upload', NULL"), ("three", "'deleted', now()")):
+            values = f"'{name}', :account, 'file', '{name}', '', false, '', '{{}}', 1, 10, 5, {end}"
+            await session.execute(text(f"INSERT INTO assets ({columns}) VALUES ({values})"), {"account": account})
+
+    await asyncio.to_thread(command.upgrade, config, "0011")
+    async with database.begin() as session:
+        counted = (await session.execute(text("SELECT account_id, assets, bytes FROM account_usage"))).all()
+    await database.close()
+
+    assert [tuple(row) for row in counted] == [(account, 2, 30)]

@@ -7,11 +7,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from shared.accounts import accounts, quotas
 from shared.database.sessions import Database
-from shared.database.tables import Account, Asset, Generation
+from shared.database.tables import Account, AccountUsage, Asset, Generation
 from shared.errors import LimitError, UnavailableError
 from shared.ids import new_id
 from shared.settings import ApiSettings
@@ -100,6 +100,29 @@ async def test_deleted_assets_do_not_count(world: World) -> None:
         await session.execute(update(Asset).values(status="deleted", deleted_at=func.now()))
 
     await world.store(100)
+
+
+async def test_every_change_of_an_asset_is_counted_whoever_writes_it(world: World) -> None:
+    async def usage() -> Any:
+        async with world.database.begin() as session:
+            return (await session.execute(select(AccountUsage.assets, AccountUsage.bytes))).one()
+
+    await asyncio.gather(*(world.store(10) for _ in range(5)))
+    assert await usage() == (5, 50)
+    async with world.database.begin() as session:
+        ids = sorted(await session.scalars(select(Asset.id)))
+        await session.execute(update(Asset).where(Asset.id.in_(ids[:2])).values(copy_bytes=3, size_bytes=8))
+        await session.execute(update(Asset).where(Asset.id == ids[0]).values(reserved_bytes=7))
+        await session.execute(update(Asset).values(description="no change of bytes"))
+    assert await usage() == (5, 59)
+    async with world.database.begin() as session:
+        await session.execute(update(Asset).where(Asset.id.in_(ids[:2])).values(status="deleted", deleted_at=func.now()))
+        await session.execute(delete(Asset).where(Asset.id.in_(ids[1:3])))
+    assert await usage() == (2, 20)
+    # What is deleted counts no second time when its row goes.
+    async with world.database.begin() as session:
+        await session.execute(delete(Asset).where(Asset.id == ids[0]))
+    assert await usage() == (2, 20)
 
 
 async def test_an_accounts_own_limit_replaces_the_setting(world: World) -> None:

@@ -14,7 +14,7 @@ from services.scheduler.watch import Reconciler
 from services.scheduler.webhooks.service import Webhooks
 from services.upload import repository as upload
 from services.upload.settings import UploadSettings
-from shared.accounts.quotas import admit_bytes, admit_images, admit_tune
+from shared.accounts.quotas import admit_asset, admit_bytes, admit_images, admit_tune
 from shared.blobs import rows as blob_rows
 from shared.blobs.references import referenced
 from shared.blobs.store import Blobs
@@ -43,9 +43,9 @@ KEPT_S = 3600.0
 AGO = func.now() - timedelta(days=30)
 INDEXES = {
     "ix_assets_staging_key",
-    "ix_assets_quota",
     "ix_checkpoints_blob_key",
     "ix_generations_in_flight",
+    "pk_account_usage",
     "ix_tunes_unfinished",
 }
 
@@ -204,6 +204,7 @@ async def test_the_statements_of_busy_loops_and_quotas_read_no_whole_table(world
         await admit_tune(session, world.account_id, world.settings)
         await admit_images(session, world.account_id, world.settings, 1)
         await admit_bytes(session, world.account_id, world.settings, 1)
+        await admit_asset(session, world.account_id, world.settings, declared_bytes=1, most_bytes=1)
         await queue.pick(session, running_per_account=1, without=[])
         await upload.page(session, world.account_id, upload.Filters(is_public=True), limit=10, offset=0)
         await upload.unregistered_tunes(session, 1, after="", limit=10)

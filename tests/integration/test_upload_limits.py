@@ -1,17 +1,18 @@
 """The limit of stored bytes is checked when an upload is completed, and a retried creation makes one asset."""
 
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from services.upload.settings import UploadSettings
 from services.upload.staging import StagingCheck
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import IDEMPOTENCY, Account, Context
+from shared.database.tables import IDEMPOTENCY, Account, Context, PartUpload
 from tests.support.upload_world import UploadWorld, png
 
 IMAGE = png()
@@ -113,16 +114,61 @@ async def test_an_upload_over_its_declared_size_is_refused_and_deleted(world: Up
 
 
 async def test_uploads_in_parts_are_aborted_when_their_parts_are_too_many(world: UploadWorld) -> None:
-    created = await world.create("parts", size_bytes=10)
-    key = f"staging/file/{created['asset']['id']}"
-    client = world.blobs._client
-    upload_id = client._create_multipart_upload(world.blobs.bucket, key, {})
-    for number in (1, 2):
-        client._upload_part(world.blobs.bucket, key, b"x" * 6, {}, upload_id, number)
+    sizes = {"one": [[6, 6]], "two": [[6], [6]], "many": [[]] * 21, "good": [[6, 4]]}
+    keys = {name: await _begin_parts(world, name, parts) for name, parts in sizes.items()}
+    gone = await _begin_parts(world, "gone", [[1]])
+    await world.client.delete(f"/v1/assets/{gone.rpartition('/')[2]}")
+
+    refused = await StagingCheck(world.database, world.blobs, grace_s=0).run_once()
+
+    assert sorted(refused) == sorted([keys["one"], keys["two"], keys["many"], gone])
+    assert await world.blobs.uploads_in_parts(gone) == {}
+    left = {name: await world.blobs.uploads_in_parts(key) for name, key in keys.items()}
+    assert {name: list(uploads.values()) for name, uploads in left.items()} == {"one": [], "two": [], "many": [], "good": [10]}
+
+
+async def test_parts_count_together_with_the_object_of_the_same_key(world: UploadWorld) -> None:
+    key = await _begin_parts(world, "both", [[6]])
+    await world.blobs.put_bytes(key, b"x" * 6)
 
     assert await StagingCheck(world.database, world.blobs, grace_s=0).run_once() == [key]
 
-    assert await world.blobs.uploads_in_parts("staging/") == {}
+    assert await world.blobs.uploads_in_parts(key) == {}
+
+
+async def test_a_key_is_asked_for_parts_until_its_credentials_have_ended(world: UploadWorld) -> None:
+    late = await _begin_parts(world, "late", [])
+    valid = await _begin_parts(world, "valid", [])
+    async with world.database.begin() as session:
+        past = func.now() - timedelta(minutes=2)
+        await session.execute(update(PartUpload).where(PartUpload.staging_key == late).values(until=past))
+
+    await StagingCheck(world.database, world.blobs, grace_s=0).run_once()
+
+    async with world.database.begin() as session:
+        assert set(await session.scalars(select(PartUpload.staging_key))) == {valid}
+
+
+async def test_a_stranger_gets_no_way_to_upload_a_public_asset(world: UploadWorld) -> None:
+    body = {"name": "shared", "asset_type": "file", "data": {}, "is_public": True, "size_bytes": 1}
+    asset_id = (await world.admin.post("/v1/assets", json=body)).json()["asset"]["id"]
+
+    for kind in ("presigned-url", "sts"):
+        answer = await world.stranger.get(f"/v1/assets/{asset_id}?transfer_api_type={kind}")
+        assert answer.json()["transfer_api"] == {"type": "presigned-url", "put_url": "", "get_url": ""}
+    assert (await world.client.get(f"/v1/assets/{asset_id}")).json()["transfer_api"]["put_url"]
+
+
+async def _begin_parts(world: UploadWorld, name: str, uploads: list[list[int]]) -> str:
+    """Create an asset of 10 bytes with credentials, begin uploads with parts of these sizes, and return the key."""
+    created = await world.create(name, size_bytes=10, transfer_api_type="sts")
+    key = f"staging/file/{created['asset']['id']}"
+    client = world.blobs._client
+    for parts in uploads:
+        upload_id = client._create_multipart_upload(world.blobs.bucket, key, {})
+        for number, size in enumerate(parts, 1):
+            client._upload_part(world.blobs.bucket, key, b"x" * size, {}, upload_id, number)
+    return key
 
 
 async def test_the_number_of_assets_is_limited(world: UploadWorld) -> None:

@@ -1,7 +1,7 @@
 """Every table, one module a subject; `docs/architecture.md` says which context writes which table."""
 
 from shared.database.tables.accounts import Account, ApiKey, Login, LoginCode, RequestRow
-from shared.database.tables.assets import Asset, AssetName, Blob, LoraRegistration
+from shared.database.tables.assets import AccountUsage, Asset, AssetName, Blob, LoraRegistration, PartUpload
 from shared.database.tables.base import Base, Context
 from shared.database.tables.datasets import Dataset
 from shared.database.tables.generations import Generation, GenerationProgress
@@ -15,6 +15,7 @@ __all__ = [
     "INBOXES",
     "OUTBOXES",
     "Account",
+    "AccountUsage",
     "ApiKey",
     "Asset",
     "AssetName",
@@ -28,6 +29,7 @@ __all__ = [
     "Login",
     "LoginCode",
     "LoraRegistration",
+    "PartUpload",
     "RequestRow",
     "Sample",
     "Trainer",

@@ -7,7 +7,6 @@ from fastapi import FastAPI
 
 from services.inference import api, repository
 from services.inference.generations import api as generations_api
-from services.inference.generations.notify import CHANNEL
 from services.inference.generations.repository import expired_progress
 from services.inference.generations.service import GenerationService
 from services.inference.generations.stream import GenerationStreams
@@ -18,7 +17,7 @@ from shared.blobs import rows as blob_rows
 from shared.blobs.collector import BlobCollector
 from shared.blobs.store import Blobs
 from shared.database import retention
-from shared.database.notifications import Notifications
+from shared.database.notifications import GENERATIONS, Notifications
 from shared.database.sessions import Database
 from shared.database.tables import Context
 from shared.http import app as web
@@ -36,7 +35,7 @@ def create_app(settings: InferenceSettings) -> FastAPI:
     database, blobs = Database.from_settings(settings, application_name="inference"), Blobs.from_settings(settings)
     requests = Database.for_requests(settings, application_name="inference")
     service = ImageService(settings, requests, blobs, background=database)
-    notifications = Notifications(settings, CHANNEL)
+    notifications = Notifications(settings, GENERATIONS)
     generations = GenerationService(settings, requests, blobs, service.intake)
     streams = GenerationStreams(requests, generations.answers, notifications, settings)
     collector = BlobCollector(

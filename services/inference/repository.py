@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference.generations.notify import notify
 from services.inference.inputs import Inputs
+from shared.database.notifications import GENERATIONS, notify
 from shared.database.retention import Expired, older_than, table_of
 from shared.database.tables import Account, Asset, Context, Generation
 from shared.messaging import outbox
@@ -130,7 +130,7 @@ async def fail(session: AsyncSession, generation: Generation, *, code: str, mess
     )
     version = (await session.execute(ended)).scalar_one_or_none()
     if version is not None:
-        await notify(session, generation.id)
+        await notify(session, GENERATIONS, generation.id)
         event = ImageFailed(generation_id=generation.id, version=version, code=code, message=message)
         await outbox.publish(session, Context.IMAGES, event)
 

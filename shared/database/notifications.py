@@ -4,8 +4,19 @@ import asyncio
 import contextlib
 from collections.abc import Generator
 
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from shared.database.listen import Listener
 from shared.settings import ServiceSettings
+
+GENERATIONS = "generations"
+"""The channel of what happens to requests for images."""
+
+
+async def notify(session: AsyncSession, channel: str, about: str) -> None:
+    """Wake those that wait for the thing, once the transaction commits."""
+    await session.execute(select(func.pg_notify(channel, about)))
 
 
 class Notifications:

@@ -58,6 +58,7 @@ async def _things(platform: Platform, account: str, secret: str, *, ended: bool)
         "tune_id": tune_id,
         "dataset_id": kept.json()["id"],
         "response_id": await platform.add_generation(account_id),
+        "generation_id": await platform.add_generation(account_id, is_history=True),
         "account_id": str(account_id),
         "key_id": key_id,
     }

@@ -297,7 +297,7 @@ def test_a_type_that_the_services_did_not_sign_is_refused(origin: httpx.Client, 
     assert "X-Heard" not in answer.headers
 
 
-@pytest.mark.parametrize("key", ["assets/asset_1/01ABC.png", "assets/asset_1/01ABC.jpg", "assets/asset_1/lora.safetensors"])
+@pytest.mark.parametrize("key", ["assets/asset_1/01ABC.png", "assets/asset_1/01ABC.webp", "assets/asset_1/lora.safetensors"])
 async def test_a_url_that_a_service_signs_passes(origin: httpx.Client, key: str) -> None:
     blobs = Blobs(str(origin.base_url), str(origin.base_url), access_key="a", secret_key="b", bucket="tunesmith", region="r")
     url = blobs.presign_get(key, 60)

@@ -115,9 +115,12 @@ class Platform(World):
         data = {"asset_type": "file"} if asset_type == "file" else CHECKPOINT | {"asset_type": asset_type}
         return (await self.put_asset(account_id, name, asset_type, data=data, **values)).id
 
-    async def add_generation(self, account_id: UUID) -> str:
-        """Put a finished image request into its table, as the worker does."""
+    async def add_generation(self, account_id: UUID, *, is_history: bool = False) -> str:
+        """Put a finished image request into its table, as the worker does: one of the history, or one of `/generate`."""
         generation_id = new_id("gen")
+        ref = {"name": "x", "asset_id": "x", "blob_key": "x", "sha256": "x"}
+        drawn = {"engine": SD15, "base": ref, "loras": [], "prompt": "", "negative_prompt": "", "prompt_2": None}
+        drawn |= {"negative_prompt_2": None, "sampler": "DDIM", "width": 512, "height": 512, "cfg_scale": 7, "steps": 1}
         async with self.database.begin() as session:
             session.add(
                 Generation(
@@ -125,7 +128,9 @@ class Platform(World):
                     account_id=account_id,
                     engine=SD15,
                     affinity="x",
-                    inputs={"seeds": []},
+                    inputs=drawn | {"seeds": [], "image_encoding": "png"},
+                    request={"prompt": ""} if is_history else None,
+                    endpoint="sd" if is_history else None,
                     state="succeeded",
                     result=Result(pictures=[], prediction_time_ms=1.0, notices=[]).model_dump(mode="json"),
                     finished_at=func.now(),

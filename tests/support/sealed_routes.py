@@ -9,7 +9,7 @@ class Route:
     """How the route is called on things of the account `owner`, and the status that each caller gets.
 
     In paths and bodies `{name}` stands for one of the owner's things: {asset_id}, {tune_id}, {dataset_id}, {lora_name},
-    {response_id}, {account_id}, {key_id}.
+    {response_id}, {generation_id}, {account_id}, {key_id}.
     """
 
     part: str
@@ -35,6 +35,7 @@ _TUNE = {
     },
 }
 _DATASET = {"name": "sealed", "trigger_word": "sks1"}
+_GENERATION = {"engine": "sd", "request": {"prompt": "a dog", "loras": {"{lora_name}": 1.0}}}
 _ASSET = {"name": "sealed", "asset_type": "file", "data": {"asset_type": "file"}}
 
 ROUTES = {
@@ -67,6 +68,15 @@ ROUTES = {
     "POST /generate/{engine}": Route("images", 200, 422, {"engine": "sd"}, {"prompt": "a dog", "loras": {"{lora_name}": 1.0}}),
     "GET /generate/responses/{response_id}": Route("images", 200, 404),
     "GET /generate/responses/{response_id}/result": Route("images", 200, 404),
+    "POST /v1/generations": Route("images", 202, 422, body=_GENERATION),
+    "GET /v1/generations": Route("images", 200, 200),
+    "GET /v1/generations/stream": Route("images", 200, 404, query={"ids": "{generation_id}"}),
+    "GET /v1/generations/{generation_id}": Route("images", 200, 404),
+    "GET /v1/generations/{generation_id}/images/{number}/png": Route("images", 404, 404, {"number": "0"}),
+    "POST /v1/generations/{generation_id}/cancel": Route("images", 409, 404),
+    "PATCH /v1/generations/{generation_id}": Route("images", 200, 404, body={"starred": True}),
+    "DELETE /v1/generations/{generation_id}": Route("images", 204, 404),
+    "GET /v1/engines": Route("images", 200, 200),
     # The admin API opens to an admin key of any account, and to no other key.
     "POST /v1/admin/accounts": Route("admin", 201, 403, body={"name": "sealed"}),
     "GET /v1/admin/accounts": Route("admin", 200, 403),

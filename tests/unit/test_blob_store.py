@@ -1,9 +1,11 @@
-"""What the store's client does when the store does not answer, or this machine's disk fails."""
+"""What the store's client signs, and what it does when the store does not answer, or this machine's disk fails."""
 
 import errno
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from shared.blobs.store import Blobs
@@ -43,3 +45,13 @@ async def test_a_full_disk_is_named_and_can_be_retried_elsewhere(
 
     with pytest.raises(UnavailableError, match=r"this machine's disk fails: .*No space left on device"):
         await blobs.get_file("key", tmp_path / "file")
+
+
+async def test_a_url_is_signed_with_the_beginning_of_the_hour(blobs: Blobs) -> None:
+    signed = httpx.URL(blobs.presign_get("assets/a/1.webp", 60)).params
+
+    signed_at = datetime.strptime(signed["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    assert (signed_at.minute, signed_at.second) == (0, 0)
+    assert timedelta() <= datetime.now(UTC) - signed_at < timedelta(hours=1, minutes=1)
+    assert signed["X-Amz-Expires"] == str(3600 + 60)
+    assert signed["response-content-type"] == "image/webp"

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference.generations.notify import notify
+from shared.database.notifications import GENERATIONS, notify
 from shared.database.retention import Expired, older_than, table_of
 from shared.database.tables import Asset, Blob, Context, Generation, GenerationProgress
 from shared.messaging import outbox
@@ -90,7 +90,7 @@ async def cancel(session: AsyncSession, generation: Generation) -> None:
     version = (await session.execute(ended.returning(Generation.version))).scalar_one()
     event = ImageFailed(generation_id=generation.id, version=version, code="cancelled", message="the request was cancelled")
     await outbox.publish(session, Context.IMAGES, event)
-    await notify(session, generation.id)
+    await notify(session, GENERATIONS, generation.id)
     await session.refresh(generation)
 
 
@@ -105,7 +105,7 @@ async def remove(session: AsyncSession, generation: Generation) -> None:
     """Delete a locked generation. A worker that draws it loses its claim."""
     await session.execute(delete(GenerationProgress).where(GenerationProgress.generation_id == generation.id))
     await session.execute(delete(Generation).where(Generation.id == generation.id))
-    await notify(session, generation.id)
+    await notify(session, GENERATIONS, generation.id)
 
 
 async def ahead(session: AsyncSession, account_id: UUID) -> dict[str, int]:

@@ -85,7 +85,7 @@ class CreateGenerations(BaseModel):
 class ChangeGeneration(BaseModel):
     """What can be changed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"starred": True}]})
 
     starred: bool = Field(description="A star keeps the images until it is taken away.")
 

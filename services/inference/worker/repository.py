@@ -10,8 +10,8 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.inference.generations.notify import notify
 from services.inference.inputs import Inputs
+from shared.database.notifications import GENERATIONS, notify
 from shared.database.rounds import claiming
 from shared.database.tables import Context, Generation, GenerationProgress
 from shared.errors import LeaseLostError
@@ -124,14 +124,14 @@ async def report(session: AsyncSession, held: Claim, step: int, steps: int, prev
     values = {"epoch": held.epoch, "step": step, "steps": steps, "preview": preview, "updated_at": func.now()}
     new = insert(GenerationProgress).values(generation_id=held.generation_id, **values)
     await session.execute(new.on_conflict_do_update(index_elements=["generation_id"], set_=values))
-    await notify(session, held.generation_id)
+    await notify(session, GENERATIONS, held.generation_id)
 
 
 async def succeed(session: AsyncSession, held: Claim, result: dict[str, Any]) -> None:
     """Write the result and publish the event. Raises LeaseLostError if the claim is lost."""
     version = await _fenced(session, held, {"state": "succeeded", "result": result, "finished_at": func.now(), **_FREE})
     await outbox.publish(session, Context.IMAGES, ImageGenerated(generation_id=held.generation_id, version=version))
-    await notify(session, held.generation_id)
+    await notify(session, GENERATIONS, held.generation_id)
 
 
 async def fail(
@@ -142,7 +142,7 @@ async def fail(
     version = await _fenced(session, held, {"state": "failed", "error": error, "finished_at": func.now(), **_FREE})
     event = ImageFailed(generation_id=held.generation_id, version=version, code=code, message=message)
     await outbox.publish(session, Context.IMAGES, event)
-    await notify(session, held.generation_id)
+    await notify(session, GENERATIONS, held.generation_id)
 
 
 async def give_back(session: AsyncSession, held: Claim, *, count_attempt: bool) -> None:

@@ -111,10 +111,8 @@ def router(database: Database, library: Library, blobs: Blobs, importer: Importe
         )
         async with database.begin() as session:
             found, total = await page(session, caller.account_id, filters, limit=limit, offset=offset)
-        data = [
-            shown(a, preview_url=library.preview_url(a) if get_preview_urls else None, is_own=a.account_id == caller.account_id)
-            for a in found
-        ]
+        show = library.shown_with_urls if get_preview_urls else shown
+        data = [show(asset, is_own=asset.account_id == caller.account_id) for asset in found]
         return AssetList(data=data, has_more=offset + len(data) < total, total=total)
 
     @routes.get("/{asset_owner_and_name_or_id}", summary="Get an asset by its id, its name or octoai:NAME")

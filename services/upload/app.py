@@ -16,6 +16,7 @@ from services.upload.reconciler import Reconciler
 from services.upload.service import Library
 from services.upload.settings import UploadSettings
 from services.upload.staging import StagingCheck
+from services.upload.thumbnails import Thumbnails
 from services.upload.work import WorkQueue
 from shared.background import Background
 from shared.blobs.collector import BlobCollector
@@ -28,6 +29,7 @@ from shared.messaging.relay import MEASURE_EVERY_S, Relay
 from shared.scratch import Scratch
 
 _HOUR_S = 3600.0
+_THUMBNAILS_EVERY_S = 2.0
 _STAGING_S = 6 * 3600.0
 """Longer than any intake takes. A copy that was staged earlier and never committed is garbage."""
 
@@ -39,7 +41,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
     blobs = Blobs.from_settings(settings)
     fetcher = Fetcher(settings)
     library = Library(blobs, settings)
-    scratch = Scratch(settings.work_dir, leftovers=("intake-*", "import-*", "registration-*"))
+    scratch = Scratch(settings.work_dir, leftovers=("intake-*", "import-*", "registration-*", "thumbnail-*"))
     importer = Importer(database, blobs, settings, fetcher, scratch)
     intake = Intake(database, blobs, settings, scratch)
     registration = Registration(database, blobs, settings, scratch)
@@ -62,6 +64,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
 
     staging = StagingCheck(database, blobs)
     relay = Relay(database, Context.UPLOAD, settings)
+    thumbnails = Thumbnails(database, blobs, scratch)
     authenticator = Authenticator(requests, settings, service="upload")
 
     @asynccontextmanager
@@ -78,6 +81,7 @@ def create_app(settings: UploadSettings) -> FastAPI:
             background.run("consumers", group.run)
             background.every("reconciler", settings.reconcile_every_s, reconciler.run_once)
             background.every("collector", settings.collect_every_s, collector.collect)
+            background.every("thumbnails", _THUMBNAILS_EVERY_S, thumbnails.run_once)
             background.every("sweep", settings.sweep_every_s, collector.sweep)
             background.every("staging", settings.staging_check_s, staging.run_once)
             background.every("abandoned-parts", settings.sweep_every_s, abort_abandoned_parts)

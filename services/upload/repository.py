@@ -37,6 +37,8 @@ IMPORTING = (Asset.status == "uploaded") & Asset.uploaded_at.is_(None)
 _LATER_ENGINES = [engine for engine in Engine if engine not in FAMILIES]
 """Engines that the first versions of octoai-sdk do not know: they cannot read a list that has one."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_THUMBNAIL_ATTEMPTS = 3
+_LACKS_THUMBNAIL = and_(Asset.asset_type == "file", Asset.status == "ready", Asset.thumbnail_key.is_(None))
 _BYTES_PER_S = 10_000_000
 """The lowest speed of intake that is expected: the larger a file, the later its verdict."""
 
@@ -209,6 +211,28 @@ async def give_back_intake(session: AsyncSession, asset_id: str) -> None:
 async def renew_intakes(session: AsyncSession, asset_ids: Collection[str]) -> None:
     """Restart the time that these uploads may wait for their verdict."""
     await session.execute(update(Asset).where(Asset.id.in_(list(asset_ids)), AWAITS_VERDICT).values(updated_at=func.now()))
+
+
+async def claim_thumbnail(session: AsyncSession) -> Asset | None:
+    """Count an attempt to make a missing thumbnail, and return its image, the newest first; None when none is missing."""
+    missing = select(Asset.id).where(_LACKS_THUMBNAIL, Asset.thumbnail_attempts < _THUMBNAIL_ATTEMPTS)
+    # A newer image, or one that was not tried yet, comes before one that failed.
+    first = missing.order_by(Asset.thumbnail_attempts, Asset.created_at.desc()).limit(1).with_for_update(skip_locked=True)
+    counted = update(Asset).where(Asset.id.in_(first)).values(thumbnail_attempts=Asset.thumbnail_attempts + 1)
+    return await session.scalar(counted.returning(Asset))
+
+
+async def give_back_thumbnail(session: AsyncSession, asset_id: str) -> None:
+    """Take back the count of an attempt that failed because the store was unavailable."""
+    given_back = func.greatest(Asset.thumbnail_attempts - 1, 0)
+    await session.execute(update(Asset).where(Asset.id == asset_id).values(thumbnail_attempts=given_back))
+
+
+async def set_thumbnail(session: AsyncSession, asset_id: str, key: str, size_bytes: int) -> bool:
+    """Give an image its thumbnail; False when it has one or was deleted meanwhile."""
+    wanted = update(Asset).where(Asset.id == asset_id, _LACKS_THUMBNAIL)
+    given = wanted.values(thumbnail_key=key, thumbnail_bytes=size_bytes).returning(Asset.id)
+    return await session.scalar(given) is not None
 
 
 async def claim_registration(session: AsyncSession, tune_id: str, bound_s: float) -> int | None:

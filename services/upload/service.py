@@ -198,12 +198,24 @@ class Library:
             return None
         return self._blobs.presign_get(asset.blob_key, self._settings.download_url_s)
 
+    def thumbnail_url(self, asset: Asset) -> str | None:
+        """Return a URL of an image's thumbnail; None for an asset that has none, or none yet."""
+        if asset.status != "ready" or asset.thumbnail_key is None:
+            return None
+        return self._blobs.presign_get(asset.thumbnail_key, self._settings.download_url_s)
+
+    def shown_with_urls(self, asset: Asset, *, is_own: bool) -> AssetOut:
+        """Return an asset with the URLs of what it looks like in its `data`."""
+        answer = shown(asset, is_own=is_own)
+        urls = {"preview_url": self.preview_url(asset), "thumbnail_url": self.thumbnail_url(asset)}
+        return answer.model_copy(update={"data": answer.data | {name: url for name, url in urls.items() if url}})
+
 
 def _not_found(key: str) -> NotFoundError:
     return NotFoundError(f"there is no asset {key!r} in this account")
 
 
-def shown(asset: Asset, *, preview_url: str | None = None, is_own: bool = True) -> AssetOut:
+def shown(asset: Asset, *, is_own: bool = True) -> AssetOut:
     """Return an asset as its own account, or as every other account sees it."""
     return AssetOut(
         id=asset.id,
@@ -214,7 +226,7 @@ def shown(asset: Asset, *, preview_url: str | None = None, is_own: bool = True) 
         status=asset.status,
         status_details=asset.status_details,
         created_at=asset.created_at,
-        data=asset.data | {"preview_url": preview_url} if preview_url else asset.data,
+        data=asset.data,
         tenant_uuid=asset.account_id,
         is_public=asset.is_public,
         hf_repo=asset.hf_repo,

@@ -13,7 +13,7 @@
 | any but `deleted` | `deleted` | `delete` |
 
 The INSERTs and the one UPDATE, in `_move`, are here and not in `repository`, so that no caller can write a transition without
-its event. `repository` writes only `updated_at` and `intake_attempts`, which no event tells of.
+its event. `repository` writes only `updated_at`, `intake_attempts` and thumbnails, which no event tells of.
 """
 
 from collections.abc import Callable
@@ -165,8 +165,8 @@ async def _delete(session: AsyncSession, asset_id: str, where: ColumnElement[boo
     deleted = await _move(session, asset_id, where, values, lambda asset: events.AssetDeleted(**identity(asset)))
     if deleted is not None:
         await names.release(session, "asset", asset_id)
-        # No other asset has these two.
-        if own := [key for key in (deleted.staging_key, deleted.original_key) if key]:
+        # No other asset has these.
+        if own := [key for key in (deleted.staging_key, deleted.original_key, deleted.thumbnail_key) if key]:
             await blob_rows.orphan(session, *own)
         if deleted.blob_key:
             await _give_up(session, asset_id, deleted.blob_key)

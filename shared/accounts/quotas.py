@@ -78,7 +78,7 @@ async def admit_bytes(session: AsyncSession, account_id: UUID, settings: ApiSett
     Uploads that are not completed count with the bytes that they reserve.
     """
     limit = await _limit(session, account_id, Account.max_stored_bytes, settings.max_stored_bytes)
-    own = Asset.size_bytes + Asset.copy_bytes + Asset.reserved_bytes
+    own = Asset.size_bytes + Asset.copy_bytes + Asset.thumbnail_bytes + Asset.reserved_bytes
     own_bytes = select(own).where(Asset.id == asset_id, Asset.account_id == account_id, Asset.deleted_at.is_(None))
     all_bytes = select(AccountUsage.bytes).where(AccountUsage.account_id == account_id)
     count = await _count(session, select(_value(all_bytes) - _value(own_bytes)))

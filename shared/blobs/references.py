@@ -27,6 +27,7 @@ async def referenced(session: AsyncSession, keys: Collection[str]) -> set[str]:
     queries = [
         select(Asset.blob_key.label("key")).where(Asset.blob_key == is_wanted, Asset.status == "ready"),
         select(Asset.original_key).where(Asset.original_key == is_wanted, Asset.status == "ready"),
+        select(Asset.thumbnail_key).where(Asset.thumbnail_key == is_wanted, Asset.status == "ready"),
         select(Asset.staging_key).where(Asset.staging_key == is_wanted, Asset.status.in_(["ready_to_upload", "uploaded"])),
         select(Tune.base_blob_key).where(Tune.base_blob_key == is_wanted, alive),
         select(Tune.lora_key).where(Tune.lora_key == is_wanted, alive),

@@ -99,6 +99,7 @@ def expired(owner: Context, kept_s: float) -> Expired:
     references = (
         Asset.blob_key,
         Asset.original_key,
+        Asset.thumbnail_key,
         Tune.base_blob_key,
         Tune.lora_key,
         TuneFile.blob_key,

@@ -43,6 +43,10 @@ class Asset(Base):
     """An image as it was sent, which its account alone can read; null where the clean copy has the same bytes."""
     copy_bytes: Mapped[Bytes] = mapped_column(default=0, server_default="0")
     """Size of the clean copy where there is an original beside it, whose size is `size_bytes`; else 0."""
+    thumbnail_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
+    """A small WebP of an image; null until it is made."""
+    thumbnail_bytes: Mapped[Bytes] = mapped_column(default=0, server_default="0")
+    thumbnail_attempts: Mapped[int] = mapped_column(default=0, server_default="0")
     url: Mapped[str | None] = mapped_column(Text)
     """The address that the server fetched the file from; null for an upload, and for an import from `hf_repo`."""
     hf_repo: Mapped[str | None] = mapped_column(Text)
@@ -77,6 +81,14 @@ class Asset(Base):
         Index("ix_assets_blob_key", "blob_key"),
         # The collector asks whether an object is an asset's original.
         Index("ix_assets_original_key", "original_key", postgresql_where="original_key IS NOT NULL"),
+        Index("ix_assets_thumbnail_key", "thumbnail_key", postgresql_where="thumbnail_key IS NOT NULL"),
+        # Upload looks for images whose thumbnail is missing.
+        Index(
+            "ix_assets_without_thumbnail",
+            "thumbnail_attempts",
+            "created_at",
+            postgresql_where="asset_type = 'file' AND status = 'ready' AND thumbnail_key IS NULL",
+        ),
         Index("ix_assets_staging_key", "staging_key", postgresql_where="staging_key IS NOT NULL"),
         # Public lists, newest first.
         Index("ix_assets_public", "created_at", "id", postgresql_where="is_public AND deleted_at IS NULL"),

@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from deploy.local import state
 from deploy.local.paths import StackPaths
+from tests.browser import stubs
+from tests.browser.stubs import StubApi
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # Without them it looks up hosts of its maker at every start.
@@ -29,6 +31,12 @@ class Watched:
     page: Page
     url: str
     complaints: list[str] = field(default_factory=list)
+
+    def watch(self) -> None:
+        """Note what the browser complains of from now on."""
+        self.page.on("console", self.on_console)
+        self.page.on("response", self.on_response)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"an exception: {error}"))
 
     def on_console(self, message: ConsoleMessage) -> None:
         # The statuses of answers are judged in `on_response`.
@@ -67,13 +75,29 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
+@pytest.fixture(scope="module")
+def pages_url() -> Iterator[str]:
+    """The built pages without a stack behind them."""
+    with stubs.served() as url:
+        yield url
+
+
+@pytest.fixture
+def stubbed(pages_url: str, context: BrowserContext) -> Iterator[tuple[Watched, StubApi]]:
+    """A page whose API is given answers."""
+    watched, api = Watched(context.new_page(), pages_url), StubApi(pages_url)
+    watched.watch()
+    api.attach(watched.page)
+    yield watched, api
+    assert watched.complaints == []
+    assert api.unknown == []
+
+
 @pytest.fixture
 def watched(stack: StackPaths, context: BrowserContext) -> Iterator[Watched]:
     running = state.read(stack)
     assert running is not None
     watched = Watched(context.new_page(), running.url)
-    watched.page.on("console", watched.on_console)
-    watched.page.on("response", watched.on_response)
-    watched.page.on("pageerror", lambda error: watched.complaints.append(f"an exception: {error}"))
+    watched.watch()
     yield watched
     assert watched.complaints == []

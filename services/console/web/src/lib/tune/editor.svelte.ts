@@ -10,16 +10,9 @@ import { Keeper } from '../upload/keeper.svelte';
 import { assets } from '../upload/library';
 import { Sender } from '../upload/sender';
 import { requestOf, OPTIONS, type TuneSettings } from './request';
-import { fitName, MAX_FILES, nameFor, samplePrompts, stepsFor } from './rules';
+import { MAX_FILES, nameFor, samplePrompts, stepsFor, subjectOf } from './rules';
 
 const MOST_NUMBER = 99;
-
-/** Return the class in a name that was made of class and trigger word, or an empty text. */
-function subjectOf(name: string, word: string): string {
-  const end = `-${fitName(word)}`;
-  const found = name.replace(/-\d+$/, '');
-  return found.endsWith(end) ? found.slice(0, -end.length) : '';
-}
 
 export class Editor {
   items = $state<Item[]>([]);

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { bandFor, fitName, nameFor, samplePrompts, stepsFor } from './rules';
+import { bandFor, fitName, nameFor, samplePrompts, stepsFor, subjectOf } from './rules';
 
 test.each([
   [0, 150],
@@ -28,4 +28,10 @@ test('a name is made of class and trigger word, in the characters that it may ha
 test('there are sample prompts once there is a subject', () => {
   expect(samplePrompts('', '')).toEqual([]);
   expect(samplePrompts('sks1', 'dog')[0]).toBe('a photo of a sks1 dog on a beach');
+});
+
+test('the class is found in a name that was made of class and trigger word', () => {
+  expect(subjectOf('dog-sks1', 'sks1')).toBe('dog');
+  expect(subjectOf('dog-sks1-2', 'sks1')).toBe('dog');
+  expect(subjectOf('holiday', 'sks1')).toBe('');
 });

@@ -31,6 +31,13 @@ export function nameFor(subjectClass: string, triggerWord: string): string {
   return fitName([subjectClass, triggerWord].filter((part) => part.trim()).join('-'));
 }
 
+/** Return the class in a name that was made of class and trigger word, or an empty text. */
+export function subjectOf(name: string, word: string): string {
+  const end = `-${fitName(word)}`;
+  const found = name.replace(/-\d+$/, '');
+  return found.endsWith(end) ? found.slice(0, -end.length) : '';
+}
+
 export function samplePrompts(triggerWord: string, subjectClass: string): string[] {
   const subject = [triggerWord.trim(), subjectClass.trim()].filter(Boolean).join(' ');
   return subject ? [`a photo of a ${subject} on a beach`, `a photo of a ${subject} in the snow`] : [];

@@ -3,6 +3,7 @@
 import html
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,11 +50,8 @@ def check(path: Path) -> None:
     """Exit unless a sheet can be written to this path, before any image is generated for it."""
     if path.suffix.lower() not in {".html", ".png", ".jpg"}:
         fail(f"--sheet: {path} ends with {path.suffix or 'nothing'}: give a path that ends with .html, .png or .jpg")
-    if path.suffix.lower() != ".html":
-        try:
-            import PIL  # noqa: F401, PLC0415 - an extra of the wheel
-        except ModuleNotFoundError:
-            fail(f"--sheet: {path} needs Pillow: run `pip install 'tunesmith[images]'`, or give a path that ends with .html")
+    if path.suffix.lower() != ".html" and find_spec("PIL") is None:
+        fail(f"--sheet: {path} needs Pillow: run `pip install 'tunesmith[images]'`, or give a path that ends with .html")
 
 
 def _write_image(path: Path, cells: Sequence[Cell], columns: int) -> None:

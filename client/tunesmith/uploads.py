@@ -37,9 +37,10 @@ def files_of(paths: Sequence[str], asset_type: str) -> list[Path]:
     found: list[Path] = []
     for given in paths:
         path = Path(given)
-        if not path.exists() and not (matches := [Path(name) for name in sorted(glob.glob(given, recursive=True))]):  # noqa: PTH207 - any depth
+        matches = [path] if path.exists() else [Path(name) for name in sorted(glob.glob(given, recursive=True))]  # noqa: PTH207 - any depth
+        if not matches:
             fail(f"{shown(path)}: there is no such file or folder: check the path")
-        found += [path] if path.exists() else matches
+        found += matches
     if asset_type == "file":
         chosen = image_files.find(found)
         for text in chosen.notes:

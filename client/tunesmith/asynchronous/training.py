@@ -1,6 +1,7 @@
 """Uploads the images of a tune, except those that an earlier call has uploaded."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,8 @@ async def upload_images(
         if usable is None:
             if stale is not None:
                 await client.delete_asset(stale.id)
-            usable = await client.upload(file, name=name, on_bytes=(lambda sent: on_bytes(file, sent)) if on_bytes else None)
+            sent = partial(on_bytes, file) if on_bytes else None
+            usable = await client.upload(file, name=name, on_bytes=sent)
         try:
             return usable if usable.status == "ready" else await client.wait_for_asset(usable), ""
         except TunesmithApiError as error:

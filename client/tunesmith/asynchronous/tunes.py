@@ -64,7 +64,7 @@ class AsyncTunes(AsyncTransport):
         >>> longer.details["steps"]
         800
         """
-        body = {"name": name, "description": tune.description or None, "dataset_id": tune.dataset_id}
+        body: dict[str, Any] = {"name": name, "description": tune.description or None, "dataset_id": tune.dataset_id}
         body["details"] = tune.request_details() | changes
         return self._tune(await self._call("POST", "/v1/tune", json=body))
 

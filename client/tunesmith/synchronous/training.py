@@ -4,6 +4,7 @@ Written from `asynchronous/training.py` by `python -m tests.support.synchronous`
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def upload_images(
         if usable is None:
             if stale is not None:
                 client.delete_asset(stale.id)
-            usable = client.upload(file, name=name, on_bytes=(lambda sent: on_bytes(file, sent)) if on_bytes else None)
+            sent = partial(on_bytes, file) if on_bytes else None
+            usable = client.upload(file, name=name, on_bytes=sent)
         try:
             return usable if usable.status == "ready" else client.wait_for_asset(usable), ""
         except TunesmithApiError as error:

@@ -67,7 +67,7 @@ class Tunes(Transport):
         >>> longer.details["steps"]
         800
         """
-        body = {"name": name, "description": tune.description or None, "dataset_id": tune.dataset_id}
+        body: dict[str, Any] = {"name": name, "description": tune.description or None, "dataset_id": tune.dataset_id}
         body["details"] = tune.request_details() | changes
         return self._tune(self._call("POST", "/v1/tune", json=body))
 

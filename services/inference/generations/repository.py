@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database.notifications import GENERATIONS, notify
@@ -29,7 +29,7 @@ class HistoryFilter:
     group: str | None = None
 
 
-def _of(account_id: UUID) -> Select[tuple[Generation]]:
+def _of(account_id: UUID) -> Select[Generation]:
     return select(Generation).where(Generation.account_id == account_id, Generation.request.is_not(None))
 
 
@@ -117,12 +117,12 @@ async def ahead(session: AsyncSession, account_id: UUID) -> dict[str, int]:
     return {row[0]: row[1] for row in found}
 
 
-async def progress(session: AsyncSession, ids: Collection[str]) -> Sequence[Row[tuple[str, int, int, bytes | None]]]:
-    """Return how far these are: id, step, steps and preview. One that a worker began again has only what that worker did."""
+async def progress(session: AsyncSession, ids: Collection[str]) -> dict[str, tuple[int, int, bytes | None]]:
+    """Return how far these are, by id: step, steps and preview. One that a worker began again has only what that worker did."""
     seen = GenerationProgress
     found = select(seen.generation_id, seen.step, seen.steps, seen.preview).join(Generation, Generation.id == seen.generation_id)
     found = found.where(seen.generation_id.in_(ids), Generation.state == "running", Generation.claim_epoch == seen.epoch)
-    return (await session.execute(found)).all()
+    return {row[0]: (row[1], row[2], row[3]) for row in await session.execute(found)}
 
 
 async def existing_assets(session: AsyncSession, ids: Collection[str]) -> set[str]:

@@ -70,7 +70,7 @@ class CreateGenerations(BaseModel):
     def _check_cells(self) -> Self:
         if self.group is None:
             return self
-        cells, count = 1, len(self.variants or [{}])
+        cells, count = 1, len(self.variants) if self.variants else 1
         for axis in self.group.axes:
             cells *= len(axis.values)
         if self.group.kind == "grid" and cells != count:

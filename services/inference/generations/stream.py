@@ -81,13 +81,13 @@ class GenerationStreams:
             rows = await repository.some(session, account_id, ids)
             ended = [row for row in rows if row.finished_at is not None]
             open_ = [row for row in rows if row.finished_at is None]
-            far = {row[0]: row for row in await repository.progress(session, [row.id for row in open_])} if open_ else {}
+            far = await repository.progress(session, [row.id for row in open_]) if open_ else {}
             queued = any(row.state == "queued" for row in open_)
             ahead = await repository.ahead(session, account_id) if queued else {}
             done = await self._answers.show(session, account_id, ended) if ended else []
         progress: list[Progress] = []
         for row in open_:
-            _, step, steps, preview = far.get(row.id, (row.id, 0, 0, None))
+            step, steps, preview = far.get(row.id, (0, 0, None))
             shown = f"data:image/jpeg;base64,{base64.b64encode(preview).decode()}" if preview else None
             progress.append(
                 Progress(id=row.id, status=Status(row.state), step=step, steps=steps, ahead=ahead.get(row.id), preview=shown)

@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy.local.paths import PROJECT
 
 MOST_MB, MOST_S = 30, 10
-"""19 MB and 6 s were measured. The seconds are of the processor: a busy machine and a slow connection take longer."""
+"""19 MB and 9 s were measured on a busy machine. The seconds are of the processor: a slow connection takes longer."""
 
 
 def test_it_is_installed_small_and_soon(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaTimeoutError
 
 from shared.messaging import cloudevents
 from shared.messaging.topics import TOPICS
@@ -26,7 +28,13 @@ async def messages(settings: ServiceSettings, topic: str) -> list[Message]:
         [known] = [known for known in TOPICS if known.name == topic]
         partitions = [TopicPartition(topic, number) for number in range(known.partitions)]
         consumer.assign(partitions)
-        ends = await consumer.end_offsets(partitions)
+        try:
+            ends = await consumer.end_offsets(partitions)
+        except KafkaTimeoutError as error:
+            # aiokafka retries in silence, and its error does not say for what.
+            cluster = consumer._client.cluster
+            leaders = {partition.partition: cluster.leader_for_partition(partition) for partition in partitions}
+            pytest.fail(f"{error!r}: {topic}'s leaders by partition are {leaders}; the brokers are {cluster.brokers()}")
         await consumer.seek_to_beginning(*partitions)
         waiting = {partition for partition in partitions if ends[partition] > await consumer.position(partition)}
         while waiting:

@@ -38,10 +38,10 @@ def router(database: Database, public_url: str) -> APIRouter:
                 key_id = await _proven_key(session, body)
                 token = await logins.create(session, key_id) if key_id else None
             if token is None:
-                what = "API key is unknown, expired or revoked"
-                if body.code:
-                    what = "link was used already, or is older than 10 minutes"
-                msg = f"the {what}; make a new one with `tunesmith {'console' if body.code else 'keys create NAME'}`"
+                what, command = "API key is unknown, expired or revoked", "keys create NAME"
+                if body.code is not None:
+                    what, command = "link was used already, or is older than 10 minutes", "console"
+                msg = f"the {what}; make a new one with `tunesmith {command}`"
                 raise UnauthorizedError(msg)
         set_cookie(response, public_url, token, _LASTS_S)
 

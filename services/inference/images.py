@@ -26,7 +26,9 @@ from shared.telemetry import get_logger
 
 log = get_logger(__name__)
 
-_DATA_URL = re.compile(r"data:image/[a-z]+;base64,")
+_DATA_URL = re.compile(r"\s*data:[\w/.+-]*(?:;[\w=.-]+)*;base64,", re.IGNORECASE)
+_ADDRESS = re.compile(r"\s*(?:https?|file|s3|blob):", re.IGNORECASE)
+_SAFE = str.maketrans("-_", "+/")
 _AT_ONCE = 4
 _WAIT_S = 20.0
 FIELDS = ("init_image", "mask_image", "controlnet_image")
@@ -109,9 +111,14 @@ async def commit(session: AsyncSession, staged: dict[str, StagedImage]) -> None:
 
 
 def _decoded(field: str, text: str) -> bytes:
+    """Return the bytes of an image. The alphabet of URLs is read as well, and padding may be missing."""
+    if _ADDRESS.match(text):
+        msg = f"{field}: an address is not read; send the bytes of a JPEG or PNG, base64-encoded"
+        raise InvalidError(msg, loc=("body", field))
     prefix = _DATA_URL.match(text)
+    letters = "".join(text[prefix.end() if prefix else 0 :].split()).translate(_SAFE).rstrip("=")
     try:
-        return base64.b64decode("".join(text[prefix.end() if prefix else 0 :].split()), validate=True)
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         msg = f"{field}: not base64: {error}; send the bytes of a JPEG or PNG, base64-encoded"
         raise InvalidError(msg, loc=("body", field)) from error

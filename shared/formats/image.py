@@ -5,6 +5,7 @@ the clean copy holds pixels and nothing else.
 """
 
 import math
+import struct
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -92,7 +93,8 @@ def clean_file(source: BinaryIO, target: BinaryIO, max_pixels: int) -> CleanImag
             plain = _in_srgb(_scaled(_simple(image), sent, max_pixels), profile)
     except UnidentifiedImageError:
         raise InvalidError(_not_read(parts.data)) from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
+        # pi-heif 1.4 has RuntimeError for damaged pixels.
         msg = f"the image is damaged: {error}; export it again with the program that made it"
         raise InvalidError(msg) from error
     turn = _turn(exif)
@@ -215,7 +217,11 @@ def _not_read(data: bytes) -> str:
             "the file is HEIC, which this server cannot read without the package pi-heif; send the image as JPEG or PNG, or ask "
             "the server's operator to install it"
         )
-    return mistaken.name(data[: mistaken.HEAD_BYTES], "image") or f"the file is not {_KINDS}; save the image as one of them"
+    head = data[: mistaken.HEAD_BYTES]
+    if found := mistaken.name(head, "image"):
+        return found
+    kind = mistaken.binary_kind(head)
+    return f"the file is {f'{kind}, ' if kind else ''}not {_KINDS}; save the image as one of them"
 
 
 def _reader(*, has_threads: bool) -> Reader[CleanImage]:

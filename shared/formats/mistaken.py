@@ -45,6 +45,11 @@ _IMAGES = (
     (b"GIF8", "a GIF image"),
     (b"II*\x00", "a TIFF image"),
     (b"MM\x00*", "a TIFF image"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (b"\x00\x00\x00\x0cJXL ", "a JPEG XL image"),
+    (b"\xff\x0a", "a JPEG XL image"),
+    (b"8BPS", "a Photoshop image"),
 )
 _OTHERS = (
     (b"GGUF", "a GGUF file, whose weights are quantized for other programs", "take the model's .safetensors file"),
@@ -92,6 +97,8 @@ def binary_kind(head: bytes) -> str | None:
         return "a tar archive"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "a WebP image"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):
+        return "a BMP image"
     if head[4:8] == b"ftyp":
         is_image = head[8:11] in {b"avi", b"hei", b"mif", b"msf", b"hev"}
         return "an AVIF or HEIC image" if is_image and head[8:12] != b"avi1" else "a video"

@@ -28,6 +28,11 @@ _LONG_NAME, _LONG_LINK = b"L", b"K"
 _PAX, _PAX_GLOBAL = b"xX", b"g"
 _KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
 _AGAIN = "pack the folder again, for example with `tar -cf model.tar -C FOLDER .`"
+# The folders of a hub's cache hold symbolic links.
+_LINKS_AGAIN = {
+    b"1": "pack the folder again with the files themselves: `tar --hard-dereference -cf model.tar -C FOLDER .`",
+    b"2": "pack the folder again with the files that its links point to: `tar -chf model.tar -C FOLDER .`",
+}
 
 
 class Member(BaseModel):
@@ -94,7 +99,7 @@ def _check_file(name: str, kind: bytes) -> None:
         raise _sparse(name)
     if kind not in _FILES:
         msg = f"the tar holds {name!r}, {_KINDS.get(kind, 'something else')}; only files and folders are allowed"
-        raise _refused(msg)
+        raise _refused(msg, _LINKS_AGAIN.get(kind, _AGAIN))
     if not PurePosixPath(name).parts:
         msg = f"the tar holds a file whose name is {name!r}, which names a folder"
         raise _refused(msg)
@@ -199,5 +204,5 @@ def _sparse(name: str) -> InvalidError:
     return InvalidError(f"the tar holds a sparse file{whose}, which is not allowed; pack the folder again without `--sparse`")
 
 
-def _refused(what: str) -> InvalidError:
-    return InvalidError(f"{what}; {_AGAIN}")
+def _refused(what: str, remedy: str = _AGAIN) -> InvalidError:
+    return InvalidError(f"{what}; {remedy}")

@@ -1,5 +1,7 @@
 """Explains a request whose body cannot be read, or has a value that cannot be stored, at the field that is wrong."""
 
+import base64
+import re
 from collections.abc import Iterable, Mapping
 from json import JSONDecodeError
 from typing import Any, cast
@@ -38,13 +40,18 @@ def unreadable(request: Request, error: RequestValidationError | HTTPException) 
         if kind == "missing" and loc == ("body",):
             return InvalidError(f"the body is missing; {_SEND_JSON}", loc=loc, kind=kind)
         if kind == "json_invalid":
-            msg = f"the body is not JSON: {fault['ctx']['error']} at character {loc[-1]}; {_SEND_JSON}"
+            sent: object = getattr(error, "body", None)
+            told = _by_content(sent.encode(errors="replace") if isinstance(sent, str) else b"")
+            msg = told or f"the body is not JSON: {fault['ctx']['error']} at character {loc[-1]}; {_SEND_JSON}"
             return _by_headers(request) or InvalidError(msg, loc=loc, kind=kind)
         # A check of the whole object has the same place, and its own words.
         if loc == ("body",) and kind in _NO_OBJECT:
             value: object = fault.get("input")
             msg = f"the body is {_NAMES.get(type(value), 'null')} where a JSON object is expected"
-            if isinstance(value, str):
+            told = _by_content(value.encode(errors="replace")) if isinstance(value, str) else None
+            if told:
+                msg = told
+            elif isinstance(value, str):
                 msg += "; if the object was encoded as JSON twice, encode it once"
             return _by_headers(request) or InvalidError(msg, loc=loc, kind=kind)
     return None
@@ -63,9 +70,39 @@ def _by_headers(request: Request) -> InvalidError | None:
     return InvalidError(f"Content-Type: {problem}; {_SEND_JSON}", loc=("header", "Content-Type"))
 
 
+_FORM = re.compile(rb"--[^\r\n]{1,200}\r?\n(?:[\w-]+:[^\r\n]*\r?\n){0,8}?Content-Disposition:\s*form-data", re.IGNORECASE)
+_PAIRS = re.compile(rb"[\w.\[\]-]{1,100}=[^\s={}\"&]*(?:&[\w.\[\]-]{1,100}=[^\s={}\"&]*)*(?:&[\w.\[\]-]*)?")
+_BASE64 = re.compile(rb"[\"']?([A-Za-z0-9+/_\r\n-]{8,}={0,2})")
+_OBJECT = re.compile(rb"\s*\{\s*[\"}]")
+_LOOKED_AT = 4096
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\x78\x9c": "deflate"}
+_IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")
+_AS_FIELD = "send it base64-encoded as a field of a JSON object, such as init_image"
+
+
+def _by_content(body: bytes) -> str | None:
+    """Return what a body is that is sent as JSON and is none, and what to do; None when its kind is unknown."""
+    text = body[:_LOOKED_AT].lstrip()
+    if _FORM.match(text):
+        return f"the body is a form (multipart/form-data); {_SEND_JSON}"
+    if text.startswith(_IMAGES):
+        return f"the body is an image; {_AS_FIELD}"
+    if kind := next((kind for start, kind in _COMPRESSED.items() if body.startswith(start)), None):
+        return f"the body is compressed with {kind}; send it uncompressed"
+    if found := _BASE64.match(text):
+        letters = found[1].translate(None, b"\r\n=").replace(b"-", b"+").replace(b"_", b"/")
+        held = base64.b64decode(letters[: len(letters) // 4 * 4])
+        if held.startswith(_IMAGES):
+            return f"the body is an image in base64; {_AS_FIELD}"
+        if _OBJECT.match(held):
+            return "the body is JSON in base64; send the JSON itself"
+    return f"the body is a form (urlencoded); {_SEND_JSON}" if _PAIRS.fullmatch(text.rstrip()) else None
+
+
 def _by_cause(cause: BaseException | None) -> InvalidError | None:
     if isinstance(cause, UnicodeDecodeError):
-        return InvalidError(f"the body is not {cause.encoding.upper()} at byte {cause.start}; send JSON in UTF-8")
+        told = _by_content(cause.object)
+        return InvalidError(told or f"the body is not {cause.encoding.upper()} at byte {cause.start}; send JSON in UTF-8")
     if isinstance(cause, RecursionError):
         return InvalidError("the body nests its lists and objects too deeply; send a flatter one")
     if isinstance(cause, ValueError) and not isinstance(cause, JSONDecodeError):

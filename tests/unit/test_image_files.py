@@ -222,3 +222,22 @@ def test_the_stored_format_is_one_that_every_client_knows(file_format: str, stor
     said, image = clean(encoded(photo(), file_format))
     assert (said.file_format, said.notice) == (stored, "")
     assert image.size == (128, 96)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (encoded(photo(), "GIF"), "a GIF image, "),
+        (encoded(photo(), "BMP"), "a BMP image, "),
+        (encoded(photo(), "TIFF"), "a TIFF image, "),
+        (b"8BPS\0\x01" + bytes(200), "a Photoshop image, "),
+        (b"\xff\x0a" + bytes(200), "a JPEG XL image, "),
+        (b"\0\0\0\x0cjP  " + bytes(200), "a JPEG 2000 image, "),
+        (b"plain text", ""),
+        (b"BM is the start of a text", ""),
+    ],
+)
+def test_an_image_of_another_format_is_refused_by_its_name(data: bytes, kind: str) -> None:
+    with pytest.raises(InvalidError) as refused:
+        clean(data)
+    assert str(refused.value) == f"the file is {kind}not PNG, JPEG, WebP or AVIF; save the image as one of them"

@@ -1,5 +1,6 @@
 """A body that cannot be read, or cannot be stored, is explained where it is wrong; redirects stay within TLS."""
 
+import base64
 import gzip
 import json
 import re
@@ -17,6 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from shared.http import app as web
 
 TEXT = json.dumps({"steps": 1, "name": "\u00e9"}, ensure_ascii=False)
+FORM = b'--x\r\nContent-Disposition: form-data; name="steps"\r\n\r\n1\r\n--x--\r\n'
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -94,18 +97,29 @@ async def test_a_compressed_body_is_named(client: httpx.AsyncClient, encoding: s
     ("content", "loc", "says"),
     [
         (TEXT.encode("latin-1"), ["body"], "the body is not UTF-8 at byte"),
-        (gzip.compress(TEXT.encode()), ["body"], "the body is not UTF-8 at byte"),
+        (gzip.compress(TEXT.encode()), ["body"], "the body is compressed with gzip; send it uncompressed"),
         (b"", ["body"], "the body is missing; send JSON"),
         (b'{"steps": 1,}', ["body", 12], "the body is not JSON: "),
         (b"{'steps': 1}", ["body", 1], "the body is not JSON: "),
-        (b"steps=1", ["body", 0], "the body is not JSON: Expecting value at character 0"),
+        (b"steps=1", ["body", 0], r"the body is a form \(urlencoded\); send JSON with Content-Type: application/json"),
+        (b"steps=1&name=a+b&words", ["body", 0], r"the body is a form \(urlencoded\)"),
+        (b"steps: 1", ["body", 0], "the body is not JSON: Expecting value at character 0"),
+        (FORM, ["body", 0], r"the body is a form \(multipart/form-data\); send JSON with Content-Type: application/json"),
+        (base64.b64encode(TEXT.encode()), ["body", 0], "the body is JSON in base64; send the JSON itself"),
+        (b'"' + base64.b64encode(TEXT.encode()) + b'"', ["body"], "the body is JSON in base64"),
+        (base64.urlsafe_b64encode(TEXT.encode()).rstrip(b"="), ["body", 0], "the body is JSON in base64"),
+        (PNG + b"\x00", ["body"], "the body is an image; send it base64-encoded as a field of a JSON object, such as init_image"),
+        (base64.encodebytes(PNG * 99), ["body", 0], "the body is an image in base64; send it base64-encoded as a field"),
         (json.dumps(TEXT).encode(), ["body"], "the body is a string where a JSON object is expected; .* encode it once"),
         (b"[1]", ["body"], "the body is an array where a JSON object is expected"),
         (b"null", ["body"], "the body is (null|missing)"),
         (b"[" * 100_000, ["body"], "the body nests its lists and objects too deeply"),
         (b'{"steps": ' + b"1" * 5000 + b"}", ["body"], "the body has a number of too many digits"),
     ],
-    ids=["latin-1", "gzip without a header", "nothing", "comma", "quotes", "form", "twice", "array", "null", "deep", "digits"],
+    ids=[
+        *("latin-1", "gzip without a header", "nothing", "comma", "quotes", "pairs", "pairs, cut", "YAML", "form"),
+        *("base64", "base64, quoted", "base64 of URLs", "image", "image in base64", "twice", "array", "null", "deep", "digits"),
+    ],
 )
 async def test_a_body_that_is_no_json_object_is_explained(
     client: httpx.AsyncClient, content: bytes, loc: list[Any], says: str

@@ -8,7 +8,7 @@ MKDOCS := NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs
 # Tests run in this many processes.
 WORKERS ?= 2
 
-.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-faults test-models test-minio sdk-environments test-sdks test-sdks-latest faults bench chart-schemas asyncapi docs \
+.PHONY: help install lock lock-sdks up down demo test coverage test-fast test-faults test-models test-browser test-minio sdk-environments test-sdks test-sdks-latest faults bench chart-schemas asyncapi docs \
 	format lint check
 
 help: ## this list
@@ -50,6 +50,9 @@ coverage: install ## the lines that the unit and integration tests run, in perce
 
 test-fast: install ## the tests that need no backend
 	@$(PYTEST) tests/unit
+
+test-browser: install ## the walks through the console's pages, in Chromium
+	@$(PYTEST) tests/browser
 
 test-minio: install ## the contract of the store on MinIO, which Go builds the first time
 	@$(PYTEST) tests/contract/test_blobs.py -m minio

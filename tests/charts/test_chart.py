@@ -217,6 +217,17 @@ def test_tls_and_sign_in_reach_every_process_that_uses_the_backends() -> None:
         assert "/etc/tunesmith" in mounted, part
 
 
+@pytest.mark.parametrize(
+    ("ca", "mode"), [("tunesmith-ca", "require"), ("", "verify-full")], ids=["a CA that KEDA cannot have", "a public CA"]
+)
+def test_keda_reaches_the_database_by_tls_too(ca: str, mode: str) -> None:
+    given = ("--values", str(example("full")), "--set", f"database.caSecret.name={ca}")
+    made = yaml.safe_load_all(helm("template", "release", str(CHART), *given).stdout)
+    triggers = [trigger for found in made if found for trigger in found.get("spec", {}).get("triggers", ())]
+
+    assert [trigger["metadata"]["sslmode"] for trigger in triggers] == [mode] * 3
+
+
 def test_a_gpu_is_asked_for_unless_the_values_say_none() -> None:
     for part in ("trainer", "inference-worker"):
         assert pods("minimal")[part]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1

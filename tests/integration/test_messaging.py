@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.structs import RecordMetadata
+from prometheus_client import REGISTRY
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -23,6 +24,7 @@ from shared.messaging.hints import Hints
 from shared.messaging.relay import Relay
 from shared.messaging.topics import ensure_topics
 from shared.settings import ServiceSettings
+from tests.support.waiting import eventually
 
 MakeSettings = Callable[..., ServiceSettings]
 WAIT_S = 60
@@ -169,6 +171,24 @@ async def test_a_record_that_cannot_be_handled_becomes_a_dead_letter_with_its_re
     (first, _), (second, _) = found
     assert (first["ts_code"], first["ts_reason"]) == ("malformed", "the header ce_id is None; it must be a UUID")
     assert second["ts_reason"] == "cannot be handled"
+    group = recorder.consumers.group
+    assert REGISTRY.get_sample_value("tunesmith_dead_letters_total", {"group": group, "code": "ValueError"}) == 1
+
+
+async def test_records_that_wait_are_the_lag_of_their_group(database: Database, recorder: Recorder) -> None:
+    async def lag(wanted: Callable[[float], bool]) -> bool | None:
+        found = REGISTRY.get_sample_value("tunesmith_consumer_lag", {"group": recorder.consumers.group, "topic": "assets"})
+        return True if found is not None and wanted(found) else None
+
+    recorder.fail[recorder.prefix] = [ConnectionError("the store is unavailable") for _ in range(100)]
+    for version in (1, 2):
+        async with database.begin() as session:
+            await outbox.publish(session, Context.UPLOAD, deleted(recorder.prefix, version))
+    await eventually(lambda: lag(lambda found: found >= 2))
+
+    recorder.fail.clear()
+    await recorder.until(2)
+    await eventually(lambda: lag(lambda found: found == 0))
 
 
 async def test_a_dead_letter_is_written_whatever_characters_the_record_and_its_error_have(

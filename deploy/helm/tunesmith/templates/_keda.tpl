@@ -1,10 +1,12 @@
+{{- /* KEDA takes no CA file, so it encrypts without a check where a CA of one's own signed the certificate. */ -}}
 {{- define "tunesmith.kedaDatabase" -}}
 {{- $database := (include "tunesmith.backends" . | fromYaml).database -}}
+{{- $verified := ternary "require" "verify-full" (ne .Values.database.caSecret.name "") -}}
 host: {{ $database.host | quote }}
 port: {{ $database.port | int | quote }}
 dbName: {{ .Values.database.name | quote }}
 userName: {{ .Values.database.user | quote }}
-sslmode: {{ get (dict "off" "prefer" "require" "require" "verify-full" "verify-full") $database.tls | quote }}
+sslmode: {{ get (dict "off" "prefer" "require" "require" "verify-full" $verified) $database.tls | quote }}
 {{- end }}
 
 {{- define "tunesmith.usesKeda" -}}

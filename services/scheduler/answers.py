@@ -46,7 +46,9 @@ def answer(tune: Tune, files: Sequence[TuneFile], around: Surroundings) -> TuneA
                 # The asset's name, as the asset itself shows it.
                 "name": tune.base_name.removeprefix(PLATFORM_PREFIX),
             },
-            "files": [{"file_id": file.asset_id, "caption": file.caption} for file in files],
+            "files": [
+                {"file_id": file.asset_id, "caption": file.caption, "regularization": file.regularization} for file in files
+            ],
             "steps": tune.steps,
             "seed": tune.seed,
             "trigger_words": [tune.trigger_word],
@@ -62,7 +64,9 @@ def answer(tune: Tune, files: Sequence[TuneFile], around: Surroundings) -> TuneA
         succeeded_at=tune.succeeded_at,
         deleted_at=tune.deleted_at,
         progress=_progress(tune),
-        warnings=caption_warnings(((file.asset_id, file.caption) for file in files), tune.trigger_word),
+        warnings=caption_warnings(
+            ((file.asset_id, file.caption) for file in files if not file.regularization), tune.trigger_word
+        ),
         webhook=tune.webhook,
         webhook_events_filter=tune.webhook_events,  # pyright: ignore[reportArgumentType] - `CreateTune` has checked them
         sequence=tune.version,

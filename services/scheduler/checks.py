@@ -9,9 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.scheduler import repository
 from services.scheduler.schemas import CreateTune, Details
 from shared.database.tables import Asset
-from shared.engines import FAMILIES
+from shared.engines import FAMILIES, Engine
 from shared.errors import InvalidError
 from shared.http import outbound
+from shared.tunes import memory
+from shared.tunes.options import Optimizer, Prior, default_parameters, default_prior, prior_batch_size
 
 _DETAILS = ("body", "details")
 _FILES = (*_DETAILS, "files")
@@ -31,6 +33,11 @@ async def check(session: AsyncSession, account_id: UUID, body: CreateTune, *, pr
     base = await _base_checkpoint(session, account_id, details.base_checkpoint.checkpoint_id)
     _check_engine(details, base)
     _check_options(details, base)
+    _check_prior(details)
+    load, room = load_of(details, base), await repository.largest_gpu_bytes(session)
+    if room is not None and memory.fitted(load, room) is None:
+        msg = f"details: {memory.refusal(load, room)}"
+        raise InvalidError(msg, loc=_DETAILS)
     if body.webhook is not None:
         outbound.check_url(body.webhook, field="webhook", loc=("body", "webhook"), allow_private=private_webhooks)
     files = await _training_images(session, account_id, [file.file_id for file in details.files])
@@ -63,6 +70,40 @@ def _check_options(details: Details, base: Asset) -> None:
     if details.text_encoder_learning_rate and details.train_text_encoder is False:
         msg = "text_encoder_learning_rate: it has no use while train_text_encoder is false; leave out one of them"
         raise InvalidError(msg, loc=(*_DETAILS, "text_encoder_learning_rate"))
+
+
+def _check_prior(details: Details) -> None:
+    if not details.subjects:
+        msg = "files: all of them are regularization images; add images of the subject"
+        raise InvalidError(msg, loc=_FILES)
+    if len(details.subjects) < len(details.files) and details.prior not in {None, Prior.CLASS_IMAGES}:
+        msg = f"prior: {details.prior} has no use for regularization images; choose class_images, or leave the images out"
+        raise InvalidError(msg, loc=(*_DETAILS, "prior"))
+
+
+def prior_of(details: Details) -> Prior:
+    """Return the prior of a request: the one that it chooses, or the default."""
+    captions = [file.caption_or(details.trigger_word) for file in details.subjects]
+    own = len(captions) < len(details.files)
+    return details.prior or default_prior(captions, details.trigger_word, own_class_images=own)
+
+
+def load_of(details: Details, base: Asset) -> memory.Load:
+    """Return what a request's training asks of a GPU."""
+    engine, native_px = Engine(base.data["engine"]), base.data["native_size_px"]
+    chosen = details.model_dump(include={"batch_size", "resolution", "rank", "train_text_encoder"}, exclude_none=True)
+    complete = default_parameters(native_px) | chosen
+    rows = complete["batch_size"] + (0 if prior_of(details) is Prior.NONE else prior_batch_size(complete["batch_size"]))
+    return memory.Load(
+        engine=engine,
+        weights=memory.weights_of(engine, native_px, base.size_bytes, base.data.get("data_type")),
+        rows=rows,
+        resolution_px=complete["resolution"],
+        rank=complete["rank"],
+        optimizer=details.optimizer or Optimizer.ADAMW,
+        trains_text=bool(details.text_encoder_learning_rate or complete.get("train_text_encoder")),
+        samples=bool(details.validation_prompts),
+    )
 
 
 async def _base_checkpoint(session: AsyncSession, account_id: UUID, key: str) -> Asset:

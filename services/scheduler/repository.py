@@ -91,11 +91,21 @@ async def insert_tune(session: AsyncSession, tune: Mapping[str, object]) -> bool
     return (await session.execute(new)).scalar_one_or_none() is not None
 
 
-async def insert_files(session: AsyncSession, tune_id: str, files: Iterable[tuple[str, str]]) -> None:
-    """Insert the files of a new tune, given as pairs of asset id and caption, in their order and without a verdict."""
+async def insert_files(session: AsyncSession, tune_id: str, files: Iterable[tuple[str, str, bool]]) -> None:
+    """Insert the files of a new tune, in their order and without a verdict.
+
+    Each has its asset's id, its caption, and whether it is a regularization image.
+    """
     rows = [
-        {"tune_id": tune_id, "position": position, "asset_id": asset_id, "caption": caption, "verdict": "pending"}
-        for position, (asset_id, caption) in enumerate(files)
+        {
+            "tune_id": tune_id,
+            "position": position,
+            "asset_id": asset_id,
+            "caption": caption,
+            "regularization": regularization,
+            "verdict": "pending",
+        }
+        for position, (asset_id, caption, regularization) in enumerate(files)
     ]
     # One statement with all rows: the account is locked meanwhile, and each statement is a round trip.
     await session.execute(insert(TuneFile).values(rows))
@@ -183,6 +193,13 @@ async def has_trainer(session: AsyncSession) -> bool:
     """Say whether a trainer was seen lately."""
     seen = select(Trainer.id).where(Trainer.seen_at > func.now() - _TRAINER_SILENT).limit(1)
     return await session.scalar(seen) is not None
+
+
+async def largest_gpu_bytes(session: AsyncSession) -> int | None:
+    """Return the memory of the largest GPU of a trainer that was seen lately; None if there is none, or one trains on a CPU."""
+    seen = select(Trainer.memory_bytes).where(Trainer.seen_at > func.now() - _TRAINER_SILENT, Trainer.device != "")
+    sizes = list(await session.scalars(seen))
+    return max((size for size in sizes if size is not None), default=None) if None not in sizes else None
 
 
 async def thumbnails(session: AsyncSession, tune_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -6,14 +6,17 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from shared.formats.clip.captions import GENERAL_PROMPT
 from shared.states import ClientStatus
 from shared.tunes.memory import SMALL_PX
 from shared.tunes.options import (
     MAX_VALIDATION_PROMPTS,
     Alpha,
     BatchSize,
+    ClipSkip,
     LearningRate,
     Optimizer,
+    Prior,
     Rank,
     Resolution,
     Steps,
@@ -55,14 +58,19 @@ class BaseCheckpoint(_Lenient):
 
 
 class File(_Lenient):
-    """A training image and its caption, which is the trigger word by default."""
+    """A training image and its caption, which is the trigger word by default, or "a photo" for a regularization image."""
 
     file_id: str
     caption: Caption | None = None
+    regularization: bool = Field(
+        default=False,
+        description="The image shows not the subject but others of its class, for the prior `class_images`; its caption is "
+        "without the trigger word.",
+    )
 
     def caption_or(self, trigger_word: str) -> str:
-        """Return the caption, or the trigger word if there is none."""
-        return (self.caption or "").strip() or trigger_word
+        """Return the caption, or what stands for it if there is none."""
+        return (self.caption or "").strip() or (GENERAL_PROMPT if self.regularization else trigger_word)
 
 
 def _one_word(words: list[str]) -> list[str]:
@@ -89,7 +97,9 @@ class Details(_Lenient):
     alpha: Alpha | None = Field(default=None, description="The LoRA is scaled by alpha / rank; by default the rank.")
     learning_rate: LearningRate | None = Field(default=None, description="Peak learning rate.")
     optimizer: Optimizer | None = Field(default=None, description="By default adamw; adafactor needs less memory.")
-    batch_size: BatchSize | None = Field(default=None, description="Training images in each step.")
+    batch_size: BatchSize | None = Field(
+        default=None, description="Training images in each step; `steps` times this are the views of all images."
+    )
     resolution: Resolution | None = Field(
         default=None,
         description="Side in pixels of a square with as many pixels as a training image has: half to twice the base's native "
@@ -106,6 +116,15 @@ class Details(_Lenient):
         description=f"Up to {MAX_VALIDATION_PROMPTS} prompts; an image is drawn for each at the checkpoints, at most ten times, "
         "and after the last step.",
     )
+    prior: Prior | None = Field(
+        default=None,
+        description="What keeps the base's knowledge of the class: `base_output`, which is the default; `class_images`, the "
+        "default with regularization images; or `none`, the default if every caption names the trigger word as a style.",
+    )
+    clip_skip: ClipSkip | None = Field(
+        default=None,
+        description="Captions are read from the n-th last layer of the text encoders; by default the last, SDXL the second-last.",
+    )
     checkpoint_every_steps: Steps | None = Field(
         default=None, description="Steps between checkpoints, which an interrupted tune resumes from."
     )
@@ -114,6 +133,11 @@ class Details(_Lenient):
     def trigger_word(self) -> str:
         """The only one of `trigger_words`."""
         return self.trigger_words[0].strip()
+
+    @property
+    def subjects(self) -> list[File]:
+        """The files that show the subject."""
+        return [file for file in self.files if not file.regularization]
 
 
 WebhookEvent = Literal["start", "progress", "completed"]
@@ -164,6 +188,8 @@ OPTIONS = (
     "train_text_encoder",
     "text_encoder_learning_rate",
     "validation_prompts",
+    "prior",
+    "clip_skip",
     "checkpoint_every_steps",
 )
 """The fields of `Details` that are passed on to the recipe; the recipe has a default for each."""

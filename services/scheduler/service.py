@@ -77,8 +77,8 @@ class TuneService:
         if not await repository.insert_tune(session, row):
             msg = f"name: a tune named {body.name!r} exists already; choose another name, or delete that one first"
             raise NameTakenError(msg)
-        captions = [(file.file_id, file.caption_or(details.trigger_word)) for file in details.files]
-        await repository.insert_files(session, tune_id, captions)
+        files = [(file.file_id, file.caption_or(details.trigger_word), file.regularization) for file in details.files]
+        await repository.insert_files(session, tune_id, files)
         await self.queue_or_fail_by_verdicts(session, tune_id)
         return await self._answer(session, await repository.lock_tune(session, tune_id))
 

@@ -74,12 +74,15 @@ def main() -> None:
     # The deprecation warnings of peft and diffusers address programmers, not the operator who reads this process's log.
     warnings.simplefilter("ignore")
     # These imports take many seconds. They come after the pipes, so that the process notices meanwhile when its parent ends.
+    import torch  # noqa: PLC0415 - see above
+
     from services.trainer.engine import recipe  # noqa: PLC0415 - see above
     from services.trainer.engine.base import pick_device  # noqa: PLC0415 - see above
     from services.trainer.engine.config import Job  # noqa: PLC0415 - see above
 
     device = pick_device(os.environ["TUNESMITH_DEVICE"])  # pyright: ignore[reportArgumentType] - the parent's checked setting
-    pipes.send(Ready(device=str(device), seconds=time.monotonic() - began))
+    memory_bytes = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+    pipes.send(Ready(device=str(device), seconds=time.monotonic() - began, memory_bytes=memory_bytes))
     file = pipes.wait_for_job()
     if file is None:
         return

@@ -11,6 +11,7 @@ from shared.engines import Engine
 from shared.errors import InvalidError, NotFoundError
 from shared.failures import retry_while_unavailable
 from shared.tunes.leases import Claim
+from shared.tunes.options import default_prior
 
 _STORE_UNAVAILABLE = "trainer.store_unavailable"
 _SHRINK_TO_PX = {Engine.SD15: 512, Engine.SDXL: 1024}
@@ -26,8 +27,11 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCac
     engine = Engine(tune.engine)
     chosen = dict(tune.parameters)
     checkpoint_every_steps = chosen.pop("checkpoint_every_steps", settings.checkpoint_every_steps)
+    subjects = [image.caption for image in claim.files if not image.regularization]
+    own_class_images = len(subjects) < len(claim.files)
+    chosen.setdefault("prior", default_prior(subjects, tune.trigger_word, own_class_images=own_class_images))
     # Before the downloads, which take long: a number outside its limits fails the tune at once.
-    parameters = resolve_parameters(engine, tune.native_size_px, chosen)
+    parameters = resolve_parameters(tune.native_size_px, chosen)
     try:
         base_folder = await retry_while_unavailable(
             lambda: bases.fetch(tune.base_blob_key, tune.base_sha256), log_event=_STORE_UNAVAILABLE, key=tune.base_blob_key
@@ -41,8 +45,8 @@ async def prepare(claim: Claim, folder: Path, blobs: Blobs, bases: CheckpointCac
         if not await _download(blobs, image.blob_key, image.sha256, file):
             msg = f"files[{image.position}]: the stored image is missing or damaged; upload it again and start a new tune"
             raise BadImageError(msg)
-        images.append(TrainingImage(file=file, caption=image.caption))
-    if not images:
+        images.append(TrainingImage(file=file, caption=image.caption, regularization=image.regularization))
+    if not subjects:
         msg = "files: no training image passed the intake; upload others and start a new tune"
         raise BadImageError(msg)
     resume_from = None

@@ -30,6 +30,8 @@ class Ready(_Message):
     kind: Literal["ready"] = "ready"
     device: str
     seconds: float
+    memory_bytes: int | None = None
+    """Of the GPU; None on a CPU."""
 
 
 class Failed(_Message):

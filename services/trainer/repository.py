@@ -12,10 +12,17 @@ _FORGOTTEN_AFTER = timedelta(hours=1)
 
 
 async def record_heartbeat(
-    session: AsyncSession, trainer: str, *, host: str, device: str, state: str, tune_id: str | None
+    session: AsyncSession,
+    trainer: str,
+    *,
+    host: str,
+    device: str,
+    memory_bytes: int | None,
+    state: str,
+    tune_id: str | None,
 ) -> None:
     """Record that the trainer is alive and what it does; deletes the rows of trainers without a heartbeat for an hour."""
-    now = {"device": device, "state": state, "tune_id": tune_id, "seen_at": func.now()}
+    now = {"device": device, "memory_bytes": memory_bytes, "state": state, "tune_id": tune_id, "seen_at": func.now()}
     row = insert(Trainer).values(id=trainer, host=host, **now)
     await session.execute(row.on_conflict_do_update(index_elements=["id"], set_=now))
     await session.execute(delete(Trainer).where(Trainer.seen_at < func.now() - _FORGOTTEN_AFTER))

@@ -53,6 +53,7 @@ class TrainerService:
         self.hints_arrive = asyncio.Event()
         """Set while hints arrive: an idle trainer then polls less and less often."""
         self._device = ""
+        self._memory_bytes: int | None = None
         self._attempt: Attempt | None = None
         self._draining = asyncio.Event()
         self._poll_now = asyncio.Event()
@@ -88,7 +89,13 @@ class TrainerService:
         tune_id = self._attempt.claim.lease.tune_id if self._attempt else None
         async with self._database.begin() as session:
             await repository.record_heartbeat(
-                session, self.id, host=socket.gethostname(), device=self._device, state=self.state, tune_id=tune_id
+                session,
+                self.id,
+                host=socket.gethostname(),
+                device=self._device,
+                memory_bytes=self._memory_bytes,
+                state=self.state,
+                tune_id=tune_id,
             )
 
     async def run(self) -> None:
@@ -130,7 +137,7 @@ class TrainerService:
             ready.cancel()
             return
         report = await ready
-        self._device = report.device
+        self._device, self._memory_bytes = report.device, report.memory_bytes
         log.info("trainer.child_ready", pid=child.pid, device=report.device, seconds=round(report.seconds, 1))
         claim = await self._next_claim(child)
         if claim is None:

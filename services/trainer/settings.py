@@ -38,6 +38,9 @@ class TrainerSettings(ServiceSettings):
     silence_train_s: float = Field(
         default=120.0, gt=0, description="Longest time between two reports of training steps, in seconds."
     )
+    silence_first_step_s: float = Field(
+        default=900.0, gt=0, description="Longest first step, in which a GPU may have to compile its kernels, in seconds."
+    )
     silence_sample_s: float = Field(
         default=300.0, gt=0, description="Longest time between two sampler steps of validation images, in seconds."
     )

@@ -36,27 +36,34 @@ class Components:
         return bool(index.get("force_zeros_for_empty_prompt", True))
 
 
-def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
-    """Load every part. Raises InvalidError for a folder that is no checkpoint, and OSError for missing weights."""
+def load(folder: Path, *, device: torch.device, dtype: torch.dtype, vae_dtype: torch.dtype | None = None) -> Components:
+    """Load every part, the VAE in a type of its own if one is named.
+
+    Raises InvalidError for a folder that is no checkpoint, and OSError for missing weights.
+    """
     info = read_folder(folder)
     names = [part.replace("text_encoder", "tokenizer") for part in TEXT_ENCODERS[info.engine]]
     tokenizers = [CLIPTokenizer.from_pretrained(folder, subfolder=name, local_files_only=True) for name in names]
     parts = _load_single_file if (folder / WEIGHTS).is_file() else _load_folder
-    unet, vae, encoders = parts(folder, info.engine, dtype)
+    unet, vae, encoders = parts(folder, info.engine, dtype, vae_dtype or dtype)
     for part in (unet, vae, *encoders):
         part.to(device).eval().requires_grad_(requires_grad=False)
     return Components(info, unet, vae, tuple(encoders), tuple(tokenizers), folder / "scheduler")
 
 
-def _load_single_file(folder: Path, engine: Engine, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL, list[Any]]:
+def _load_single_file(
+    folder: Path, engine: Engine, dtype: torch.dtype, vae_dtype: torch.dtype
+) -> tuple[UNet2DConditionModel, AutoencoderKL, list[Any]]:
     encoders = single_file.load_text_encoders(folder, engine, dtype)
-    return single_file.load_unet(folder, dtype), single_file.load_vae(folder, dtype), encoders
+    return single_file.load_unet(folder, dtype), single_file.load_vae(folder, vae_dtype), encoders
 
 
-def _load_folder(folder: Path, engine: Engine, dtype: torch.dtype) -> tuple[UNet2DConditionModel, AutoencoderKL, list[Any]]:
+def _load_folder(
+    folder: Path, engine: Engine, dtype: torch.dtype, vae_dtype: torch.dtype
+) -> tuple[UNet2DConditionModel, AutoencoderKL, list[Any]]:
     options = {"local_files_only": True, "use_safetensors": True}
     unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=dtype, **options)
-    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=dtype, **options)
+    vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=vae_dtype, **options)
     kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
     encoders = [kinds[name].from_pretrained(folder, subfolder=name, dtype=dtype, **options) for name in TEXT_ENCODERS[engine]]
     return unet, vae, encoders

@@ -61,6 +61,7 @@ class ClaimedFile:
     caption: str
     blob_key: str
     sha256: str
+    regularization: bool = False
 
 
 @dataclass(frozen=True)
@@ -376,7 +377,7 @@ async def _resume_point(session: AsyncSession, tune_id: str) -> ResumePoint | No
 
 async def _claimed(session: AsyncSession, tune: Tune, resume: ResumePoint | None) -> Claim:
     files = await session.execute(
-        select(TuneFile.position, TuneFile.caption, TuneFile.blob_key, Blob.sha256)
+        select(TuneFile.position, TuneFile.caption, TuneFile.blob_key, Blob.sha256, TuneFile.regularization)
         .join(Blob, Blob.key == TuneFile.blob_key)
         .where(TuneFile.tune_id == tune.id, TuneFile.verdict == "ready")
         .order_by(TuneFile.position)

@@ -61,7 +61,7 @@ def no_determinism_left() -> Iterator[None]:
 
 
 def job(folder: Path, *, steps: int) -> Job:
-    chosen = {"class_images": 0, "rank": RANK, "batch_size": BATCH, "caption_dropout": 0.0}
+    chosen = {"prior": "none", "rank": RANK, "batch_size": BATCH, "caption_dropout": 0.0}
     return Job(
         tune_id="tune_bench",
         engine=Engine.SD15,
@@ -73,7 +73,7 @@ def job(folder: Path, *, steps: int) -> Job:
         steps=steps,
         seed=7,
         images=[TrainingImage(file=file, caption="a photo of a sks1 star") for file in IMAGES],
-        parameters=resolve_parameters(Engine.SD15, SIZE_PX, chosen),
+        parameters=resolve_parameters(SIZE_PX, chosen),
         checkpoint_every_steps=10_000,
         output_folder=folder,
         device="cpu",

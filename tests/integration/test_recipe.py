@@ -11,9 +11,11 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
 from safetensors import safe_open
 
-from services.trainer.engine import recipe
+from services.trainer.engine import diffusion, recipe
 from services.trainer.engine.base import load_base
+from services.trainer.engine.cache import encode_image
 from services.trainer.engine.config import Job, Phase, TrainingImage, resolve_parameters
+from services.trainer.engine.diffusion import Row, StepLoss
 from services.trainer.engine.errors import BadBaseError, BadCheckpointError, BadImageError, NotFiniteError
 from services.trainer.engine.export import write_lora
 from services.trainer.engine.network import add_adapters
@@ -60,7 +62,7 @@ def make_job(bases: dict[str, Path], folder: Path, name: str = "sd15", *, steps:
         Image.fromarray(pixels).save(file)
         images.append(TrainingImage(file=file, caption=f"a photo of sks1 thing {number}"))
     engine, info = BASES[name][0], read_folder(bases[name])
-    small = {"class_images": 4, "class_sampler_steps": 2, "rank": 4, "batch_size": 2, "class_batch_size": 1}
+    small = {"class_images": 4, "class_sampler_steps": 2, "rank": 4, "batch_size": 2, "prior_batch_size": 1}
     return Job(
         tune_id="tune_test",
         engine=engine,
@@ -72,7 +74,7 @@ def make_job(bases: dict[str, Path], folder: Path, name: str = "sd15", *, steps:
         steps=steps,
         seed=7,
         images=images,
-        parameters=resolve_parameters(engine, NATIVE_SIZE_PX, small | chosen),
+        parameters=resolve_parameters(NATIVE_SIZE_PX, small | chosen),
         checkpoint_every_steps=3,
         output_folder=folder,
         device="cpu",
@@ -94,7 +96,11 @@ def trained(job: Job) -> bytes:
     return Path(result.file).read_bytes()
 
 
-@pytest.mark.parametrize("chosen", [{}, {"train_text_encoder": True}, {"optimizer": "adafactor"}], ids=str)
+@pytest.mark.parametrize(
+    "chosen",
+    [{}, {"train_text_encoder": True}, {"optimizer": "adafactor"}, {"prior": "class_images"}, {"prior": "none"}],
+    ids=str,
+)
 @pytest.mark.parametrize("name", BASES)
 def test_a_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
     bases: dict[str, Path], tmp_path: Path, name: str, chosen: dict[str, object]
@@ -128,6 +134,9 @@ def test_each_parameter_that_a_tune_may_choose_changes_its_lora(bases: dict[str,
         {"batch_size": 1},
         {"train_text_encoder": False},
         {"text_encoder_learning_rate": 1e-2},
+        {"prior": "none"},
+        {"prior": "class_images"},
+        {"clip_skip": 2},
     ]
     usual = trained(make_job(bases, tmp_path / "usual", steps=2))
 
@@ -184,18 +193,6 @@ def test_validation_images_are_generated_a_bounded_number_of_times(bases: dict[s
     assert all(step % job.checkpoint_every_steps == 0 for step in rounds[:-1])
 
 
-def test_the_downloaded_images_are_shrunk_where_the_job_says_so_and_never_enlarged(
-    bases: dict[str, Path], tmp_path: Path
-) -> None:
-    job = make_job(bases, tmp_path, steps=1).model_copy(update={"shrink_to_px": 34})
-    run(job)
-    sizes = []
-    for image in job.images:
-        with Image.open(image.file) as shrunk:
-            sizes.append(shrunk.size)
-    assert sizes == [(34, 34), (32, 48), (60, 34)]
-
-
 def test_every_step_reports_its_loss(bases: dict[str, Path], tmp_path: Path) -> None:
     _, reports = run(make_job(bases, tmp_path))
     steps = [report for report in reports if isinstance(report, StepReport)]
@@ -243,7 +240,7 @@ def test_a_loaded_lora_changes_what_is_generated_and_an_unloaded_one_does_not(
 def test_a_file_loads_as_the_adapter_that_was_written(bases: dict[str, Path], tmp_path: Path, name: str) -> None:
     job = make_job(bases, tmp_path, name, text_encoder_learning_rate=1e-3)
     trained_base, fresh_base = (load_base(job, torch.device("cpu")) for _ in range(2))
-    modules, weights = add_adapters(trained_base, job.parameters, 1, native_size_px=NATIVE_SIZE_PX)
+    modules, weights = add_adapters(trained_base, job.parameters, 1)
     for number, weight in enumerate(weights.values()):
         values = torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)) * 0.1
         weight.data.copy_(values.half().float())
@@ -284,16 +281,17 @@ def test_the_files_metadata_has_what_the_lora_fits_and_alpha(bases: dict[str, Pa
 
 
 def test_training_learns(bases: dict[str, Path], tmp_path: Path) -> None:
-    job = make_job(bases, tmp_path, steps=60, learning_rate=0.02, class_images=0, batch_size=4, min_snr_gamma=None)
+    job = make_job(bases, tmp_path, steps=60, learning_rate=0.02, prior="none", batch_size=4, min_snr_gamma=None)
     base = load_base(job, torch.device("cpu"))
-    images = [recipe.encode_image(base, job, image.file, image.caption) for image in job.images]
+    images = [encode_image(base, job, image) for image in job.images]
     captions = Captions(base, {image.caption for image in images} | {""}, fixed=True)
 
     def loss() -> float:
-        p = job.parameters
+        loss_of = StepLoss(base, captions, captions, [], job.parameters, rows_at_once=3)
         noise = torch.Generator().manual_seed(0)
+        rows = [Row(image, 1.0) for image in images]
         with torch.no_grad():
-            return sum(recipe.batch_loss(base, images, [1.0] * 3, captions, p, noise).item() for _ in range(20))
+            return sum(part.item() for _ in range(20) for part in loss_of(rows, noise))
 
     untrained = loss()
     trained(job)
@@ -304,7 +302,7 @@ def test_training_learns(bases: dict[str, Path], tmp_path: Path) -> None:
 def test_phases_come_in_order(bases: dict[str, Path], tmp_path: Path) -> None:
     _, reports = run(make_job(bases, tmp_path, steps=1))
     phases = list(dict.fromkeys(report.phase for report in reports if isinstance(report, PhaseReport)))
-    assert phases == [Phase.LOAD, Phase.CACHE, Phase.PRIOR, Phase.TRAIN, Phase.SAVE]
+    assert phases == [Phase.LOAD, Phase.CACHE, Phase.PRIOR, Phase.TRAIN, Phase.FIRST_STEP, Phase.SAVE]
 
 
 def test_an_image_that_cannot_be_read_is_named(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -321,7 +319,7 @@ def test_a_base_of_another_shape_is_refused_with_both_shapes(bases: dict[str, Pa
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "min_snr_weights", lambda *_args: torch.full((1,), float("nan")))
+    monkeypatch.setattr(diffusion, "min_snr_weights", lambda *_args: torch.full((1,), float("nan")))
     with pytest.raises(NotFiniteError, match="learning_rate below"):
         run(make_job(bases, tmp_path))
 

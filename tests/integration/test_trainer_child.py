@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 STEPS = 60
 EVERY_STEPS = 10
-SMALL = {"class_images": 2, "class_sampler_steps": 2, "rank": 4, "batch_size": 2, "class_batch_size": 1}
+SMALL = {"class_images": 2, "class_sampler_steps": 2, "rank": 4, "batch_size": 2, "prior_batch_size": 1}
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from services.inference.worker.text import encode as encode_for_drawing
 from services.trainer.engine import recipe
 from services.trainer.engine.base import Base
 from services.trainer.engine.config import Job, TrainingImage, resolve_parameters
+from services.trainer.engine.images import Sizes
 from services.trainer.engine.reports import Trained
-from services.trainer.engine.text import Captions, encode, pipeline_arguments
+from services.trainer.engine.text import Captions, added_conditions, encode, pipeline_arguments
 from shared.engines import Engine
 from shared.formats.checkpoint import read_folder
 from shared.formats.clip.emphasis import parse
@@ -24,6 +25,7 @@ from tests.support.tiny_pipelines import NATIVE_SIZE_PX, save_tiny_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 ENGINES = pytest.mark.parametrize("engine", [Engine.SD15, Engine.SDXL], ids=["sd", "sdxl"])
+SIZES = Sizes((32, 32), (0, 0), (32, 32))
 CPU = torch.device("cpu")
 LONG = "a drawing of the light and the colours of things around it, again and again, "
 
@@ -49,7 +51,7 @@ def make_job(folders: dict[Engine, Path], folder: Path, captions: list[str], **c
         pixels = np.random.default_rng(number).integers(0, 255, (32, 32, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number}.png")
         images.append(TrainingImage(file=folder / f"{number}.png", caption=caption))
-    small = {"class_images": 4, "class_sampler_steps": 2, "rank": 4, "batch_size": 2, "class_batch_size": 1}
+    small = {"class_images": 4, "class_sampler_steps": 2, "rank": 4, "batch_size": 2, "prior_batch_size": 1}
     return Job(
         tune_id="tune_test",
         engine=Engine.SDXL,
@@ -61,7 +63,7 @@ def make_job(folders: dict[Engine, Path], folder: Path, captions: list[str], **c
         steps=2,
         seed=7,
         images=images,
-        parameters=resolve_parameters(Engine.SDXL, NATIVE_SIZE_PX, small | chosen),
+        parameters=resolve_parameters(NATIVE_SIZE_PX, small | chosen),
         checkpoint_every_steps=10,
         output_folder=folder,
         device="cpu",
@@ -106,7 +108,7 @@ def test_a_short_caption_beside_a_long_one_is_read_as_alone(folders: dict[Engine
 
     def predicted(number: slice) -> torch.Tensor:
         read = captions(texts[number])
-        added = recipe.added_conditions(base, read, 32, 32)
+        added = added_conditions(base, read, [SIZES] * len(read.hidden))
         with torch.no_grad():
             return base.pipeline.unet(
                 noisy[number], times[number], read.hidden, encoder_attention_mask=read.mask, added_cond_kwargs=added
@@ -138,7 +140,9 @@ def test_without_captions_the_class_images_show_a_photo(
 
     monkeypatch.setattr(recipe, "generate_class_latents", watched)
     recipe.train(
-        make_job(folders, tmp_path / "tune", ["sks1", "a photo of a SKS1 dog", "a cat"]), lambda _report: None, lambda: False
+        make_job(folders, tmp_path / "tune", ["sks1", "a photo of a SKS1 dog", "a cat"], prior="class_images"),
+        lambda _report: None,
+        lambda: False,
     )
 
     assert prompts == ["a photo", "a photo of a dog", "a photo", "a photo"]

@@ -78,7 +78,7 @@ async def test_lint_names_each_weakness_with_its_image(world: SchedulerWorld, bl
     names = {file_id: name for name, file_id in ids.items()}
     files = [{"file_id": file_id, "caption": "a dog" if name == "uncaptioned" else "sks1"} for name, file_id in ids.items()]
 
-    answer = await ask(world, files=[*files, files[0]], steps=100)
+    answer = await ask(world, files=[*files, files[0]], steps=50)
 
     assert answer.status_code == 200, answer.text
     found = {(lint["code"], names.get(lint["file_id"])) for lint in answer.json()["lint"]}
@@ -135,9 +135,21 @@ async def test_the_estimated_time_comes_from_the_tunes_that_this_server_trained(
 
     assert same["basis"] == "the last 1 tunes of this shape on this server"
     assert same["seconds"] == pytest.approx(15, abs=0.2)
-    # Twice the steps, and twelve images in each instead of six.
-    assert larger["seconds"] == pytest.approx(5 + 40, abs=0.2)
-    assert larger["memory_bytes"] > same["memory_bytes"] > 0
+    # Twice the steps, and ten images in each instead of four, each with half a row for the prior.
+    assert larger["seconds"] == pytest.approx(5 + 20 * 10 / 4, abs=0.2)
+    assert same["memory_bytes"] >= same["least_memory_bytes"] > 0
+
+
+async def test_the_estimate_knows_the_prior(world: SchedulerWorld, blobs: Blobs) -> None:
+    file_id = await add(world, blobs, "photo", make_image(1))
+    seconds = {
+        prior: (await estimate(world, file_id, steps=1000, prior=prior))["seconds"]
+        for prior in ("none", "class_images", "base_output")
+    }
+    style = await ask(world, files=[{"file_id": file_id, "caption": "a dog in the style of sks1"}], steps=1000)
+
+    assert seconds["none"] < seconds["class_images"] < seconds["base_output"]
+    assert style.json()["estimate"]["seconds"] == seconds["none"]
 
 
 async def test_an_image_that_ends_the_child_does_not_affect_the_next_one(tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ ENGINE_MAY_IMPORT = (
     "shared.engines",
     "shared.formats",
     "shared.models",
+    "shared.tunes.buckets",
     "shared.tunes.options",
     "shared.tunes.memory",
 )

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from services.scheduler.checks import Checked, check
-from services.scheduler.schemas import OPTIONS, CreateTune, Details, Warning_
+from services.scheduler.schemas import CreateTune, Details, Warning_
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.whatif import repository
 from services.scheduler.whatif.estimate import Estimate, estimate
@@ -14,9 +14,13 @@ from services.scheduler.whatif.lint import lint_images, lint_request
 from services.scheduler.whatif.measures import Measurer, Measures
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
+from shared.database.tables import Asset
+from shared.engines import Engine
 from shared.errors import NameTakenError, NotFoundError
 from shared.scratch import Scratch
 from shared.shares import Shares
+from shared.tunes.memory import SMALL_PX
+from shared.tunes.options import default_parameters
 
 _AT_ONCE = 3
 _WAIT_S = 30.0
@@ -46,14 +50,13 @@ class WhatIfService:
         requests for too long.
         """
         details = body.details
-        chosen = details.model_dump(mode="json", include=set(OPTIONS), exclude_none=True)
         async with self._database.begin() as session:
             checked = await check(session, account_id, body, private_webhooks=self._settings.webhook_allow_private)
             if await repository.name_is_taken(session, account_id, body.name):
                 msg = f"name: {body.name!r} is in use; choose another name, or delete the tune or asset that has it first"
                 raise NameTakenError(msg)
             past = await repository.trained_alike(session, checked.base.data["shape_class"])
-        cost = estimate(checked.base, details.steps, chosen, past)
+        cost = estimate(details, checked.base, past)
         measured, lint = await self._look_at(account_id, checked, details)
         lint += [
             Warning_(code="not_checked_yet", message="the image is still being checked, so it has no lint yet", file_id=file_id)
@@ -61,7 +64,8 @@ class WhatIfService:
             if asset.status == "uploaded"
         ]
         resolution_px = details.resolution or checked.base.data["native_size_px"]
-        return WhatIf(lint=lint + lint_images(details.files, measured, resolution_px), estimate=cost)
+        divisor_px = _divisor_px(checked.base)
+        return WhatIf(lint=lint + lint_images(details.files, measured, resolution_px, divisor_px), estimate=cost)
 
     async def _look_at(
         self, account_id: UUID, checked: Checked, details: Details
@@ -72,7 +76,8 @@ class WhatIfService:
         async with self._room.slot(account_id, wait_s=_WAIT_S, message=busy):
             measured = await self._measure(checked)
             # Counting the tokens of 200 captions may take 15 s, and the loop has other requests.
-            lint = await asyncio.to_thread(lint_request, details.files, details.trigger_word, details.steps)
+            batch_size = details.batch_size or default_parameters(checked.base.data["native_size_px"])["batch_size"]
+            lint = await asyncio.to_thread(lint_request, details, batch_size)
         return measured, lint
 
     async def _measure(self, checked: Checked) -> dict[str, Measures | None]:
@@ -91,3 +96,9 @@ class WhatIfService:
                     else:
                         measured[file_id] = await measurer.measure(file)
         return measured
+
+
+def _divisor_px(base: Asset) -> int:
+    """Return what divides the sides of a training bucket: the VAE's factor times the UNet's, which has a level less for SDXL."""
+    has_four_levels = base.data["engine"] == Engine.SD15 and base.data["native_size_px"] >= SMALL_PX
+    return base.data.get("vae_factor", 8) * (8 if has_four_levels else 4)

@@ -1,7 +1,8 @@
 """The base model of a tune, in memory, and images as it generates them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from shared.models import checkpoints, pipelines
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base. Its weights are frozen: fp32 on a CPU, bf16 on a GPU, and the VAE always fp32."""
+    """A loaded base. Its weights are frozen: fp32 on a CPU, half precision on a GPU, and the VAE always fp32."""
 
     engine: Engine
     pipeline: Any
@@ -28,6 +29,10 @@ class Base:
     noise_schedule: DDPMScheduler
     """The forward process, with the base's own noise schedule and prediction type."""
 
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return a context in which the UNet's fp32 adapters and its other weights work together."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
+
     @property
     def text_encoders(self) -> dict[str, Any]:
         """The text encoders by the names that diffusers and LoRA files give them."""
@@ -35,6 +40,10 @@ class Base:
         if self.engine is Engine.SDXL:
             encoders["text_encoder_2"] = self.pipeline.text_encoder_2
         return encoders
+
+    def unused_in_steps(self, *, text_is_fixed: bool) -> list[Any]:
+        """Return the parts that a training step does not run: the VAE, and the text encoders unless they are trained."""
+        return [self.pipeline.vae, *(self.text_encoders.values() if text_is_fixed else ())]
 
     @property
     def tokenized_encoders(self) -> list[tuple[Any, Any]]:
@@ -57,14 +66,43 @@ def pick_device(wanted: Device) -> torch.device:
     return torch.device(wanted)
 
 
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """Return the type of the frozen weights: fp32 on a CPU, bf16 on a GPU that computes in it, else fp16."""
+    if device.type != "cuda":
+        return torch.float32
+    # Without this argument the answer is yes for GPUs before Ampere, which emulate bf16 slowly.
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+@contextmanager
+def on_device(base: Base, modules: Sequence[torch.nn.Module]) -> Generator[None]:
+    """Have modules on the base's device inside the block, and in the CPU's memory after it."""
+    for module in modules:
+        module.to(base.device)
+    try:
+        yield
+    finally:
+        leave_device(base, modules)
+
+
+def leave_device(base: Base, modules: Sequence[torch.nn.Module]) -> None:
+    """Move modules to the CPU's memory, so that the GPU's memory is free for what follows."""
+    for module in modules:
+        module.to("cpu")
+    if base.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def load_base(job: Job, device: torch.device) -> Base:
     """Load the job's base from its diffusers folder, offline.
 
     Raises BadBaseError when the base is damaged, or is not of the engine and shape that the tune recorded.
     """
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = pick_dtype(device)
     try:
-        loaded = checkpoints.load(job.base_folder, device=device, dtype=dtype)
+        # The VAE of SDXL overflows in half precision. It is read as fp32, since a detour through half precision would lose bits.
+        # Training encodes each image only once, so fp32 costs little.
+        loaded = checkpoints.load(job.base_folder, device=device, dtype=dtype, vae_dtype=torch.float32)
     except (InvalidError, OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = error.message if isinstance(error, InvalidError) else public_reason(error)
         msg = f"the base checkpoint cannot be loaded: {reason}; tune another checkpoint, or upload this one again"
@@ -77,9 +115,6 @@ def load_base(job: Job, device: torch.device) -> Base:
         raise BadBaseError(msg)
     noise_schedule = DDPMScheduler.from_pretrained(loaded.scheduler_folder, local_files_only=True)
     pipeline = pipelines.build(loaded, noise_schedule)
-    if dtype is not torch.float32:
-        # The VAE of SDXL overflows in half precision. Training encodes each image only once, so fp32 costs little.
-        pipeline.vae.to(torch.float32)
     pipeline.unet.to(memory_format=torch.channels_last)
     return Base(engine=job.engine, pipeline=pipeline, device=device, dtype=dtype, noise_schedule=noise_schedule)
 

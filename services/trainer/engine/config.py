@@ -9,16 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.trainer.engine.errors import InvalidParameterError
 from shared.engines import Engine
 from shared.tunes.options import (
-    CLASS_BATCH_SIZE,
     Alpha,
     BatchSize,
+    ClipSkip,
     LearningRate,
     Optimizer,
+    Prior,
     Rank,
     Resolution,
     TextEncoderLearningRate,
     ValidationPrompts,
     default_parameters,
+    prior_batch_size,
 )
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -33,6 +35,8 @@ class Phase(StrEnum):
     CACHE = "cache"
     PRIOR = "prior"
     TRAIN = "train"
+    FIRST_STEP = "first_step"
+    """A GPU loads and chooses its kernels in the first step, or compiles them."""
     SAMPLE = "sample"
     SAVE = "save"
     PUBLISH = "publish"
@@ -77,29 +81,31 @@ class Parameters(BaseModel):
         gt=0,
         description="Cap of the signal-to-noise ratio in the loss weights (Hang et al. 2023); None weights timesteps equally.",
     )
+    clip_skip: ClipSkip | None = Field(
+        default=None, description="Captions are read from the n-th last layer of the text encoders; None is the base's own."
+    )
+    prior: Prior = Field(default=Prior.BASE_OUTPUT, description="What keeps the base's knowledge of the class.")
+    prior_batch_size: int = Field(ge=1, le=64, description="Rows of a step for the prior, besides the training images.")
+    prior_weight: float = Field(default=1.0, ge=0, le=10, description="Weight of the prior's loss (lambda in DreamBooth).")
     class_images: int = Field(
         default=24,
-        ge=0,
+        ge=1,
         le=1000,
-        description="Images of the class that the base generates before training. Training on them too keeps what the base "
-        "knows of the class (DreamBooth: Ruiz et al. 2023, section 4.3); 0 for none.",
+        description="Images of the class that the base generates before training, for the prior `class_images`.",
     )
-    class_batch_size: int = Field(
-        default=CLASS_BATCH_SIZE, ge=1, le=64, description="Class images in a step, besides the training images."
-    )
-    class_weight: float = Field(default=1.0, ge=0, le=10, description="Weight of the class images' loss (lambda in DreamBooth).")
     class_sampler_steps: int = Field(default=15, ge=1, le=200, description="Sampler steps for a class image.")
     class_guidance_scale: float = Field(default=5.0, ge=0, le=30, description="Guidance scale for a class image.")
 
 
-def resolve_parameters(engine: Engine, native_size_px: int, chosen: dict[str, Any]) -> Parameters:
+def resolve_parameters(native_size_px: int, chosen: dict[str, Any]) -> Parameters:
     """Return what the tune chose, completed by the defaults. Raises InvalidParameterError, which names field, value and limit.
 
     Text encoders that are trained without a learning rate of their own get half of the UNet's, since they overfit sooner.
     """
     # None means "not chosen", except where it is a choice of its own.
     given = {name: value for name, value in chosen.items() if value is not None or name == "min_snr_gamma"}
-    complete: dict[str, Any] = default_parameters(engine, native_size_px) | given
+    complete: dict[str, Any] = default_parameters(native_size_px) | given
+    complete.setdefault("prior_batch_size", prior_batch_size(complete["batch_size"]))
     if complete.pop("train_text_encoder", None):
         complete.setdefault("text_encoder_learning_rate", complete["learning_rate"] / 2)
     try:
@@ -118,6 +124,8 @@ class TrainingImage(BaseModel):
 
     file: Path
     caption: str
+    regularization: bool = False
+    """An image of the class, which the account brought for the prior."""
 
 
 class Job(BaseModel):
@@ -137,7 +145,7 @@ class Job(BaseModel):
     images: list[TrainingImage] = Field(min_length=1)
     parameters: Parameters
     shrink_to_px: int | None = None
-    """The shorter edge to which the images in the job's folder are scaled down first, in place."""
+    """The shorter edge to which the images are scaled down first."""
     resume_from: Path | None = None
     checkpoint_every_steps: int = Field(ge=1)
     sample_rounds: int = Field(default=10, ge=1)

@@ -1,4 +1,4 @@
-"""Class images: what the base itself generates for the captions without the trigger word (the prior of DreamBooth)."""
+"""The prior: what keeps the base's knowledge of the class while a tune trains (DreamBooth: Ruiz et al. 2023, section 4.3)."""
 
 from collections.abc import Callable
 from itertools import groupby
@@ -6,12 +6,24 @@ from itertools import groupby
 import torch
 
 from services.trainer.engine.base import Base, generate_latents
+from services.trainer.engine.cache import Example
 from services.trainer.engine.config import Parameters
+from services.trainer.engine.images import Sizes
 from services.trainer.engine.order import generator
 from services.trainer.engine.text import pipeline_arguments
 from shared.formats.clip.emphasis import plain
 
 _IMAGES_AT_ONCE = 8
+
+
+def class_examples(base: Base, latents: list[torch.Tensor], prompts: list[str]) -> list[Example]:
+    """Return generated class images as examples, each with its prompt; prompts repeat if there are fewer of them."""
+    factor = base.pipeline.vae_scale_factor
+    made: list[Example] = []
+    for number, one in enumerate(latents):
+        size = (one.shape[1] * factor, one.shape[2] * factor)
+        made.append(Example(one, torch.zeros_like(one), prompts[number % len(prompts)], Sizes(size, (0, 0), size)))
+    return made
 
 
 def generate_class_latents(
@@ -37,7 +49,7 @@ def generate_class_latents(
             noise = [torch.randn((channels, *size), generator=generator(seed, "class", number)) for number, _ in chunk]
             latents = generate_latents(
                 base,
-                pipeline_arguments(base, [prompt for _, prompt in chunk], plain),
+                pipeline_arguments(base, [prompt for _, prompt in chunk], plain, parameters.clip_skip),
                 torch.stack(noise),
                 steps=parameters.class_sampler_steps,
                 guidance_scale=parameters.class_guidance_scale,

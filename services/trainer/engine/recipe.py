@@ -2,41 +2,33 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import cast_training_params
 
 from services.trainer.engine import optimizers
-from services.trainer.engine.base import Base, load_base, pick_device
-from services.trainer.engine.config import Job, Parameters, Phase
+from services.trainer.engine.base import leave_device, load_base, pick_device
+from services.trainer.engine.cache import encode_image
+from services.trainer.engine.config import Job, Phase
+from services.trainer.engine.diffusion import Row, StepLoss
 from services.trainer.engine.errors import NotFiniteError, OutOfMemoryError
 from services.trainer.engine.export import write_lora
-from services.trainer.engine.images import load_image, shrink
-from services.trainer.engine.loss import min_snr_weights, prediction_target
-from services.trainer.engine.network import add_adapters, needs_gradient_checkpointing
+from services.trainer.engine.fit import fit
+from services.trainer.engine.meter import LossMeter
+from services.trainer.engine.network import adapted_layers, add_adapters
 from services.trainer.engine.order import batch_indices, generator
-from services.trainer.engine.prior import generate_class_latents
-from services.trainer.engine.reports import CheckpointReport, PhaseReport, Report, Result, StepReport, Stopped, Trained
+from services.trainer.engine.prior import class_examples, generate_class_latents
+from services.trainer.engine.reports import CheckpointReport, PhaseReport, Report, Result, Stopped, Trained
 from services.trainer.engine.samples import generate_samples
 from services.trainer.engine.state import load_state, read_class_latents, save_state
-from services.trainer.engine.text import Captions, added_conditions
+from services.trainer.engine.text import Captions
 from shared.formats.clip.captions import class_prompt
+from shared.tunes.options import Prior
 
 LORA_FILE = "lora.safetensors"
-_REPORT_EVERY_S = 0.25
-
-
-class Example(NamedTuple):
-    """An image in the VAE's latent space, as the mean and deviation [channels, height, width] of its distribution there."""
-
-    mean: torch.Tensor
-    deviation: torch.Tensor
-    caption: str
+_FIRST_LOSS_SCALE = 2.0**16
 
 
 class StopRequestedError(Exception):
@@ -59,8 +51,8 @@ def train(job: Job, report: Callable[[Report], None], stop_requested: Callable[[
             raise
         p = job.parameters
         msg = (
-            f"the device has too little memory for batch_size {p.batch_size} and class_batch_size {p.class_batch_size} at "
-            f"{p.resolution} px and rank {p.rank}; lower them, or run the trainer on a larger device"
+            f"the device has too little memory for batch_size {p.batch_size} at {p.resolution} px and rank "
+            f"{p.rank}; lower them, or run the trainer on a larger device"
         )
         raise OutOfMemoryError(msg) from error
 
@@ -81,38 +73,42 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
+    fitted = fit(job, device)
     base = load_base(job, device)
 
-    # Encode the training images once, since the VAE is not trained, and the captions once unless the text encoders are trained.
+    # Encode the images once, since the VAE is not trained, and the captions once unless the text encoders are trained.
     alive(Phase.CACHE)
-    if job.shrink_to_px:
-        for image in job.images:
-            shrink(image.file, job.shrink_to_px)
-    examples = [encode_image(base, job, image.file, image.caption) for image in job.images]
+    encoded = [encode_image(base, job, image) for image in job.images]
+    examples = [example for example, image in zip(encoded, job.images, strict=True) if not image.regularization]
+    prior_examples = [example for example, image in zip(encoded, job.images, strict=True) if image.regularization]
     prompts = [class_prompt(example.caption, job.trigger_word) for example in examples]
+    texts = {image.caption for image in job.images} | set(prompts) | {""}
     text_is_fixed = p.text_encoder_learning_rate == 0
-    captions = Captions(base, {image.caption for image in job.images} | set(prompts) | {""}, fixed=text_is_fixed)
+    base_captions = Captions(base, texts, fixed=True, clip_skip=p.clip_skip)
+    captions = base_captions if text_is_fixed else Captions(base, texts, fixed=False, clip_skip=p.clip_skip)
 
-    # Generate class images: images in the sizes of the training images, for their captions without the trigger word. Training
-    # on both keeps the base from forgetting the class. A resumed run reads them from its checkpoint.
+    # Make the prior, which keeps the base from forgetting the class: the base's own output for the class prompts, the account's
+    # images of the class, or images that the base generates in the sizes of the training images. A resumed run reads the
+    # generated ones from its checkpoint.
     alive(Phase.PRIOR)
     class_latents: list[torch.Tensor] = []
-    if p.class_images and job.resume_from:
-        class_latents = [latents.to(device) for latents in read_class_latents(job.resume_from)]
-    elif p.class_images:
-        pairs = list(zip(prompts, (tuple(example.mean.shape[1:]) for example in examples), strict=True))
-        wanted = [pairs[number % len(pairs)] for number in range(p.class_images)]
-        class_latents = generate_class_latents(base, wanted, p, job.seed, lambda: alive(Phase.PRIOR))
-    class_examples = [
-        Example(latents, torch.zeros_like(latents), prompts[number % len(prompts)])
-        for number, latents in enumerate(class_latents)
-    ]
+    if p.prior is Prior.BASE_OUTPUT:
+        prior_examples = [example._replace(caption=prompt) for example, prompt in zip(examples, prompts, strict=True)]
+    elif p.prior is Prior.CLASS_IMAGES and not prior_examples:
+        if job.resume_from:
+            class_latents = [latents.to(device) for latents in read_class_latents(job.resume_from)]
+        else:
+            pairs = list(zip(prompts, (tuple(example.mean.shape[1:]) for example in examples), strict=True))
+            wanted = [pairs[number % len(pairs)] for number in range(p.class_images)]
+            class_latents = generate_class_latents(base, wanted, p, job.seed, lambda: alive(Phase.PRIOR))
+        prior_examples = class_examples(base, class_latents, prompts)
 
-    # Add the trainable part. The adapters are fp32 also in a bf16 base: bf16 would round small updates away.
+    # Add the trainable part. The adapters are fp32 also in a base of half precision, which would round small updates away.
     alive(Phase.TRAIN)
-    modules, weights = add_adapters(base, p, job.seed, native_size_px=job.native_size_px)
+    modules, weights = add_adapters(base, p, job.seed)
     cast_training_params(list(modules.values()), torch.float32)
-    if needs_gradient_checkpointing(base, job):
+    leave_device(base, base.unused_in_steps(text_is_fixed=text_is_fixed))
+    if fitted.checkpointing:
         base.pipeline.unet.enable_gradient_checkpointing()
     base.pipeline.unet.train()
 
@@ -127,25 +123,33 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
     warmup_steps = min(p.warmup_steps, job.steps // 10)
     schedule = get_scheduler(p.lr_schedule, optimizer, num_warmup_steps=warmup_steps, num_training_steps=job.steps)
     factor_at = schedule.lr_lambdas[0]
-    first = load_state(job.resume_from, weights, optimizer) if job.resume_from else 0
+    first, loss_scale = load_state(job.resume_from, weights, optimizer) if job.resume_from else (0, _FIRST_LOSS_SCALE)
+    # Gradients of fp16 weights are too small for fp16 unless the loss is scaled (Micikevicius et al. 2018).
+    scaler = torch.amp.GradScaler(device.type, init_scale=loss_scale, enabled=base.dtype is torch.float16)
 
     # Train. Each step's batch and noise depend on seed and step alone, so a resumed run repeats what an uninterrupted one does.
+    loss_of = StepLoss(base, captions, base_captions, adapted_layers(base.pipeline.unet), p, fitted.rows_at_once)
     meter = LossMeter(first)
+    report(PhaseReport(phase=Phase.FIRST_STEP))
     for step in range(first, job.steps):
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor_at(step)
 
-        # The loss is the mean over the training images, plus the weighted mean over the class images.
-        batch = [examples[i] for i in batch_indices(job.seed, "image", step, size=len(examples), count=p.batch_size)]
-        shares = [1.0 / p.batch_size] * p.batch_size
-        if class_examples:
-            indices = batch_indices(job.seed, "class", step, size=len(class_examples), count=p.class_batch_size)
-            batch += [class_examples[i] for i in indices]
-            shares += [p.class_weight / p.class_batch_size] * p.class_batch_size
-        loss = batch_loss(base, batch, shares, captions, p, generator(job.seed, "step", step))
-        loss.backward()
+        # The loss is the mean over the training images, plus the weighted mean over the rows of the prior.
+        indices = batch_indices(job.seed, "image", step, size=len(examples), count=p.batch_size)
+        batch = [Row(examples[index], 1.0 / p.batch_size) for index in indices]
+        if prior_examples:
+            indices = batch_indices(job.seed, "class", step, size=len(prior_examples), count=p.prior_batch_size)
+            share, of_base = p.prior_weight / p.prior_batch_size, p.prior is Prior.BASE_OUTPUT
+            batch += [Row(prior_examples[index], share, of_base) for index in indices]
+        loss = torch.zeros((), device=device)
+        for part in loss_of(batch, generator(job.seed, "step", step)):
+            scaler.scale(part).backward()
+            loss += part.detach()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(list(weights.values()), p.max_gradient_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
         meter.add(loss)
 
@@ -163,7 +167,7 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
             report(read)
         if saving:
             file = job.output_folder / f"checkpoint-{done}.safetensors"
-            save_state(file, done, weights, optimizer, class_latents)
+            save_state(file, done, weights, optimizer, class_latents, loss_scale=scaler.get_scale())
             report(CheckpointReport(step=done, file=str(file)))
         if job.samples_at(done) and not stopping:
             # A stop leaves these images out. The checkpoint of this step is already written.
@@ -191,92 +195,9 @@ def _train(job: Job, report: Callable[[Report], None], stop_requested: Callable[
         "tune_id": job.tune_id,
         "steps": str(job.steps),
         "seed": str(job.seed),
+        "prior": str(p.prior),
     }
+    if p.clip_skip:
+        header["clip_skip"] = str(p.clip_skip)
     write_lora(file, modules, header)
     return Trained(file=str(file), steps_run=job.steps - first)
-
-
-@torch.no_grad()
-def encode_image(base: Base, job: Job, file: Path, caption: str) -> Example:
-    """Read a training image, fit it to its bucket, and encode it. Raises BadImageError."""
-    pixels = load_image(file, job.parameters.resolution, base.divisor_px).to(base.device)
-    vae = base.pipeline.vae
-    latents = vae.encode(pixels[None]).latent_dist
-    shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-    # Contiguous, as tensors from a checkpoint are: the memory layout decides the order of sums, and so their last bits.
-    return Example(((latents.mean[0] - shift) * scale).contiguous(), (latents.std[0] * scale).contiguous(), caption)
-
-
-def batch_loss(
-    base: Base, batch: list[Example], shares: list[float], captions: Captions, p: Parameters, rng: torch.Generator
-) -> torch.Tensor:
-    """Return the sum of the examples' losses, each multiplied by its share. Examples of one size share a forward pass."""
-    schedule, device = base.noise_schedule, base.device
-    total = torch.zeros((), device=device)
-    for size in sorted({tuple(example.mean.shape) for example in batch}):
-        members = [(example, share) for example, share in zip(batch, shares, strict=True) if tuple(example.mean.shape) == size]
-        shape = (len(members), *size)
-
-        # Draw latents from the distribution that the VAE gives for each image.
-        mean = torch.stack([example.mean for example, _ in members])
-        deviation = torch.stack([example.deviation for example, _ in members])
-        latents = mean + deviation * torch.randn(shape, generator=rng).to(device)
-
-        # Run the forward process: add noise up to a timestep that is drawn for each image.
-        noise = torch.randn(shape, generator=rng).to(device)
-        timesteps = torch.randint(0, schedule.config["num_train_timesteps"], shape[:1], generator=rng).to(device)
-        noisy = schedule.add_noise(latents, noise, timesteps).contiguous(memory_format=torch.channels_last)
-
-        # Drop some captions, so that the unconditional side of classifier-free guidance is trained as well.
-        dropped = torch.rand(shape[:1], generator=rng) < p.caption_dropout
-        text = captions(["" if drop else example.caption for (example, _), drop in zip(members, dropped, strict=True)])
-        height_px, width_px = (side * base.pipeline.vae_scale_factor for side in size[1:])
-
-        # Predict, and weight the squared error by timestep and share.
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            predicted = base.pipeline.unet(
-                noisy,
-                timesteps,
-                text.hidden,
-                encoder_attention_mask=text.mask,
-                added_cond_kwargs=added_conditions(base, text, height_px, width_px),
-            ).sample
-        errors = (predicted.float() - prediction_target(schedule, latents, noise, timesteps)).square().mean(dim=(1, 2, 3))
-        weights = min_snr_weights(schedule, timesteps, p.min_snr_gamma)
-        total = total + (errors * weights * torch.tensor([share for _, share in members], device=device)).sum()
-    return total
-
-
-class LossMeter:
-    """The losses of the steps since the last report, and the speed of these steps.
-
-    Reading a loss makes the CPU wait until the GPU has finished its step. The losses therefore stay on the device, and are
-    read together a few times a second.
-    """
-
-    def __init__(self, first: int) -> None:
-        self._first = first
-        self._losses: list[torch.Tensor] = []
-        self._since = time.monotonic()
-
-    def add(self, loss: torch.Tensor) -> None:
-        """Take the loss of a step."""
-        self._losses.append(loss.detach())
-
-    def is_due(self) -> bool:
-        """Return whether the next report should be made."""
-        return time.monotonic() - self._since >= _REPORT_EVERY_S
-
-    def read(self, done: int) -> StepReport:
-        """Return the report of the steps up to `done`, and begin the next one."""
-        losses: list[float] = torch.stack(self._losses).tolist()
-        mean = sum(losses) / len(losses)
-        took_s = time.monotonic() - self._since
-        speed = len(losses) / took_s if took_s > 0 else None
-        self._losses.clear()
-        self.restart_clock()
-        return StepReport(step=done, loss=mean, steps_per_second=speed, steps_run=done - self._first, losses=losses)
-
-    def restart_clock(self) -> None:
-        """Measure the speed from now on."""
-        self._since = time.monotonic()

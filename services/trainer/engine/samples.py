@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from services.trainer.engine.base import Base, generate_latents
+from services.trainer.engine.base import Base, generate_latents, on_device
 from services.trainer.engine.config import Job
 from services.trainer.engine.order import generator
 from services.trainer.engine.reports import SampleReport
@@ -26,29 +26,33 @@ def generate_samples(base: Base, job: Job, step: int, on_step: Callable[[], None
     shape = (1, base.pipeline.unet.config.in_channels, side, side)
     files: list[str] = []
     seeds: list[int] = []
-    for number, prompt in enumerate(p.validation_prompts):
-        noise = generator(job.seed, "sample", number)
-        # The adapters are fp32 in a UNet that is bf16 on a GPU.
-        with torch.autocast(base.device.type, torch.bfloat16, enabled=base.device.type == "cuda"):
-            latents = generate_latents(
-                base,
-                pipeline_arguments(base, [prompt], parse),
-                torch.randn(shape, generator=noise),
-                steps=p.sample_steps,
-                guidance_scale=p.sample_guidance_scale,
-                on_step=on_step,
-            )
-        file = job.output_folder / f"sample-{step}-{number}.png"
-        _write(base, latents, file)
-        files.append(str(file))
-        seeds.append(noise.initial_seed())
+    # Only one of VAE and text encoders is beside the UNet at a time.
+    vae, *encoders = base.unused_in_steps(text_is_fixed=p.text_encoder_learning_rate == 0)
+    with on_device(base, encoders):
+        prompts = [pipeline_arguments(base, [prompt], parse, p.clip_skip) for prompt in p.validation_prompts]
+    with on_device(base, [vae]):
+        for number, arguments in enumerate(prompts):
+            noise = generator(job.seed, "sample", number)
+            with base.autocast():
+                latents = generate_latents(
+                    base,
+                    arguments,
+                    torch.randn(shape, generator=noise),
+                    steps=p.sample_steps,
+                    guidance_scale=p.sample_guidance_scale,
+                    on_step=on_step,
+                )
+            file = job.output_folder / f"sample-{step}-{number}.png"
+            _write(base, latents, file)
+            files.append(str(file))
+            seeds.append(noise.initial_seed())
     return SampleReport(step=step, files=files, seeds=seeds)
 
 
 def _write(base: Base, latents: torch.Tensor, file: Path) -> None:
     vae = base.pipeline.vae
     shift, scale = vae.config.shift_factor or 0.0, vae.config.scaling_factor
-    # The VAE is always fp32; the latents are bf16 on a GPU.
+    # The VAE is always fp32; the latents are half precision on a GPU.
     decoded = vae.decode(latents.to(vae.dtype) / scale + shift).sample[0]
     pixels = decoded.float().add(1).mul(127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     partial = file.with_suffix(".partial")

@@ -21,6 +21,8 @@ def save_state(
     weights: dict[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
     class_latents: list[torch.Tensor],
+    *,
+    loss_scale: float,
 ) -> None:
     """Write the state after `step` steps. The file appears whole or not at all."""
     tensors = {f"class/{number:04}": latents for number, latents in enumerate(class_latents)}
@@ -34,19 +36,19 @@ def save_state(
     partial = path.with_name(f"{path.name}.partial")
     # The class images of a bucket may be views of one batch, and safetensors refuses tensors that share memory.
     whole = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in sorted(tensors.items())}
-    save_file(whole, partial, {"format": _FORMAT, "step": str(step)})
+    save_file(whole, partial, {"format": _FORMAT, "step": str(step), "loss_scale": str(loss_scale)})
     partial.replace(path)
 
 
 def read_class_latents(path: Path) -> list[torch.Tensor]:
     """Return the latents of the class images. Raises BadCheckpointError."""
-    tensors, _ = _read(path)
+    tensors, _, _ = _read(path)
     return [tensor for name, tensor in sorted(tensors.items()) if name.startswith("class/")]
 
 
-def load_state(path: Path, weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint into the weights and the optimizer, and return its step. Raises BadCheckpointError."""
-    tensors, step = _read(path)
+def load_state(path: Path, weights: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    """Load a checkpoint into the weights and the optimizer; return its step and loss scale. Raises BadCheckpointError."""
+    tensors, step, loss_scale = _read(path)
     states: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")
@@ -63,10 +65,10 @@ def load_state(path: Path, weights: dict[str, torch.nn.Parameter], optimizer: to
             # Adafactor counts steps in an int and computes its RMS at each step; AdamW counts in a tensor.
             numbers = {"step": step, "RMS": 0} if isinstance(optimizer, Adafactor) else {"step": torch.tensor(float(step))}
             optimizer.state[weight] = numbers | {kind: tensor.to(weight.device) for kind, tensor in kinds.items()}
-    return step
+    return step, loss_scale
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], int]:
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], int, float]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -74,7 +76,8 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], int]:
                 msg = f"checkpoint {path.name} has format {metadata.get('format')!r}, not {_FORMAT!r}; start a new tune"
                 raise BadCheckpointError(msg)
             names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, int(metadata["step"])
+            tensors = {name: file.get_tensor(name) for name in names}
+            return tensors, int(metadata["step"]), float(metadata.get("loss_scale", 1.0))
     except (SafetensorError, OSError, ValueError) as error:
         msg = f"checkpoint {path.name} cannot be read: {public_reason(error)}; start a new tune"
         raise BadCheckpointError(msg) from error

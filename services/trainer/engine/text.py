@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from services.trainer.engine.base import Base
+from services.trainer.engine.images import Sizes
 from shared.engines import Engine
 from shared.formats.clip.emphasis import Weighted, plain
 from shared.models import text
@@ -25,7 +26,9 @@ class Conditioning(NamedTuple):
     """[n, tokens], 0 for tokens beyond a caption's own; None where all captions have as many."""
 
 
-def encode(base: Base, captions: Sequence[str], read: Reader = plain, *, least_chunks: int = 1) -> Conditioning:
+def encode(
+    base: Base, captions: Sequence[str], read: Reader = plain, *, least_chunks: int = 1, clip_skip: int | None = None
+) -> Conditioning:
     """Return the conditioning of these captions; it has gradients if the text encoders have trainable adapters.
 
     An empty caption gives what generation uses as its unconditional side: zeros where the base's configuration says so (SDXL).
@@ -39,7 +42,7 @@ def encode(base: Base, captions: Sequence[str], read: Reader = plain, *, least_c
     for (encoder, tokenizer), texts in zip(base.tokenized_encoders, chunked, strict=True):
         blank = empty(tokenizer, encoder.config.max_position_embeddings)
         whole = [some + [blank] * (count - len(some)) for some, count in zip(texts, counts, strict=True)]
-        encoded = text.encode(encoder, whole, blank, text.layer(base.engine, None))
+        encoded = text.encode(encoder, whole, blank, text.layer(base.engine, clip_skip))
         columns.append([states for states, _ in encoded])
         pooled = [pool for _, pool in encoded if pool is not None]
     rows = [torch.cat(of_caption, dim=-1) for of_caption in zip(*columns, strict=True)]
@@ -50,11 +53,11 @@ def encode(base: Base, captions: Sequence[str], read: Reader = plain, *, least_c
 
 
 @torch.no_grad()
-def pipeline_arguments(base: Base, prompts: Sequence[str], read: Reader) -> dict[str, torch.Tensor]:
+def pipeline_arguments(base: Base, prompts: Sequence[str], read: Reader, clip_skip: int | None = None) -> dict[str, torch.Tensor]:
     """Return the arguments of a pipeline's call that carry these prompts and as many empty negative ones."""
     count = max(len(some) for texts in _chunked(base, prompts, read) for some in texts)
-    wanted = encode(base, prompts, read, least_chunks=count)
-    unwanted = encode(base, [""] * len(prompts), least_chunks=count)
+    wanted = encode(base, prompts, read, least_chunks=count, clip_skip=clip_skip)
+    unwanted = encode(base, [""] * len(prompts), least_chunks=count, clip_skip=clip_skip)
     arguments = {"prompt_embeds": wanted.hidden, "negative_prompt_embeds": unwanted.hidden}
     if wanted.pooled is not None and unwanted.pooled is not None:
         arguments |= {"pooled_prompt_embeds": wanted.pooled, "negative_pooled_prompt_embeds": unwanted.pooled}
@@ -83,29 +86,30 @@ def _joined(rows: Sequence[torch.Tensor], pooled: Sequence[torch.Tensor]) -> Con
 class Captions:
     """Encodes captions: all of them once if they are `fixed`, since no text encoder is trained; else at each call."""
 
-    def __init__(self, base: Base, captions: set[str], *, fixed: bool) -> None:
+    def __init__(self, base: Base, captions: set[str], *, fixed: bool, clip_skip: int | None = None) -> None:
         self._base = base
+        self._clip_skip = clip_skip
         self._encoded: dict[str, Conditioning] = {}
         if fixed:
             with torch.no_grad():
-                self._encoded = {caption: encode(base, [caption]) for caption in sorted(captions)}
+                self._encoded = {caption: encode(base, [caption], clip_skip=clip_skip) for caption in sorted(captions)}
 
     def __call__(self, captions: list[str]) -> Conditioning:
         """Return the conditioning of these captions, in this order."""
         if not self._encoded:
-            return encode(self._base, captions)
+            return encode(self._base, captions, clip_skip=self._clip_skip)
         found = [self._encoded[caption] for caption in captions]
         return _joined([one.hidden[0] for one in found], [one.pooled[0] for one in found if one.pooled is not None])
 
 
-def added_conditions(base: Base, conditioning: Conditioning, height_px: int, width_px: int) -> dict[str, torch.Tensor] | None:
+def added_conditions(base: Base, conditioning: Conditioning, sizes: Sequence[Sizes]) -> dict[str, torch.Tensor] | None:
     """Return SDXL's added conditions (Podell et al. 2023, section 2.2), None for SD 1.5.
 
-    Original and target size are the bucket's, and the crop is (0, 0), as generation sets them by default. The tune then learns
-    nothing that depends on the sizes of the uploaded images.
+    They tell the UNet each image's true size and crop. Without them a small or cropped image would teach that large, whole ones
+    look like it.
     """
     if conditioning.pooled is None:
         return None
-    sizes = [height_px, width_px, 0, 0, height_px, width_px]
-    time_ids = torch.tensor([sizes], device=base.device, dtype=conditioning.pooled.dtype)
-    return {"text_embeds": conditioning.pooled, "time_ids": time_ids.expand(conditioning.pooled.shape[0], -1)}
+    numbers = [[*one.original, *one.crop, *one.target] for one in sizes]
+    time_ids = torch.tensor(numbers, device=base.device, dtype=conditioning.pooled.dtype)
+    return {"text_embeds": conditioning.pooled, "time_ids": time_ids}

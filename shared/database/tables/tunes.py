@@ -133,6 +133,8 @@ class TuneFile(Base):
     blob_key: Mapped[str | None] = mapped_column(ForeignKey("blobs.key"))
     """Set, and the blob pinned, once the asset is ready."""
     verdict: Mapped[str] = mapped_column(Text, default="pending")
+    regularization: Mapped[bool] = mapped_column(default=False, server_default="false")
+    """An image of the class, which the account brought for the prior; the others show the subject."""
 
     __table_args__ = (
         CheckConstraint(one_of("verdict", ["pending", "ready", "rejected"]), "verdict"),
@@ -189,7 +191,7 @@ class Sample(Base):
 
 
 class Trainer(Base):
-    """A trainer, as its last heartbeat described it; shown to people, and used for no decision."""
+    """A trainer, as its last heartbeat described it; shown to people. A request that fits none of them is refused."""
 
     __tablename__ = "trainers"
 
@@ -198,6 +200,8 @@ class Trainer(Base):
     device: Mapped[str] = mapped_column(Text)
     state: Mapped[str] = mapped_column(Text)
     tune_id: Mapped[str | None] = mapped_column(Text)
+    memory_bytes: Mapped[Bytes | None]
+    """Of its GPU; NULL for a CPU."""
     started_at: Mapped[CreatedAt]
     seen_at: Mapped[CreatedAt]
 

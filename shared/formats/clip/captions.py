@@ -17,6 +17,8 @@ _LEADS_ON = re.compile(
     re.IGNORECASE,
 )
 """What follows a trigger word that stands alone, without the name of its class."""
+_BEFORE_STYLE = re.compile(r"\b(?:(?:style|manner) of|by)\s+(?:an?\s+|the\s+)?$", re.IGNORECASE)
+_AFTER_STYLE = re.compile(r"[\s-]*(?:art\s*)?style\b", re.IGNORECASE)
 _EMPTY_WORDS = {"a", "an", "the", "of", "in", "by", "with", "and", "s"}
 
 
@@ -41,3 +43,10 @@ def class_prompt(caption: str, trigger_word: str) -> str:
     text = re.sub(r"([,;])(?:\s*[,;])+", r"\1", text).strip(" ,.;:-")
     words = set(re.findall(r"[^\W_]+", text.lower()))
     return text if words - _EMPTY_WORDS else GENERAL_PROMPT
+
+
+def names_a_style(caption: str, trigger_word: str) -> bool:
+    """Return whether the trigger word stands for a style: "a house in the style of sks1", "sks1 style", "painted by sks1"."""
+    text = composed(caption)
+    spans = find(text, trigger_word)
+    return bool(spans) and all(_BEFORE_STYLE.search(text[:start]) or _AFTER_STYLE.match(text[end:]) for start, end in spans)

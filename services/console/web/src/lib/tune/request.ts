@@ -17,6 +17,8 @@ export interface TuneSettings {
   resolution?: number;
   train_text_encoder?: boolean;
   text_encoder_learning_rate?: number;
+  prior?: string;
+  clip_skip?: number;
   checkpoint_every_steps?: number;
   resize_images?: boolean;
   continue_on_rejection?: boolean;
@@ -33,6 +35,8 @@ export const OPTIONS = [
   'resolution',
   'train_text_encoder',
   'text_encoder_learning_rate',
+  'prior',
+  'clip_skip',
   'checkpoint_every_steps',
   'resize_images'
 ] as const;

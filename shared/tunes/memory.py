@@ -61,7 +61,7 @@ PUBLISHED = {
 }
 _COUNTED = {
     Engine.SD15: _Counted(PUBLISHED[Engine.SD15], 512, 1.02, 0.27, 0.63, 0.75, 0.05, 423_936, 73_728),
-    Engine.SDXL: _Counted(PUBLISHED[Engine.SDXL], 1024, 7.09, 1.3, 2.5, 3.0, 0.26, 2_659_840, 401_408),
+    Engine.SDXL: _Counted(PUBLISHED[Engine.SDXL], 1024, 7.09, 0.5, 2.5, 3.0, 0.26, 2_659_840, 401_408),
 }
 
 

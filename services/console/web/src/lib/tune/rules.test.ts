@@ -2,8 +2,8 @@ import { expect, test } from 'vitest';
 import { bandFor, fitName, nameFor, samplePrompts, stepsFor, subjectOf } from './rules';
 
 test.each([
-  [0, 150],
-  [1, 150],
+  [0, 200],
+  [1, 200],
   [3, 400],
   [5, 500],
   [20, 2000],
@@ -13,8 +13,8 @@ test.each([
 });
 
 test('the steps that usually work grow with the images, up to the most that a tune takes', () => {
-  expect(bandFor(20)).toEqual([1500, 3000]);
-  expect(bandFor(200)).toEqual([10_000, 10_000]);
+  expect(bandFor(20)).toEqual([800, 4000]);
+  expect(bandFor(200)).toEqual([8000, 10_000]);
 });
 
 test('a name is made of class and trigger word, in the characters that it may have', () => {

@@ -2,9 +2,10 @@
 
 export const MAX_FILES = 200;
 export const MAX_STEPS = 10_000;
-const BAND = [75, 150] as const;
+/** How often each image is usually shown; a step at full size shows one image. */
+const BAND = [40, 200] as const;
 
-/** Return the steps for this many images: 100 for each, at least 400, and at most 150 for each. */
+/** Return the steps for this many images: 100 for each, at least 400, and at most 200 for each. */
 export function stepsFor(images: number): number {
   const count = Math.max(1, images);
   return Math.min(MAX_STEPS, BAND[1] * count, Math.max(400, 100 * count));

@@ -38,16 +38,22 @@ def create_tune(
     alpha: Annotated[float | None, typer.Option(help="The LoRA's weights are scaled by alpha / rank.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, or adafactor, which needs less memory.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images in each step.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images in each step; steps times this are the views of all images.")
+    ] = None,
     resolution: Annotated[int | None, typer.Option(help="Size of the training images, in pixels.")] = None,
     train_text_encoder: Annotated[bool | None, typer.Option(help="Also train the text encoders.")] = None,
     text_encoder_learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate of the text encoders.")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="What keeps the class as it was: base_output (the default), class_images or none.")
+    ] = None,
+    clip_skip: Annotated[int | None, typer.Option(help="Read captions from the n-th last layer of the text encoders.")] = None,
     validation_prompt: Annotated[
         list[str] | None, typer.Option(help="Prompt to draw at each checkpoint. Repeatable, four at most.")
     ] = None,
     checkpoint_every_steps: Annotated[int | None, typer.Option(help="Number of steps between checkpoints.")] = None,
     resize_images: Annotated[
-        bool, typer.Option("--resize-images", help="Keep training copies with a shorter edge of at most 512 px (SDXL: 1024).")
+        bool, typer.Option("--resize-images", help="First scale images down to a shorter edge of 512 px (SDXL: 1024).")
     ] = False,
     webhook: Annotated[str | None, typer.Option(help="Address that gets a request at each event of the tune.")] = None,
     webhook_event: Annotated[
@@ -88,6 +94,8 @@ def create_tune(
         "resolution": resolution,
         "train_text_encoder": train_text_encoder,
         "text_encoder_learning_rate": text_encoder_learning_rate,
+        "prior": prior,
+        "clip_skip": clip_skip,
         "validation_prompts": validation_prompt,
         "checkpoint_every_steps": checkpoint_every_steps,
         "resize_images": resize_images or None,

@@ -11,7 +11,6 @@ import io
 import json
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -20,11 +19,11 @@ from typing import Any, TypeVar
 import urllib3
 from minio.commonconfig import REPLACE, CopySource
 from minio.credentials.providers import AssumeRoleProvider
-from minio.datatypes import Object
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import DictType
 
 from shared.blobs import clients
+from shared.blobs.objects import Grant, Listed, Stored, age_s, content_type, hash_file, listed
 from shared.errors import DiskError, NotFoundError, TooLargeError, UnavailableError
 from shared.failures import is_unavailable
 from shared.settings import ServiceSettings
@@ -36,35 +35,7 @@ T = TypeVar("T")
 
 _PING_READ_S = 2.0
 _PARTS_A_PAGE = 1000
-_CONTENT_TYPES = {"png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "webp": "image/webp"}
-"""What a browser may show, by the end of a key. Everything else is bytes."""
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
-
-
-@dataclass(frozen=True)
-class Stored:
-    """The SHA-256 (hexadecimal) and the size in bytes of an object that was written or read."""
-
-    sha256: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class Grant:
-    """Credentials that expire."""
-
-    access_key: str
-    secret_key: str
-    session_token: str | None
-
-
-@dataclass(frozen=True)
-class Listed:
-    """An object in a listing."""
-
-    key: str
-    size_bytes: int
-    age_s: float
 
 
 class Blobs:
@@ -228,7 +199,7 @@ class Blobs:
 
     async def copy(self, source: str, target: str) -> None:
         """Copy an object within the store, without the type and the metadata that it was stored with. Raises NotFoundError."""
-        kept: DictType = {"Content-Type": _content_type(target)}
+        kept: DictType = {"Content-Type": content_type(target)}
         origin = CopySource(self.bucket, source)
         await self._run(lambda: self._client.copy_object(self.bucket, target, origin, metadata=kept, metadata_directive=REPLACE))
 
@@ -241,7 +212,7 @@ class Blobs:
         found = self._client.list_objects(self.bucket, prefix, recursive=True)
 
         def listing() -> list[Listed]:
-            return [_listed(item) for item in islice(found, size)]
+            return [listed(item) for item in islice(found, size)]
 
         while True:
             page = await self._run(listing)
@@ -254,7 +225,7 @@ class Blobs:
 
         def listing() -> list[Listed]:
             found = self._client.list_objects(self.bucket, prefix, recursive=True)
-            return [_listed(item) for item in found]
+            return [listed(item) for item in found]
 
         return await self._run(listing)
 
@@ -266,8 +237,8 @@ class Blobs:
 
         def abort() -> int:
             # The minio client has no public method for either.
-            listed = self._client._list_multipart_uploads(self.bucket, prefix=prefix)  # noqa: SLF001
-            late = [upload for upload in listed.uploads if _age_s(upload.initiated_time) > older_than_s]
+            found = self._client._list_multipart_uploads(self.bucket, prefix=prefix)  # noqa: SLF001
+            late = [upload for upload in found.uploads if age_s(upload.initiated_time) > older_than_s]
             aborted = 0
             for upload in late:
                 try:
@@ -285,8 +256,8 @@ class Blobs:
 
         def listing() -> dict[str, int]:
             # The minio client has no public method for either.
-            listed = self._client._list_multipart_uploads(self.bucket, prefix=key)  # noqa: SLF001
-            ids = [upload.upload_id or "" for upload in listed.uploads if upload.object_name == key]
+            found = self._client._list_multipart_uploads(self.bucket, prefix=key)  # noqa: SLF001
+            ids = [upload.upload_id or "" for upload in found.uploads if upload.object_name == key]
             return {upload_id: self._size_of_parts(key, upload_id) for upload_id in ids}
 
         return await self._run(listing)
@@ -318,7 +289,7 @@ class Blobs:
         `file_name` it has the object saved under that name, and ends after `valid_s`. The signature covers the type and the
         disposition of the response, so that nobody can have the object shown as a page.
         """
-        kind = _content_type(key)
+        kind = content_type(key)
         now = datetime.now(UTC)
         if file_name is None:
             lasts, signed = timedelta(hours=1, seconds=valid_s), now.replace(minute=0, second=0, microsecond=0)
@@ -383,23 +354,5 @@ class Blobs:
         self._has_logged = True
 
 
-def hash_file(path: Path) -> Stored:
-    """Return the SHA-256 and the size of a file."""
-    with path.open("rb") as file:
-        return Stored(hashlib.file_digest(file, "sha256").hexdigest(), path.stat().st_size)
-
-
 def _too_large(max_bytes: int) -> TooLargeError:
     return TooLargeError(f"the file is larger than {max_bytes} bytes; send a smaller one")
-
-
-def _content_type(key: str) -> str:
-    return _CONTENT_TYPES.get(key.rpartition(".")[2], "application/octet-stream")
-
-
-def _listed(item: Object) -> Listed:
-    return Listed(item.object_name or "", item.size or 0, _age_s(item.last_modified))
-
-
-def _age_s(modified: object) -> float:
-    return (datetime.now(UTC) - modified).total_seconds() if isinstance(modified, datetime) else 0.0

@@ -85,7 +85,7 @@ def _seconds(engine: Engine, native_px: int, work: _Work, steps: int, past: Sequ
 
 
 def _work(native_px: int, chosen: Mapping[str, Any], prior: Prior, *, own_images: bool = False) -> _Work:
-    complete = default_parameters(native_px) | chosen
+    complete: dict[str, Any] = {**default_parameters(native_px), **chosen}
     images, area = complete["batch_size"], complete["resolution"] ** 2
     rows = {Prior.NONE: 0.0, Prior.BASE_OUTPUT: _BASE_OUTPUT_ROW, Prior.CLASS_IMAGES: 1.0}[prior] * prior_batch_size(images)
     draws = prior is Prior.CLASS_IMAGES and not own_images

@@ -29,7 +29,7 @@ class Base:
     noise_schedule: DDPMScheduler
     """The forward process, with the base's own noise schedule and prediction type."""
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Return a context in which the UNet's fp32 adapters and its other weights work together."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 

@@ -108,6 +108,15 @@ class DrawnImage:
     safety_score: float | None = None
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """The images of a request in the order of their seeds, notices, and how long the models took for them."""
+
+    images: list[DrawnImage]
+    notices: list[str]
+    model_s: float
+
+
 class StoredImage(BaseModel):
     """An image in the store; without a key where the safety checker removed it."""
 

@@ -131,8 +131,8 @@ async def test_a_training_step_of_the_recipe_against_a_bare_one(report: Report, 
 
 async def test_a_resident_lora_against_one_that_is_loaded(report: Report, tmp_path: Path) -> None:
     files = [LoraFile(name, name * 64, lora(tmp_path, name), 1.0) for name in ("a", "b")]
-    resident = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=2)
-    fleeting = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=1)
+    resident = Residency(torch.device("cpu"), max_bytes=2**30)
+    fleeting = Residency(torch.device("cpu"), max_bytes=0)
     switches = 6
 
     def switch(residency: Residency) -> Callable[[], object]:

@@ -12,6 +12,7 @@ from sqlalchemy import func, insert, select, update
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
 from services.inference.worker import repository as worker
+from services.inference.worker.repository import Choice
 from services.scheduler.settings import SchedulerSettings
 from services.scheduler.watch import Reconciler
 from services.scheduler.webhooks.service import Webhooks
@@ -183,9 +184,8 @@ async def test_a_request_with_inputs_that_cannot_be_read_holds_up_no_other_and_f
         while len(passed_over) < len(ids):
             with pytest.raises(BadRowError) as refused:
                 async with database.begin() as session:
-                    await worker.claim(
-                        session, worker="w", token=uuid4(), claim_s=9, hinted=[], open_after_s=-9, attempts=3, without=passed_over
-                    )
+                    choice = Choice(open_after_s=-9, without=passed_over)
+                    await worker.claim(session, worker="w", token=uuid4(), claim_s=9, choice=choice)
             passed_over.append(refused.value.key)
             async with database.begin() as session:
                 await worker.count_failed_claim(session, refused.value.key)

@@ -12,6 +12,7 @@ from services.inference.inputs import Inputs, ModelRef
 from services.inference.service import ImageService
 from services.inference.settings import InferenceSettings
 from services.inference.worker import repository as worker
+from services.inference.worker.repository import Choice
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
 from shared.database.tables import Context, Generation
@@ -63,9 +64,7 @@ class ReconcilerWorld(World):
                 worker="worker",
                 token=uuid4(),
                 claim_s=CLAIM_S,
-                hinted=[generation_id],
-                open_after_s=0,
-                attempts=self.settings.generation_attempts,
+                choice=Choice(hinted=[generation_id], open_after_s=0, attempts=self.settings.generation_attempts),
             )
 
     async def age(self, generation_id: str, seconds: float) -> None:

@@ -198,7 +198,7 @@ async def test_the_asynchronous_form_answers_at_once_with_public_urls(world: Inf
 
 async def test_a_failed_response_is_completed_and_its_result_is_the_error(world: InferenceWorld) -> None:
     painter = FakePainter()
-    painter.fail = [ValueError("out of memory")]
+    painter.fail = [ValueError("out of memory")] * 3
     async with world.worker(painter):
         generation_id = await world.submit()
         await world.finished(generation_id)

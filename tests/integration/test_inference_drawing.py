@@ -283,8 +283,9 @@ def test_the_hook_is_called_after_each_step_of_a_request(studio: Studio) -> None
 
     studio.painter.draw(studio.inputs(Engine.SD15, seeds=[5, 6]), Materials(studio.folders[Engine.SD15]), watcher)
 
-    assert [(step, steps) for step, steps, _ in watcher.calls] == [(step, 8) for step in range(1, 9)]
-    assert {shape[1:] for _, _, shape in watcher.calls} == {(4, PX // 2, PX // 2)}
+    assert [(step, steps) for step, steps, _ in watcher.calls] == [(step, 4) for step in range(1, 5)]
+    # Both images are in one batch.
+    assert {shape for _, _, shape in watcher.calls} == {(2, 4, PX // 2, PX // 2)}
 
 
 def test_the_hook_ends_a_draw_between_two_steps(studio: Studio) -> None:

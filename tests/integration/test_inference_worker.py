@@ -12,6 +12,7 @@ import pytest
 
 from services.inference.worker import repository
 from services.inference.worker.files import FileCache
+from services.inference.worker.repository import Choice
 from shared.blobs.store import Blobs
 from shared.database.tables import Context
 from shared.errors import InvalidError, LeaseLostError, UnavailableError
@@ -32,7 +33,7 @@ async def world(
 
 async def claim(world: InferenceWorld) -> repository.Claim:
     async with world.database.begin() as session:
-        held = await repository.claim(session, worker="slow", token=uuid4(), claim_s=30, hinted=[], open_after_s=0, attempts=3)
+        held = await repository.claim(session, worker="slow", token=uuid4(), claim_s=30, choice=Choice(open_after_s=0))
     assert held is not None
     return held
 

@@ -54,7 +54,7 @@ class Studio:
     """A painter, and one random checkpoint for each engine."""
 
     folders: dict[Engine, Path]
-    painter: Painter = field(default_factory=lambda: Painter(Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=4)))
+    painter: Painter = field(default_factory=lambda: Painter(Residency(torch.device("cpu"), max_bytes=2**30)))
     images: dict[str, bytes] = field(default_factory=dict)
     files: dict[str, Any] = field(default_factory=dict)
 
@@ -77,13 +77,17 @@ class Studio:
         """Draw one image, and return it with the notices; options are fields of the inputs, `files` are more materials."""
         files = options.pop("files", {})
         materials = Materials(self.folders[engine], images=dict(self.images), **files)
-        [drawn], notices = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, never)
+        drawing = self.painter.draw(self.inputs(engine, seeds=[seed], **options), materials, never)
+        [drawn] = drawing.images
+        return self.opened(drawn), drawing.notices
+
+    def opened(self, drawn: DrawnImage) -> Image.Image:
         assert drawn.data is not None
-        return Image.open(io.BytesIO(drawn.data)), notices
+        return Image.open(io.BytesIO(drawn.data))
 
     def results(self, painter: Painter, **options: Any) -> list[DrawnImage]:
         """Draw with another painter and return what it returns."""
-        return painter.draw(self.inputs(Engine.SD15, **options), Materials(self.folders[Engine.SD15]), never)[0]
+        return painter.draw(self.inputs(Engine.SD15, **options), Materials(self.folders[Engine.SD15]), never).images
 
     def inputs(self, engine: Engine, **options: Any) -> Inputs:
         """Return the inputs of a request for a small image."""

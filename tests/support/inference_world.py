@@ -17,13 +17,13 @@ from PIL import Image
 from sqlalchemy import select, update
 
 from services.inference.app import create_app
-from services.inference.inputs import DrawnImage, Inputs
+from services.inference.inputs import Drawing, DrawnImage, Inputs
 from services.inference.settings import InferenceSettings
 from services.inference.worker import service as worker_service
 from services.inference.worker.materials import Materials
 from services.inference.worker.service import Worker
 from services.inference.worker.settings import WorkerSettings
-from services.inference.worker.steps import OnStep
+from services.inference.worker.steps import DrawCancelledError, OnStep
 from shared.background import Background
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
@@ -36,6 +36,7 @@ from tests.support.waiting import eventually
 from tests.support.world import SD15, World
 
 SHAPE = "sd15-random"
+MODEL_S = 0.125
 
 
 class FakePainter:
@@ -49,16 +50,38 @@ class FakePainter:
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.fail: list[Exception] = []
+        self.ended: list[DrawCancelledError] = []
+        self.hangs = False
+        """Whether it waits for `may_go_on` without calling the hook of its steps."""
+        self.tests: list[Exception | None] = []
+        """What each test of the device raises; tests beyond these pass."""
+        self.tested = 0
+        self.may_test = threading.Event()
+        self.may_test.set()
 
-    def draw(self, inputs: Inputs, materials: Materials, on_step: OnStep) -> tuple[list[DrawnImage], list[str]]:
+    def draw(self, inputs: Inputs, materials: Materials, on_step: OnStep) -> Drawing:
         self.drawn.append(inputs)
         self.begun.set()
         while not self.may_go_on.wait(0.02):
-            on_step(1, 2, np.zeros((1, 1, 1, 1)))
+            if not self.hangs:
+                self._step(on_step)
         if self.fail:
             raise self.fail.pop(0)
-        drawn = [coloured(seed) if inputs.with_previews else str(seed).encode() for seed in inputs.seeds]
-        return [DrawnImage(data) for data in drawn], [f"drawn from {materials.base.name[:8]}"]
+        images = [DrawnImage(coloured(seed) if inputs.with_previews else str(seed).encode()) for seed in inputs.seeds]
+        return Drawing(images, [f"drawn from {materials.base.name[:8]}"], MODEL_S)
+
+    def _step(self, on_step: OnStep) -> None:
+        try:
+            on_step(1, 2, np.zeros((1, 1, 1, 1)))
+        except DrawCancelledError as error:
+            self.ended.append(error)
+            raise
+
+    def test(self) -> None:
+        self.tested += 1
+        self.may_test.wait(30)
+        if self.tests and (error := self.tests.pop(0)):
+            raise error
 
 
 def coloured(seed: int) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from services.inference.inputs import DrawnImage, Inputs
+from services.inference.inputs import Drawing, DrawnImage, Inputs
 from services.inference.worker import app
 from services.inference.worker.materials import Materials
 from services.inference.worker.service import Worker
@@ -27,11 +27,14 @@ class StubPainter:
     def __init__(self, settings: WorkerSettings) -> None:
         self._go = settings.work_dir / "go"
 
-    def draw(self, inputs: Inputs, _materials: Materials, on_step: OnStep) -> tuple[list[DrawnImage], list[str]]:
+    def draw(self, inputs: Inputs, _materials: Materials, on_step: OnStep) -> Drawing:
         while inputs.prompt.startswith("hold") and not self._go.exists():
             on_step(1, 2, np.zeros((1, 1, 1, 1)))
             time.sleep(0.01)
-        return [DrawnImage(_dot(seed)) for seed in inputs.seeds], []
+        return Drawing([DrawnImage(_dot(seed)) for seed in inputs.seeds], [], 0.0)
+
+    def test(self) -> None:
+        """Pass."""
 
 
 class NoSupplies:

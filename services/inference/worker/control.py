@@ -10,6 +10,8 @@ from PIL import Image
 
 from services.inference.inputs import Control
 from services.inference.worker.canvas import Box, fitted, opened
+from services.inference.worker.denoise import Guide
+from services.inference.worker.latents import tensor_of
 from shared.errors import InvalidError
 from shared.models.checkpoints import Components
 from shared.models.edges import canny_edges
@@ -35,21 +37,17 @@ def check_fits(controlnet: ControlNetModel, name: str, components: Components, b
             raise InvalidError(msg, loc=("body", "controlnet"))
 
 
-def followed_image(
-    control: Control, images: Mapping[str, bytes], size: tuple[int, int], box: Box, drawn_size: tuple[int, int]
-) -> Image.Image:
-    """Return the image that the ControlNet follows: the box of the request's image at `size`, scaled to `drawn_size`."""
-    whole = fitted(opened(images[control.image.key]), *size)
-    part = whole.crop(box).resize(drawn_size, Image.Resampling.LANCZOS)
-    return canny_edges(part) if control.preprocess == "canny" else part
-
-
-def options(control: Control) -> dict[str, Any]:
-    """Return the arguments for a pipeline that say how strongly and for how long the ControlNet works."""
+def guide(
+    model: ControlNetModel, control: Control, images: Mapping[str, bytes], size: tuple[int, int], box: Box, drawn: tuple[int, int]
+) -> Guide | None:
+    """Return what the ControlNet follows: the box of the request's image at `size`, scaled to `drawn`. None without effect."""
     if control.early_stop == 0:
-        # diffusers refuses an end of 0.
-        return {"controlnet_conditioning_scale": 0.0}
-    return {"controlnet_conditioning_scale": float(control.scale), "control_guidance_end": control.early_stop or 1.0}
+        return None
+    whole = fitted(opened(images[control.image.key]), *size)
+    part = whole.crop(box).resize(drawn, Image.Resampling.LANCZOS)
+    followed = canny_edges(part) if control.preprocess == "canny" else part
+    end = 1.0 if control.early_stop is None else control.early_stop
+    return Guide(model, tensor_of(followed).to(model.device), float(control.scale), end)
 
 
 def _plain(value: Any) -> Any:

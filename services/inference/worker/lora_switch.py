@@ -1,6 +1,7 @@
 """Switches the LoRAs of a loaded checkpoint on and off, and leaves it as it was, bit by bit, when all are off."""
 
-from collections import OrderedDict, defaultdict
+import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ Vectors = dict[str, list[torch.Tensor]]
 
 
 class LoraSwitch:
-    """The loaded LoRAs of one checkpoint, the one unused for longest first.
+    """The loaded LoRAs of one checkpoint. They stay loaded until `drop`.
 
     Plain LoRAs are hooks of their modules: switching takes a millisecond, and half-precision weights lose nothing of them.
     Changes that cannot be a hook are merged, with the original weights kept in the machine's memory.
@@ -24,7 +25,9 @@ class LoraSwitch:
 
     def __init__(self, components: Components) -> None:
         self._components = components
-        self._loaded: OrderedDict[str, LoadedLora] = OrderedDict()
+        self._loaded: dict[str, LoadedLora] = {}
+        self._of_text: set[str] = set()
+        self._used: dict[str, float] = {}
         self._active: list[tuple[str, float]] = []
         self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._originals: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
@@ -37,13 +40,30 @@ class LoraSwitch:
         return list(self._loaded)
 
     @property
+    def reads_text(self) -> tuple[tuple[str, float], ...]:
+        """The active LoRAs that change what the text encoders return: each one's SHA-256 and weight."""
+        return tuple((sha256, weight) for sha256, weight in self._active if sha256 in self._of_text)
+
+    @property
+    def unused(self) -> list[tuple[float, str]]:
+        """When each LoRA that is off was last used, and its SHA-256."""
+        active = {sha256 for sha256, _ in self._active}
+        return [(used, sha256) for sha256, used in self._used.items() if sha256 not in active]
+
+    def drop(self, sha256: str) -> int:
+        """Forget a LoRA that is off, and return its bytes."""
+        del self._used[sha256]
+        self._of_text.discard(sha256)
+        return self._loaded.pop(sha256).size_bytes
+
+    @property
     def size_bytes(self) -> int:
         """The memory of the loaded LoRAs."""
         return sum(lora.size_bytes for lora in self._loaded.values())
 
     @torch.no_grad()
-    def use(self, wanted: Sequence[LoraFile], *, most: int) -> None:
-        """Switch on exactly these LoRAs, load those that are missing, and keep `most` of those that are off.
+    def use(self, wanted: Sequence[LoraFile]) -> None:
+        """Switch on exactly these LoRAs, and load those that are missing.
 
         Raises InvalidError for a LoRA that does not fit, before anything is changed.
         """
@@ -52,7 +72,9 @@ class LoraSwitch:
         for file in active:
             if file.sha256 not in self._loaded:
                 self._loaded[file.sha256] = loras.load(file, self._components)
-            self._loaded.move_to_end(file.sha256)
+                if self._changes_text(self._loaded[file.sha256]):
+                    self._of_text.add(file.sha256)
+            self._used[file.sha256] = time.monotonic()
         if self._active != (chosen := [(file.sha256, file.weight) for file in active]):
             self._off()
             try:
@@ -60,8 +82,10 @@ class LoraSwitch:
             except BaseException:
                 self._off()
                 raise
-        while len(self._loaded) > max(most, len({file.sha256 for file in active})):
-            self._loaded.popitem(last=False)
+
+    def _changes_text(self, lora: LoadedLora) -> bool:
+        read = {module for encoder in self._components.text_encoders for module in encoder.modules()}
+        return bool(lora.vectors) or any(change.module in read for change in (*lora.pairs, *lora.merges))
 
     def _on(self, chosen: list[tuple[str, float]]) -> None:
         pairs: dict[torch.nn.Module, list[tuple[LowRank, float]]] = defaultdict(list)

@@ -1,77 +1,126 @@
-"""Draws the images of one request: loads models, encodes prompts, prepares images, and runs diffusers' pipeline."""
+"""Draws the images of one request: loads what it needs, and draws its images in batches that fit into the memory."""
 
 import io
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections import deque
 from typing import Any
 
 import torch
 from PIL import Image
 
-from services.inference.inputs import DrawnImage, Inputs
+from services.inference.inputs import Drawing, DrawnImage, Inputs
 from services.inference.worker import canvas as canvases
 from services.inference.worker import control, embeddings
 from services.inference.worker.canvas import Canvas
+from services.inference.worker.denoise import Guide
+from services.inference.worker.latents import Codec
 from services.inference.worker.materials import Materials
-from services.inference.worker.refiner import Refiner, share_of_base
+from services.inference.worker.memory import activation_bytes
 from services.inference.worker.residency import Residency, Resident
+from services.inference.worker.scene import Finish, Scene, share_of_base
 from services.inference.worker.settings import WorkerSettings
-from services.inference.worker.steps import OnStep, Steps
-from services.inference.worker.text import Prompts, deepest, encode
+from services.inference.worker.steps import DrawCancelledError, OnStep, Steps
+from services.inference.worker.text import deepest
 from services.inference.worker.vaes import load_vae
-from shared.models import pipelines, samplers
-from shared.models.pipelines import Task
+from shared.errors import TunesmithError
 from shared.safety import Safety
+from shared.telemetry import get_logger
+
+log = get_logger(__name__)
 
 FULL_SIZE_PX = 512
 """A checkpoint below this native size draws at that size, and the image is enlarged: a 64 px model cannot draw at 1024 px."""
-_DIFFUSERS_PX = 8
-"""Diffusers refuses sides that are not multiples of this, whatever the VAE."""
+_SIDE_PX = 8
+"""Sides are multiples of this, whatever the VAE."""
 _JPEG_QUALITY = 95
-StepCallback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+_BATCH = 4
 
 
 class Painter:
     """Draws with loaded models, and loads missing ones. Not thread-safe: one thread owns it."""
 
-    def __init__(self, residency: Residency, safety: Safety | None = None) -> None:
+    def __init__(self, residency: Residency, safety: Safety | None = None, *, batch: int = _BATCH) -> None:
         self.residency = residency
         self._safety = safety
+        self._batch = batch
 
     @classmethod
     def from_settings(cls, settings: WorkerSettings) -> "Painter":
         """Build the process's painter on the configured device."""
-        pipelines.preload()
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
         device = settings.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        residency = Residency(torch.device(device), max_bytes=settings.resident_bytes, loras_kept=settings.resident_loras)
-        return cls(residency, Safety.from_settings(settings))
+        residency = Residency(torch.device(device), max_bytes=settings.resident_bytes)
+        return cls(residency, Safety.from_settings(settings), batch=settings.batch_images)
 
-    def draw(self, inputs: Inputs, materials: Materials, on_step: OnStep) -> tuple[list[DrawnImage], list[str]]:
-        """Return the encoded images in the order of their seeds, and notices.
+    def draw(self, inputs: Inputs, materials: Materials, on_step: OnStep) -> Drawing:
+        """Return the encoded images in the order of their seeds, with notices and the model's time.
 
-        Images are drawn one at a time: in a batch, the last bits of an image depend on the other images, and a seed must give
-        the same image when it is requested alone. Raises InvalidError, and what `on_step` raises.
+        Images of a request are drawn in batches; the last bits of an image depend on the others in its batch. Raises
+        InvalidError, and what `on_step` raises. After any other error the request's models are loaded again when they are next
+        needed.
         """
-        notices: list[str] = []
-        steps = Steps(on_step)
-        planned: set[int] = set()
-
-        def check(pipeline: Any, _step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
-            if id(pipeline) not in planned:
-                planned.add(id(pipeline))
-                steps.plan(len(inputs.seeds) * pipeline.num_timesteps)
-            steps.did(state["latents"])
-            return state
-
         self.residency.begin()
-        # The models stay loaded: in inference mode they keep no graph of what was computed.
-        with torch.inference_mode():
-            draw_seed = self._prepare(inputs, materials, check, notices)
-            return [self._checked(draw_seed(seed), inputs.image_encoding) for seed in inputs.seeds], notices
+        try:
+            # Not inference mode: tensors that are made in it can never be changed outside of it, and the models stay loaded.
+            with torch.no_grad():
+                return self._draw(inputs, materials, on_step)
+        except (TunesmithError, DrawCancelledError):
+            # These are raised before a model is changed, or between two steps.
+            raise
+        except BaseException:
+            self.residency.forget_used()
+            raise
+
+    def test(self) -> None:
+        """Compute on the device what the CPU computes as well. Raises RuntimeError if the results differ."""
+        device, dtype = self.residency.device, self.residency.dtype
+        generator = torch.Generator().manual_seed(0)
+        image, kernel = torch.randn(1, 8, 32, 32, generator=generator), torch.randn(8, 8, 3, 3, generator=generator) / 8
+        found = torch.nn.functional.conv2d(image.to(device, dtype), kernel.to(device, dtype), padding=1)
+        rows = found.flatten(2).transpose(1, 2)
+        found = torch.nn.functional.scaled_dot_product_attention(rows, rows, rows).float().cpu()
+        rows = torch.nn.functional.conv2d(image, kernel, padding=1).flatten(2).transpose(1, 2)
+        wanted = torch.nn.functional.scaled_dot_product_attention(rows, rows, rows)
+        if not torch.allclose(found, wanted, atol=0.05, rtol=0.05):
+            msg = f"the device {device} computes wrong results"
+            raise RuntimeError(msg)
+
+    def _draw(self, inputs: Inputs, materials: Materials, on_step: OnStep) -> Drawing:
+        notices: list[str] = []
+        scene = self._scene(inputs, materials, notices)
+        began = time.monotonic()
+        images = self._in_batches(scene, Steps(on_step))
+        took_s = time.monotonic() - began
+        return Drawing([self._checked(image, inputs.image_encoding) for image in images], notices, took_s)
+
+    def _in_batches(self, scene: Scene, steps: Steps) -> list[Image.Image]:
+        """Return the images, drawn in smaller batches where the memory does not suffice."""
+        seeds = scene.inputs.seeds
+        batches = deque(seeds[first : first + self._batch] for first in range(0, len(seeds), self._batch))
+        steps.plan(len(batches) * scene.steps)
+        images: list[Image.Image] = []
+        may_free = True
+        while batches:
+            batch = batches.popleft()
+            self.residency.reserve(activation_bytes(scene.base.components, scene.size, len(batch)))
+            try:
+                images += scene.draw(batch, steps)
+                continue
+            except torch.OutOfMemoryError:
+                if len(batch) == 1 and not may_free:
+                    raise
+            # Outside of the handler: the error's traceback holds the tensors of the failed draw.
+            log.warning("batch.out_of_memory", images=len(batch))
+            may_free = may_free and len(batch) > 1
+            self.residency.free()
+            smaller = [part for part in (batch[: len(batch) // 2], batch[len(batch) // 2 :]) if part]
+            steps.plan(len(smaller) * scene.steps)
+            batches.extendleft(reversed(smaller))
+        return images
 
     def _checked(self, image: Image.Image, encoding: str) -> DrawnImage:
         """Return the encoded image, or none if the operator's safety checker refuses it."""
@@ -79,75 +128,62 @@ class Painter:
         data = None if verdict and verdict.is_unsafe else _encoded(image, encoding)
         return DrawnImage(data, verdict.score if verdict else None)
 
-    def _prepare(
-        self, inputs: Inputs, materials: Materials, check: StepCallback, notices: list[str]
-    ) -> Callable[[int], Image.Image]:
-        """Return a function that draws the image of a seed."""
+    def _scene(self, inputs: Inputs, materials: Materials, notices: list[str]) -> Scene:
+        """Load what the request needs. Raises InvalidError for a model that does not fit the checkpoint."""
         resident = self.residency.checkpoint(inputs.base.sha256, materials.base, materials.loras)
-        size = _run_size(inputs, resident, notices)
+        components = resident.components
+        codec = self._codec(inputs, materials, resident)
+        size = _run_size(inputs, resident, codec.factor, notices)
         canvas = _canvas(inputs, materials)
-        task, start_options = _start_options(inputs, canvas, size)
-        controlnet, control_options = self._control(inputs, materials, resident, canvas, size, task)
-        options: dict[str, Any] = {
-            **_prompt_options(inputs, materials, resident, notices),
-            **start_options,
-            **control_options,
-            "guidance_scale": inputs.cfg_scale,
-            "num_inference_steps": inputs.steps,
-            "callback_on_step_end": check,
-            **samplers.pipeline_options(inputs.sampler),
-        }
-        vae = self._vae(inputs, materials, resident)
-        pipeline = pipelines.build(resident.components, _scheduler(inputs, resident), task=task, controlnet=controlnet, vae=vae)
-        refiner = self._refiner(inputs, materials, task, controlnet, notices)
-        if refiner is not None:
-            options["denoising_end"] = share_of_base(inputs)
-
-        def draw_seed(seed: int) -> Image.Image:
-            # A scheduler keeps state while it runs, so each image gets a new one.
-            pipeline.scheduler = _scheduler(inputs, resident)
-            # Noise comes from the CPU, so that a seed gives the same image on every device.
-            generator = torch.Generator("cpu").manual_seed(seed)
-            output = pipeline(generator=generator, output_type="latent" if refiner else "pil", **options).images
-            drawn = refiner.finish(output, generator, check) if refiner else output[0]
-            return canvas.composed(drawn) if canvas else canvases.scaled(drawn, inputs.width, inputs.height)
-
-        return draw_seed
-
-    def _control(
-        self, inputs: Inputs, materials: Materials, resident: Resident, canvas: Canvas | None, size: tuple[int, int], task: Task
-    ) -> tuple[Any, dict[str, Any]]:
-        wanted = inputs.control
-        if wanted is None or materials.controlnet is None:
-            return None, {}
-        controlnet = self.residency.module(
-            wanted.model.sha256, materials.controlnet, lambda device, dtype: control.load(materials.controlnet, device, dtype)
+        guide = self._guide(inputs, materials, resident, canvas, size)
+        if inputs.clip_skip is not None and inputs.clip_skip > (most := deepest(components)):
+            notices.append(f"clip_skip: {inputs.clip_skip} is more than the {most} layers of {inputs.base.name}; {most} was used")
+        words = {word: embeddings.load(word, path, components) for word, path in materials.embeddings}
+        return Scene(
+            inputs=inputs,
+            base=resident,
+            codec=codec,
+            size=size,
+            canvas=canvas,
+            guide=guide,
+            finish=self._finish(inputs, materials, canvas, notices),
+            vectors=resident.loras.vectors | words,
+            # The path of an embedding has the SHA-256 of its bytes.
+            state=(resident.loras.reads_text, tuple((word, str(path)) for word, path in materials.embeddings)),
         )
-        control.check_fits(controlnet, wanted.model.name, resident.components, inputs.base.name)
-        asked = (inputs.width, inputs.height)
-        box = canvas.box if canvas else (0, 0, *asked)
-        followed = control.followed_image(wanted, materials.images, asked, box, size)
-        name = "image" if task is Task.TEXT_TO_IMAGE else "control_image"
-        return controlnet, {name: followed, **control.options(wanted)}
 
-    def _vae(self, inputs: Inputs, materials: Materials, resident: Resident) -> Any:
-        if inputs.vae is None or materials.vae is None:
+    def _guide(
+        self, inputs: Inputs, materials: Materials, resident: Resident, canvas: Canvas | None, size: tuple[int, int]
+    ) -> Guide | None:
+        wanted, place = inputs.control, materials.controlnet
+        if wanted is None or place is None:
             return None
-        path, own = materials.vae, resident.components.vae
+        model = self.residency.module(wanted.model.sha256, place, lambda device, dtype: control.load(place, device, dtype))
+        control.check_fits(model, wanted.model.name, resident.components, inputs.base.name)
+        asked = (inputs.width, inputs.height)
+        return control.guide(model, wanted, materials.images, asked, canvas.box if canvas else (0, 0, *asked), size)
+
+    def _codec(self, inputs: Inputs, materials: Materials, resident: Resident) -> Codec:
+        own, path = resident.components.vae, materials.vae
+        if inputs.vae is None or path is None:
+            return Codec(own, resident.name, self.residency.precision)
         # The loaded VAE scales latents as the checkpoint does, so the same file is loaded once for each checkpoint.
         name = f"{inputs.vae.sha256}-for-{inputs.base.sha256}"
-        return self.residency.module(name, path, lambda device, dtype: load_vae(path, own, device=device, dtype=dtype))
+        vae = self.residency.module(
+            name, path, lambda device, dtype: load_vae(path, own, device=device, dtype=dtype), is_vae=True
+        )
+        return Codec(vae, name, self.residency.precision)
 
-    def _refiner(self, inputs: Inputs, materials: Materials, task: Task, controlnet: Any, notices: list[str]) -> Refiner | None:
+    def _finish(self, inputs: Inputs, materials: Materials, canvas: Canvas | None, notices: list[str]) -> Finish | None:
         share = share_of_base(inputs)
         if inputs.refine is None or materials.refiner is None:
             return None
-        if share is None or task is Task.INPAINTING or controlnet is not None:
+        if share is None or (canvas is not None and canvas.mask is not None) or inputs.control is not None:
             notices.append("use_refiner: ignored, because the refiner has no part in this request; the base drew alone")
             return None
         # A name of its own: a checkpoint that refines itself is loaded twice, once with LoRAs and once without.
         resident = self.residency.checkpoint(f"refiner-{inputs.refine.model.sha256}", materials.refiner)
-        return Refiner(resident.components, inputs, share)
+        return Finish(resident, Codec(resident.components.vae, resident.name, self.residency.precision), share)
 
 
 def run_size(width: int, height: int, native_px: int, divisor: int) -> tuple[int, int]:
@@ -162,11 +198,11 @@ def run_size(width: int, height: int, native_px: int, divisor: int) -> tuple[int
     return wide, high
 
 
-def _run_size(inputs: Inputs, resident: Resident, notices: list[str]) -> tuple[int, int]:
+def _run_size(inputs: Inputs, resident: Resident, factor: int, notices: list[str]) -> tuple[int, int]:
     info = resident.components.info
     unet: Any = resident.components.unet
-    factor = resident.pipeline.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    size = run_size(inputs.width, inputs.height, info.native_size_px, max(_DIFFUSERS_PX, factor))
+    factor *= 2 ** (len(unet.config.block_out_channels) - 1)
+    size = run_size(inputs.width, inputs.height, info.native_size_px, max(_SIDE_PX, factor))
     if size != (inputs.width, inputs.height):
         notices.append(
             f"{inputs.base.name} is a small checkpoint: drawn at {size[0]}x{size[1]}, enlarged to {inputs.width}x{inputs.height}"
@@ -176,35 +212,6 @@ def _run_size(inputs: Inputs, resident: Resident, notices: list[str]) -> tuple[i
 
 def _canvas(inputs: Inputs, materials: Materials) -> Canvas | None:
     return canvases.prepare(inputs.start, materials.images, inputs.width, inputs.height) if inputs.start else None
-
-
-def _prompt_options(inputs: Inputs, materials: Materials, resident: Resident, notices: list[str]) -> Mapping[str, torch.Tensor]:
-    components = resident.components
-    if inputs.clip_skip is not None and inputs.clip_skip > (most := deepest(components)):
-        notices.append(f"clip_skip: {inputs.clip_skip} is more than the {most} layers of {inputs.base.name}; {most} was used")
-    return encode(
-        components,
-        Prompts(inputs.prompt, inputs.negative_prompt, inputs.prompt_2, inputs.negative_prompt_2),
-        clip_skip=inputs.clip_skip,
-        vectors=resident.loras.vectors | {word: embeddings.load(word, path, components) for word, path in materials.embeddings},
-        zero_empty=components.zeros_for_empty_prompt,
-    )
-
-
-def _start_options(inputs: Inputs, canvas: Canvas | None, size: tuple[int, int]) -> tuple[Task, dict[str, Any]]:
-    sides = {"width": size[0], "height": size[1]}
-    if canvas is None or inputs.start is None:
-        return Task.TEXT_TO_IMAGE, sides
-    source, mask = canvas.model_input(*size)
-    # At least one step of noise; the small excess compensates for the rounding of steps x strength.
-    strength = max(inputs.start.strength, min(1.0, (1 + 1e-6) / inputs.steps))
-    if mask is None:
-        return Task.IMAGE_TO_IMAGE, {"image": source, "strength": strength}
-    return Task.INPAINTING, {"image": source, "mask_image": mask, "strength": strength, **sides}
-
-
-def _scheduler(inputs: Inputs, resident: Resident) -> Any:
-    return samplers.make(inputs.sampler, resident.components.scheduler_folder, inputs.steps)
 
 
 def _encoded(image: Image.Image, encoding: str) -> bytes:

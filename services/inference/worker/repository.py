@@ -1,12 +1,12 @@
 """The worker's SQL: claiming requests, and writing their results under the claim's epoch."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,8 +19,35 @@ from shared.messaging import outbox
 from shared.messaging.events import ImageFailed, ImageGenerated, ImageRequested
 
 _FREE: dict[str, None] = {"claim_token": None, "claim_holder": None, "claim_expires_at": None}
+_CLAIM_LOCK = 0x696D61676573
+"""The advisory lock that makes claims run one after the other: each must count the requests that the others have claimed."""
 _STARVED_S = 10.0
-"""An older request comes before newer ones, even if this worker has the models of the newer ones loaded."""
+"""A request that waits for this long comes before others of its account, even if this worker has the models of those loaded."""
+
+# The first request of each account, and of these the one to claim: the account with the fewest running requests, then a request
+# that this worker was announced or that has waited for long, then the account that this worker has served least recently.
+# PostgreSQL uses the indexes of unfinished requests only where the query says that they are.
+_PICK = text("""
+    WITH running AS (
+        SELECT account_id, count(*) AS requests FROM generations
+        WHERE state = 'running' AND finished_at IS NULL GROUP BY account_id
+    )
+    SELECT head.id
+    FROM (SELECT DISTINCT account_id FROM generations WHERE state = 'queued' AND finished_at IS NULL) AS waiting
+    LEFT JOIN running USING (account_id)
+    CROSS JOIN LATERAL (
+        SELECT id, created_at, (id = ANY(:hinted) OR created_at < now() - make_interval(secs => :starved_s)) AS is_near
+        FROM generations
+        WHERE account_id = waiting.account_id AND state = 'queued' AND finished_at IS NULL
+            AND attempt < :attempts AND id <> ALL(:without)
+            AND (id = ANY(:hinted) AND attempt = 0 OR updated_at < now() - make_interval(secs => :open_after_s))
+            AND (id <> ALL(:failed) OR updated_at < now() - make_interval(secs => :failed_after_s))
+        ORDER BY is_near DESC, created_at, id LIMIT 1
+    ) AS head
+    ORDER BY coalesce(running.requests, 0), head.is_near DESC,
+        array_position(CAST(:served AS uuid[]), waiting.account_id) NULLS FIRST, head.created_at, head.id
+    LIMIT 1
+""")
 
 
 @dataclass(frozen=True)
@@ -28,6 +55,7 @@ class Claim:
     """A request that this worker draws, under an epoch."""
 
     generation_id: str
+    account_id: UUID
     affinity: str
     epoch: int
     attempt: int
@@ -36,42 +64,36 @@ class Claim:
     """Since the request was made."""
 
 
-async def claim(
-    session: AsyncSession,
-    *,
-    worker: str,
-    token: UUID,
-    claim_s: float,
-    hinted: Collection[str],
-    open_after_s: float,
-    attempts: int,
-    without: Collection[str] = (),
-) -> Claim | None:
-    """Claim a queued request, but none of `without`, and return the claim; None if there is none.
+@dataclass(frozen=True)
+class Choice:
+    """What a worker knows that decides which request it claims."""
+
+    hinted: Collection[str] = ()
+    """Requests that were announced to this worker: it has their models loaded, or should load them."""
+    open_after_s: float = 1.0
+    """How long other requests, and those of which an attempt failed, must have waited, in seconds."""
+    attempts: int = 3
+    """How often a request is tried."""
+    without: Collection[str] = ()
+    """Requests that are left out."""
+    failed: Collection[str] = ()
+    """Requests that failed at this worker: another worker should try them, so this one waits for `failed_after_s` seconds."""
+    failed_after_s: float = 5.0
+    served: Sequence[UUID] = field(default_factory=list)
+    """The accounts that this worker has served, the latest last."""
+
+
+async def claim(session: AsyncSession, *, worker: str, token: UUID, claim_s: float, choice: Choice) -> Claim | None:
+    """Claim a queued request and return the claim; None if there is none.
 
     Raises BadRowError for a request that cannot be claimed, such as one whose inputs another release wrote.
-
-    Hinted requests come first, because this worker has their models loaded. Other requests, and those of which an attempt
-    failed, can be claimed once they have waited for `open_after_s` seconds. `attempts` limits how often a request is tried.
     """
-    waited = Generation.updated_at < func.now() - timedelta(seconds=open_after_s)
-    first = or_(Generation.id.in_(hinted), Generation.created_at < func.now() - timedelta(seconds=_STARVED_S))
-    waiting = (
-        select(Generation.id)
-        .where(
-            Generation.state == "queued",
-            # Only with this PostgreSQL uses the partial index.
-            Generation.finished_at.is_(None),
-            Generation.attempt < attempts,
-            or_(waited, Generation.id.in_(hinted) & (Generation.attempt == 0)),
-            Generation.id.not_in(without),
-        )
-        .order_by(first.desc(), Generation.created_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    generation_id = await session.scalar(waiting)
+    generation_id = await pick(session, choice)
     if generation_id is None:
+        return None
+    # Another transaction may be changing the request: the next poll looks again.
+    locked = select(Generation.id).where(Generation.id == generation_id, Generation.state == "queued")
+    if await session.scalar(locked.with_for_update(skip_locked=True)) is None:
         return None
     claimed = (
         update(Generation)
@@ -87,6 +109,7 @@ async def claim(
             updated_at=func.now(),
         )
         .returning(
+            Generation.account_id,
             Generation.affinity,
             Generation.claim_epoch,
             Generation.attempt,
@@ -96,9 +119,28 @@ async def claim(
     )
     with claiming(generation_id):
         row = (await session.execute(claimed)).one()
-        return Claim(
-            generation_id, row.affinity, row.claim_epoch, row.attempt, Inputs.model_validate(row.inputs), float(row.waited_s)
-        )
+        inputs = Inputs.model_validate(row.inputs)
+        waited_s = float(row.waited_s)
+        return Claim(generation_id, row.account_id, row.affinity, row.claim_epoch, row.attempt, inputs, waited_s)
+
+
+async def pick(session: AsyncSession, choice: Choice) -> str | None:
+    """Return the id of the request to claim next, or None. The transaction then holds the lock of claims until it ends."""
+    values = {
+        "hinted": list(choice.hinted),
+        "starved_s": _STARVED_S,
+        "open_after_s": choice.open_after_s,
+        "attempts": choice.attempts,
+        "without": list(choice.without),
+        "failed": list(choice.failed),
+        "failed_after_s": choice.failed_after_s,
+        "served": list(choice.served),
+    }
+    # Idle workers poll: they must not wait for each other's lock only to find that there is nothing to claim.
+    if await session.scalar(_PICK, values) is None:
+        return None
+    await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIM_LOCK})
+    return await session.scalar(_PICK, values)
 
 
 async def count_failed_claim(session: AsyncSession, generation_id: str) -> None:

@@ -35,4 +35,4 @@ def switch(sd15: Components) -> Iterator[LoraSwitch]:
     """The switch of `sd15`; after a test every LoRA is off."""
     switch = LoraSwitch(sd15)
     yield switch
-    switch.use([], most=0)
+    switch.use([])

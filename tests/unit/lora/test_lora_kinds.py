@@ -37,10 +37,10 @@ def _check(switch: LoraSwitch, base: Components, folder: Path, tensors: Tensors,
     before = outputs(base)
     for weight in (1.0, 0.5):
         expected = outputs(merged(base, {name: change * weight for name, change in changes.items()}))
-        switch.use([write(folder, tensors, weight=weight)], most=1)
+        switch.use([write(folder, tensors, weight=weight)])
         assert not is_same(before, expected)
         assert is_same(outputs(base), expected)
-        switch.use([], most=0)
+        switch.use([])
         assert all(torch.equal(one, other) for one, other in zip(before, outputs(base), strict=True))
 
 
@@ -180,18 +180,18 @@ def test_a_lora_that_does_not_fit_costs_nobody_else_anything(
         {f"{p}.{half}.weight": t for p, pair in made.items() for half, t in zip(("lora_A", "lora_B"), pair, strict=True)},
     )
     bad = write(tmp_path, {name: _random(*shape) for name, shape in change.items()})
-    switch.use([good], most=2)
+    switch.use([good])
     before = outputs(sd15)
 
     with pytest.raises(InvalidError, match=f"loras: 'mine' cannot be used .*{reason}"):
-        switch.use([good, bad], most=2)
+        switch.use([good, bad])
 
     assert switch.loaded == [good.sha256]
     assert all(torch.equal(one, other) for one, other in zip(before, outputs(sd15), strict=True))
 
 
 def test_a_bad_file_leaves_the_checkpoint_loaded(sd15: Components, tmp_path: Path) -> None:
-    residency = Residency(torch.device("cpu"), max_bytes=2**30, loras_kept=2)
+    residency = Residency(torch.device("cpu"), max_bytes=2**30)
     folder = sd15.scheduler_folder.parent
     resident = residency.checkpoint("base", folder)
     bad = write(tmp_path, {f"{LINEAR}.lora_A.weight": _random(2, 64), f"{LINEAR}.lora_B.weight": _random(32, 2)})
@@ -207,10 +207,10 @@ def test_bundled_textual_inversions_are_there_while_the_lora_is_on(sd15: Compone
     lora = {f"{place}.lora_A.weight": down, f"{place}.lora_B.weight": up}
     vectors = _random(2, 32)
 
-    switch.use([write(tmp_path, lora | {"bundle_emb.<mine>.emb_params": vectors})], most=1)
+    switch.use([write(tmp_path, lora | {"bundle_emb.<mine>.emb_params": vectors})])
 
     assert torch.equal(switch.vectors["<mine>"][0], vectors)
-    switch.use([], most=1)
+    switch.use([])
     assert switch.vectors == {}
     with pytest.raises(InvalidError, match="its textual inversion '<mine>' is"):
-        switch.use([write(tmp_path, lora | {"bundle_emb.<mine>.emb_params": _random(2, 33)})], most=1)
+        switch.use([write(tmp_path, lora | {"bundle_emb.<mine>.emb_params": _random(2, 33)})])

@@ -90,11 +90,11 @@ def test_each_layout_acts_as_the_merged_weights(sd15: Components, switch: LoraSw
     before, expected = outputs(sd15), outputs(merged(sd15, {name: change * 0.7 for name, change in products(made).items()}))
 
     read_lora(file.path)
-    switch.use([file], most=2)
+    switch.use([file])
 
     assert not is_same(before, expected)
     assert is_same(outputs(sd15), expected)
-    switch.use([], most=2)
+    switch.use([])
     assert all(torch.equal(one, other) for one, other in zip(before, outputs(sd15), strict=True))
 
 
@@ -110,10 +110,10 @@ def test_both_text_encoders_of_sdxl_and_the_projection_are_changed(sdxl: Compone
         file = write(
             tmp_path, {name + half: tensor for name, pair in names.items() for half, tensor in zip(halves, pair, strict=True)}
         )
-        switch.use([file], most=1)
+        switch.use([file])
         assert is_same(outputs(sdxl), expected)
         assert read_lora(file.path).engine is Engine.SDXL
-        switch.use([], most=0)
+        switch.use([])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_each_module_has_an_alpha_of_any_type_and_shape(
 
     expected = outputs(merged(sd15, products(made, lambda rank: 2 / rank)))
 
-    switch.use([write(tmp_path, tensors | alphas)], most=1)
+    switch.use([write(tmp_path, tensors | alphas)])
 
     assert is_same(outputs(sd15), expected)
 
@@ -145,7 +145,7 @@ def test_the_metadata_of_diffusers_has_alphas(sd15: Components, switch: LoraSwit
     changes = {f"{place}.weight": alphas[place] / ranks[place] * (up @ down) for place, (down, up) in made.items()}
     expected = outputs(merged(sd15, changes))
 
-    switch.use([write(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(config)})], most=1)
+    switch.use([write(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(config)})])
 
     assert is_same(outputs(sd15), expected)
 
@@ -159,7 +159,7 @@ def test_a_module_that_is_named_twice_is_changed_once(sd15: Components, switch: 
 
     expected = outputs(merged(sd15, products(made)))
 
-    switch.use([write(tmp_path, tensors)], most=1)
+    switch.use([write(tmp_path, tensors)])
 
     assert is_same(outputs(sd15), expected)
 
@@ -176,6 +176,6 @@ def test_several_loras_add_up(sd15: Components, switch: LoraSwitch, tmp_path: Pa
         changes[name] = changes.get(name, torch.zeros(())) - change
     expected = outputs(merged(sd15, changes))
 
-    switch.use(files, most=2)
+    switch.use(files)
 
     assert is_same(outputs(sd15), expected)

@@ -43,7 +43,7 @@ faults: install ## the same in full length, and many more hostile files
 	@$(PYTEST) tests/faults tests/unit/test_hostile_tars.py tests/unit/test_hostile_safetensors.py -m "long or not long"
 
 test-models: install ## the small checkpoints can be built, and the shipped ones draw what their scores say
-	@$(PYTEST) tests/integration -k "shipped or tiny_build" -m "long or not long" -n $(WORKERS)
+	@$(PYTEST) tests/integration -k "shipped or tiny_build or published" -m "long or not long" -n $(WORKERS)
 
 coverage: install ## the lines that the unit and integration tests run, in percent
 	@$(PYTEST) tests/unit tests/integration -n $(WORKERS) -q --cov=services --cov=shared --cov=tunesmith --cov-report=term:skip-covered

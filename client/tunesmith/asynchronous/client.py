@@ -3,11 +3,12 @@
 from tunesmith.asynchronous.admin import AsyncAdmin
 from tunesmith.asynchronous.assets import AsyncAssets
 from tunesmith.asynchronous.datasets import AsyncDatasets
+from tunesmith.asynchronous.generations import AsyncGenerations
 from tunesmith.asynchronous.images import AsyncImages
 from tunesmith.asynchronous.tunes import AsyncTunes
 
 
-class AsyncClient(AsyncAssets, AsyncTunes, AsyncDatasets, AsyncImages, AsyncAdmin):
+class AsyncClient(AsyncAssets, AsyncTunes, AsyncDatasets, AsyncImages, AsyncGenerations, AsyncAdmin):
     """A client of one Tunesmith server.
 
     `url` and `token` default to the environment's TUNESMITH_URL and OCTOAI_TOKEN. For the local stack, `tunesmith env` prints

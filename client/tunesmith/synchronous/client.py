@@ -6,11 +6,12 @@ Written from `asynchronous/client.py` by `python -m tests.support.synchronous`.
 from tunesmith.synchronous.admin import Admin
 from tunesmith.synchronous.assets import Assets
 from tunesmith.synchronous.datasets import Datasets
+from tunesmith.synchronous.generations import Generations
 from tunesmith.synchronous.images import Images
 from tunesmith.synchronous.tunes import Tunes
 
 
-class Client(Assets, Tunes, Datasets, Images, Admin):
+class Client(Assets, Tunes, Datasets, Images, Generations, Admin):
     """A client of one Tunesmith server.
 
     `url` and `token` default to the environment's TUNESMITH_URL and OCTOAI_TOKEN. For the local stack, `tunesmith env` prints

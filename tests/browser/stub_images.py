@@ -92,8 +92,8 @@ class StubImages:
             "id": f"gen_{len(self.generations):04}", "group_id": None, "group": body.get("group"), "cell": None,
             "engine": body["engine"], "status": "queued", "request": request,
             "inputs": {"init_image_url": "/store/9_512_512.png" if has_start else None, "mask_url": None},
-            "images": [], "notices": [], "error": None, "ahead": 0,
-            "models": [{"name": name, "kind": "lora", "weight": weight, "exists": True} for name, weight in loras.items()],
+            "images": [], "notices": [], "error": None, "versions": {}, "prediction_time_ms": None, "ahead": 0,
+            "models": [{"name": name, "kind": "lora", "weight": weight, "sha256": "", "exists": True} for name, weight in loras.items()],
             "created_at": datetime.now(UTC).isoformat(), "finished_at": None, "kept_until": None, "starred": False,
         }  # fmt: skip
         self.generations.append(made)

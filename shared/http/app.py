@@ -28,6 +28,7 @@ from shared.errors import InvalidError, TunesmithError, UnavailableError
 from shared.failures import is_unavailable, is_value
 from shared.http import bodies, openapi
 from shared.http.idempotency import REPLAYED_HEADER, Replay
+from shared.http.lingering import Lingering
 from shared.http.routes import GuardedRoute, guards
 from shared.ids import new_id
 from shared.settings import ProcessSettings
@@ -273,6 +274,7 @@ def create_app(
     # Set when the process has to stop: event streams end then, or they would keep the process from stopping.
     app.state.stopping = asyncio.Event()
     app.add_middleware(_RequestId)
+    app.add_middleware(Lingering)
     # A database's errors, too: further out the request's body is not at hand any more.
     for kind in (TunesmithError, RequestValidationError, HTTPException, DBAPIError):
         app.add_exception_handler(kind, _on_error)

@@ -111,3 +111,17 @@ async def test_a_client_that_leaves_amid_its_body_is_no_error_of_the_server(port
         await asyncio.sleep(0.2)
 
     assert [line["event"] for line in logs] == []
+
+
+async def test_a_client_that_is_still_sending_gets_the_whole_answer(port: int) -> None:
+    """The answer comes before the body is read, and the connection is not reset while bytes of it are on their way."""
+    body = b" " * (6 * 2**20)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+
+    writer.write(_HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    await asyncio.wait_for(writer.drain(), 20)
+    answer = await asyncio.wait_for(reader.read(), 20)
+
+    assert b" 413 " in answer
+    assert json.loads(answer.rpartition(b"\r\n\r\n")[2])["code"] == "too_large"
+    writer.close()

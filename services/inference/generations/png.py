@@ -7,8 +7,6 @@ import asyncio
 import io
 from typing import Any
 
-from PIL import Image, PngImagePlugin
-
 from services.inference.inputs import Inputs
 
 _KEY = "parameters"
@@ -54,6 +52,8 @@ def _quoted(value: object) -> str:
 
 
 def _with_text(data: bytes, text: str) -> bytes:
+    from PIL import Image, PngImagePlugin  # noqa: PLC0415 - the API starts without it
+
     info = PngImagePlugin.PngInfo()
     info.add_text(_KEY, text)
     out = io.BytesIO()

@@ -56,13 +56,15 @@ async def test_every_example_runs(platform: Platform) -> None:
     async with platform.client(await platform.key(account_id, *accounts.USER_SCOPES, "admin")) as client:
         document = (await client.get("/openapi.json")).json()
         dataset_id = (await client.post("/v1/datasets", json={})).json()["id"]
+        made = await client.post("/v1/generations", json={"engine": "sd", "request": {"prompt": "a cat"}})
+        generation_id = made.json()["data"][0]["id"]
         for name in operations(document):
             method, path = name.split(" ")
             operation = document["paths"][path][method.lower()]
             if "requestBody" not in operation:
                 continue
             for example in _examples(document, operation):
-                url = path.format(**PATHS, account_id=account_id, dataset_id=dataset_id)
+                url = path.format(**PATHS, account_id=account_id, dataset_id=dataset_id, generation_id=generation_id)
                 headers = {"If-Match": "1"} if method == "PUT" else {}
                 answer = await client.request(method, url, json=example, headers=headers)
 

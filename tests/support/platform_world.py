@@ -29,7 +29,7 @@ from services.upload.settings import UploadSettings
 from shared.accounts import accounts
 from shared.blobs.store import Blobs
 from shared.database.sessions import Database
-from shared.database.tables import ApiKey, Generation, Tune
+from shared.database.tables import ApiKey, Context, Generation, Tune
 from shared.ids import new_id
 from shared.settings import ServiceSettings
 from tests.support.world import CHECKPOINT, SD15, World
@@ -150,7 +150,7 @@ class Platform(World):
     async def draw(self) -> None:
         """Answer image requests until cancelled, as a GPU worker does: one object of eight bytes for each seed."""
         key = f"generations/{new_id('gen')}/0.png"
-        await self.blobs.put_bytes(key, b"\x89PNG\r\n\x1a\n")
+        await self.put(key, b"\x89PNG\r\n\x1a\n", Context.IMAGES)
         while True:
             async with self.database.begin() as session:
                 for waiting in await session.scalars(select(Generation).where(Generation.finished_at.is_(None)).limit(10)):

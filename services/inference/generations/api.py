@@ -106,6 +106,7 @@ def _add_stream(routes: APIRouter, database: Database, service: GenerationServic
                 "description": "Server-sent events: `progress`, at most two a second, and `done`, the generation.",
                 "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
             },
+            404: {"description": "The group does not exist, or is another account's."},
             204: {"description": "The client has seen how all of them ended: it sends the last event's id."},
         },
     )

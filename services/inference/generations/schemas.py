@@ -48,8 +48,8 @@ class CreateGenerations(BaseModel):
                 {"engine": "sd", "request": {"prompt": "a lighthouse in the snow", "steps": 20, "cfg_scale": 7}},
                 {
                     "engine": "sd",
-                    "request": {"prompt": "a photo of a sks1 dog", "seed": 7, "loras": {"dog-sks1": 1.0}},
-                    "variants": [{"loras": {"dog-sks1": 0.0}}, {}],
+                    "request": {"prompt": "a watercolour of a dog", "seed": 7, "loras": {"watercolour": 1.0}},
+                    "variants": [{"loras": {"watercolour": 0.0}}, {}],
                     "group": {"kind": "ab"},
                 },
             ]

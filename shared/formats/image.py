@@ -5,7 +5,6 @@ the clean copy holds pixels and nothing else.
 """
 
 import math
-import struct
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -80,9 +79,7 @@ def clean_file(source: BinaryIO, target: BinaryIO, max_pixels: int) -> CleanImag
     parts = take_apart(source.read())
     try:
         with Image.open(BytesIO(parts.data), formats=FORMATS) as image:
-            if parts.is_animated or getattr(image, "n_frames", 1) > 1:
-                msg = "the image is animated, or the file holds several; send one of them as PNG or JPEG"
-                raise InvalidError(msg)
+            _check_single(is_animated=parts.is_animated or getattr(image, "n_frames", 1) > 1)
             # pi-heif 1.4 has None where there is none.
             exif = parts.exif or image.info.get("exif") or b""
             profile = parts.profile or image.info.get("icc_profile") or b""
@@ -93,9 +90,10 @@ def clean_file(source: BinaryIO, target: BinaryIO, max_pixels: int) -> CleanImag
             plain = _in_srgb(_scaled(_simple(image), sent, max_pixels), profile)
     except UnidentifiedImageError:
         raise InvalidError(_not_read(parts.data)) from None
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error) as error:
-        # pi-heif 1.4 has RuntimeError for damaged pixels.
-        msg = f"the image is damaged: {error}; export it again with the program that made it"
+    except (InvalidError, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # Pillow's parsers and pi-heif raise whatever they run into, even AssertionError
+        msg = f"the image is damaged: {str(error) or type(error).__name__}; export it again with the program that made it"
         raise InvalidError(msg) from error
     turn = _turn(exif)
     upright = plain if turn is None else plain.transpose(turn)
@@ -117,6 +115,12 @@ def clean_file(source: BinaryIO, target: BinaryIO, max_pixels: int) -> CleanImag
         scaled_from=scaled_from if is_scaled else None,
         sent_type=sent_type,
     )
+
+
+def _check_single(*, is_animated: bool) -> None:
+    if is_animated:
+        msg = "the image is animated, or the file holds several; send one of them as PNG or JPEG"
+        raise InvalidError(msg)
 
 
 def _check_size(image: "Image.Image", max_pixels: int) -> None:

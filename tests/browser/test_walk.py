@@ -53,7 +53,7 @@ def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, link:
     page.get_by_role("link", name="New tune").first.click()
     page.get_by_test_id("folder").set_input_files(folder)
     expect(page.get_by_label("Trigger word")).to_have_value("sks1")
-    expect(page.get_by_label("Class")).to_have_value("star")
+    expect(page.get_by_label("Class", exact=True)).to_have_value("star")
     expect(page.get_by_role("heading", name="5 images")).to_be_visible()
     expect(page.get_by_label("Caption of star-1.png")).not_to_have_value("")
     page.get_by_label("Name", exact=True).fill(name)

@@ -84,7 +84,10 @@ def test_an_image_of_several_can_be_had_alone(client: Client, tuned: str) -> Non
     several = client.generate("a sks1 star", seed=7, num_images=3, **options).images
 
     assert [image.seed for image in several] == [7, 8, 9]
-    assert client.generate("a sks1 star", seed=9, **options).images[0].data == several[2].data
+    alone = client.generate("a sks1 star", seed=9, **options).images[0]
+    # Images are drawn in batches, whose sums round differently (docs/decisions/0014-images-in-batches.md).
+    assert likenesses.levels_apart(alone.data, several[2].data) <= 2
+    assert likenesses.levels_apart(alone.data, several[1].data) > 20
 
 
 def test_a_name_that_is_in_use_is_a_conflict_that_names_it(client: Client, tuned: str) -> None:

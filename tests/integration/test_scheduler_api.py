@@ -44,7 +44,7 @@ async def test_a_new_tune_is_queued_and_its_answer_is_complete(world: SchedulerW
     assert details["tune_type"] == "lora_tune"
     assert details["base_checkpoint"]["engine"] == SD15
     assert details["base_checkpoint"]["name"] == "tiny-sd15"
-    assert details["files"] == [{"file_id": image, "caption": "sks1"}]
+    assert details["files"] == [{"file_id": image, "caption": "sks1", "regularization": False}]
     assert details["trigger_words"] == ["sks1"]
     assert (await world.row(tune["id"])).state == "queued"
     assert await world.events(tune["id"]) == [(1, "tune.queued")]

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -112,10 +113,7 @@ async def test_a_stream_over_http_continues_after_the_last_event_id(world: Sched
 
 async def test_a_stream_over_the_servers_limit_is_refused(world: SchedulerWorld) -> None:
     tune_id = (await world.create())["id"]
-    async with frames(world, tune_id) as one, frames(world, tune_id) as two:
-        await anext(one)
-        await anext(two)
-
+    with world.streams.room.of(world.account_id), world.streams.room.of(uuid4()):
         answer = await world.client.get(f"/v1/tune/{tune_id}/events/stream")
 
         assert (answer.status_code, answer.headers["Retry-After"]) == (429, "5")

@@ -118,10 +118,13 @@ async def test_a_file_that_is_no_image_is_rejected_with_the_reason(world: Upload
     shown = await world.shown(asset_id)
     assert (shown["status"], shown["status_details"]) == (
         "rejected",
-        "the file is not PNG, JPEG, WebP or AVIF; save the image as one of them",
+        "the file is a GIF image, not PNG, JPEG, WebP or AVIF; save the image as one of them",
     )
     kind, event = (await world.waiting_events())[-1]
-    assert (kind, event["reason"]) == ("asset.rejected", "the file is not PNG, JPEG, WebP or AVIF; save the image as one of them")
+    assert (kind, event["reason"]) == (
+        "asset.rejected",
+        "the file is a GIF image, not PNG, JPEG, WebP or AVIF; save the image as one of them",
+    )
     completed = await world.client.post(f"/v1/assets/{asset_id}/complete-upload", json={})
     assert completed.status_code == 409
 

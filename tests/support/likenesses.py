@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+import numpy as np
 from PIL import Image
 
 BACKGROUNDS = ("snow", "night", "city", "plain teal", "plain pink", "plain gray")
@@ -44,3 +45,9 @@ def measure(untuned: Draw, tuned: Draw, trigger_word: str, backgrounds: Sequence
         return sorted(likeness.likeness(Image.open(io.BytesIO(data)), cutouts) for data in drawn)
 
     return Likenesses(measured(untuned), measured(tuned))
+
+
+def levels_apart(one: bytes, other: bytes) -> int:
+    """Return by how many of 255 levels two images of one size differ at most."""
+    pixels = [np.asarray(Image.open(io.BytesIO(image)).convert("RGB"), dtype=np.int16) for image in (one, other)]
+    return int(np.abs(pixels[0] - pixels[1]).max())

@@ -200,7 +200,7 @@ def test_any_file_is_described_shortly_or_refused(examples: int, tmp_path: Path)
     @given(_mutated())
     def check(content: bytes) -> None:
         path.write_bytes(content)
-        with bounded_cpu():
+        with bounded_cpu(10 * len(READERS)):
             for reader in READERS:
                 try:
                     info = reader(path)

@@ -44,7 +44,7 @@ export interface Finding {
 
 export interface TuneDetails {
   base_checkpoint: { checkpoint_id: string; engine: string; name: string };
-  files: { file_id: string; caption: string }[];
+  files: { file_id: string; caption: string; regularization?: boolean }[];
   steps: number;
   seed: number;
   trigger_words: string[];
@@ -56,6 +56,8 @@ export interface TuneDetails {
   optimizer: string | null;
   batch_size: number | null;
   resolution: number | null;
+  prior: string | null;
+  clip_skip: number | null;
   train_text_encoder: boolean | null;
   text_encoder_learning_rate: number | null;
   checkpoint_every_steps: number | null;

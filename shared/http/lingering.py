@@ -35,7 +35,7 @@ class Lingering:
             if is_read or message["type"] != "http.response.body" or message.get("more_body", False):
                 await send(message)
                 return
-            await send(message | {"more_body": True})
+            await send({**message, "more_body": True})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LONGEST_S):
                     while not is_read:

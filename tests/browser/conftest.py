@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 ARGUMENTS = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 PATIENCE_MS = 60_000
 """The machine that runs the tests may be busy."""
-EXPECTED = {(401, "/console/login"), (409, "/v1/assets"), (429, "/v1/tune")}
+EXPECTED = {(401, "/console/login"), (409, "/v1/assets"), (409, "/v1/tune"), (429, "/v1/tune")}
 STATIC = Path(__file__).parents[2] / "services" / "console" / "static"
 
 
@@ -44,7 +44,8 @@ class Watched:
             self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
 
     def on_response(self, response: Response) -> None:
-        # Nobody is signed in at first, a file that was sent before is found by its name, and advice is asked for again.
+        # Nobody is signed in at first, a file that was sent before is found by its name, and advice is asked for again, also about a
+        # name that the tune which was just started has taken.
         if response.status >= 400 and (response.status, urlsplit(response.url).path) not in EXPECTED:
             self.complaints.append(f"{response.status} of {response.url}")
         if urlsplit(response.url).scheme.startswith("http") and not response.url.startswith(self.url):

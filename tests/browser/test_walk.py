@@ -1,4 +1,4 @@
-"""The way of somebody who teaches it a subject: the printed link, a folder of images, a tune, and its LoRA."""
+"""The way of somebody who teaches it a subject: the printed link, a folder of images, a tune, its LoRA, and an image."""
 
 import json
 import re
@@ -8,7 +8,8 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import expect
+from PIL import Image
+from playwright.sync_api import Page, expect
 
 from deploy.local.paths import PROJECT, StackPaths
 from tests.browser.conftest import Watched
@@ -40,7 +41,7 @@ def link(stack: StackPaths) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, link: str, folder: Path) -> None:
+def test_from_the_printed_link_to_an_image(watched: Watched, client: Client, link: str, folder: Path) -> None:
     page, url = watched.page, watched.url
     name = f"walk-{uuid4().hex[:8]}"
 
@@ -91,10 +92,30 @@ def test_from_the_printed_link_to_a_lora(watched: Watched, client: Client, link:
     assert page.evaluate("document.cookie") == ""
     assert page.evaluate("Object.keys(localStorage).length") == 0
 
+    page.goto(f"{url}/tunes/{tune.id}")
+    _draw(page, name)
+
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(re.compile("/sign-in"))
     page.goto(f"{url}/tunes")
     expect(page).to_have_url(re.compile("/sign-in"))
+
+
+def _draw(page: Page, name: str) -> None:
+    """Draw an image with the LoRA of the tune that is shown, keep it, and take it along."""
+    page.get_by_role("main").get_by_role("link", name="Generate").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a photo of a sks1")
+    expect(page.get_by_label(f"Weight of {name}", exact=True)).to_have_value("1")
+    page.get_by_label("Steps").fill("4")
+    page.get_by_role("button", name="Generate", exact=True).click()
+    expect(page.get_by_text("a star keeps it longer")).to_be_visible(timeout=TRAINED_MS)
+    page.get_by_role("button", name="Star", exact=True).click()
+    page.reload()
+    expect(page.get_by_text("Starred: it is kept.")).to_be_visible()
+    expect(page.get_by_role("img", name="a photo of a sks1").first).to_be_visible()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    assert Image.open(download.value.path()).text["parameters"].startswith("a photo of a sks1")
 
 
 def test_a_wrong_key_is_refused_in_words(watched: Watched) -> None:

@@ -82,9 +82,14 @@ export class Maker {
     this.#timer = setTimeout(() => keepForm(this.account, form), KEEP_AFTER_MS);
   }
 
-  stop(): void {
+  /** Keep the form now: the page may be gone before the moment has passed. */
+  keepNow(): void {
     clearTimeout(this.#timer);
     keepForm(this.account, $state.snapshot(this.form));
+  }
+
+  stop(): void {
+    this.keepNow();
     URL.revokeObjectURL(this.startUrl);
   }
 

@@ -70,7 +70,7 @@ async def _call(platform: Platform, operation: str, route: Route, things: dict[s
         path = path.replace("{" + name + "}", _filled(value, things))
     async with platform.client(secret) as client:
         body = {} if route.body is None else {"json": _filled(route.body, things)}
-        return await client.request(method, path, params=route.query, headers=route.headers, **body)
+        return await client.request(method, path, params=_filled(route.query or {}, things), headers=route.headers, **body)
 
 
 async def test_accounts_are_sealed(platform: Platform) -> None:

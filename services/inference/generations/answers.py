@@ -33,7 +33,7 @@ class Answers:
         inputs = {row.id: Inputs.model_validate(row.inputs) for row in rows}
         results = {row.id: Result.model_validate(row.result) for row in rows if row.result is not None}
         assets = {ref.asset_id for one in inputs.values() for _, ref in _models(one)}
-        keys = {key for row in rows for key in keys_of(row)}
+        keys = {key for row in rows for key in [*_sent_keys(inputs[row.id]), *_drawn_keys(results.get(row.id))]}
         exists = await repository.existing_assets(session, assets)
         stored = await repository.existing_blobs(session, keys)
         waiting = any(row.state == "queued" for row in rows)
@@ -110,15 +110,22 @@ class Answers:
 
 def keys_of(row: Row) -> list[str]:
     """Return the keys of the images that a row refers to: those that came with the request, and those that were drawn."""
-    inputs = Inputs.model_validate(row.inputs)
-    start, control = inputs.start, inputs.control
-    refs = [start and start.image, start and start.mask, control and control.image]
-    return [ref.key for ref in refs if ref] + drawn_keys(row)
+    return _sent_keys(Inputs.model_validate(row.inputs)) + drawn_keys(row)
 
 
 def drawn_keys(row: Row) -> list[str]:
     """Return the keys of the images that were drawn, and of their thumbnails."""
-    drawn = Result.model_validate(row.result).pictures if row.result is not None else []
+    return _drawn_keys(Result.model_validate(row.result) if row.result is not None else None)
+
+
+def _sent_keys(inputs: Inputs) -> list[str]:
+    start, control = inputs.start, inputs.control
+    refs = [start and start.image, start and start.mask, control and control.image]
+    return [ref.key for ref in refs if ref]
+
+
+def _drawn_keys(result: Result | None) -> list[str]:
+    drawn = result.pictures if result else []
     return [key for image in drawn for key in (image.key, image.thumbnail_key) if key is not None]
 
 

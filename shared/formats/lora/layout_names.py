@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from shared.engines import Engine
 from shared.formats.lora.keys import Factor
-from shared.formats.lora.names import Part
+from shared.formats.lora.names import RELEASED_RESNET, RELEASED_SINGLES, Part
 from shared.formats.lora.published import RESNETS
 
 KOHYA_FACTORS = {
@@ -26,23 +26,8 @@ DIFFUSERS_FACTORS = {
     Factor.UP_BIAS: "lora_B.bias",
     Factor.MAGNITUDE: "lora_magnitude_vector",
 }
-_RESNET = {
-    "norm1": "in_layers_0",
-    "conv1": "in_layers_2",
-    "time_emb_proj": "emb_layers_1",
-    "norm2": "out_layers_0",
-    "conv2": "out_layers_3",
-    "conv_shortcut": "skip_connection",
-}
-_SINGLES = {
-    "conv_in": "input_blocks_0_0",
-    "conv_norm_out": "out_0",
-    "conv_out": "out_2",
-    "time_embedding.linear_1": "time_embed_0",
-    "time_embedding.linear_2": "time_embed_2",
-    "add_embedding.linear_1": "label_emb_0_0",
-    "add_embedding.linear_2": "label_emb_0_2",
-}
+_RESNET = {ours: theirs for theirs, ours in RELEASED_RESNET.items()}
+_SINGLES = {ours: theirs for theirs, ours in RELEASED_SINGLES.items()}
 _BLOCK = re.compile(
     r"(?P<side>down|up)_blocks\.(?P<level>\d+)\.(?:(?P<kind>resnets|attentions)\.(?P<number>\d+)\.(?P<rest>.+)"
     r"|(?P<sampler>down|up)samplers\.0\.conv)"
@@ -82,7 +67,7 @@ def families(engine: Engine | None) -> dict[str, str]:
 
 def _released(module: str) -> str:
     """Return the name of a module in Stability AI's release of SDXL."""
-    if single := _SINGLES.get(module):
+    if single := _SINGLES.get(module.replace(".", "_")):
         return single
     if found := _MIDDLE.fullmatch(module):
         is_attention = found["kind"] == "attentions"

@@ -73,7 +73,7 @@ _TEXT = re.compile(
 )
 _RELEASED = re.compile(r"(?P<side>input_blocks|output_blocks)_(?P<number>\d{1,2})_(?P<place>\d)_?(?P<rest>.*)")
 _RELEASED_MIDDLE = re.compile(r"middle_block_(?P<place>[012])_(?P<rest>.*)")
-_RELEASED_SINGLES = {
+RELEASED_SINGLES = {
     "input_blocks_0_0": "conv_in",
     "out_0": "conv_norm_out",
     "out_2": "conv_out",
@@ -82,7 +82,7 @@ _RELEASED_SINGLES = {
     "label_emb_0_0": "add_embedding_linear_1",
     "label_emb_0_2": "add_embedding_linear_2",
 }
-_RELEASED_RESNET = {
+RELEASED_RESNET = {
     "in_layers_0": "norm1",
     "in_layers_2": "conv1",
     "emb_layers_1": "time_emb_proj",
@@ -147,8 +147,8 @@ def _inner(flat: str) -> str:
 
 def _from_release(flat: str, resnets: int) -> str | None:
     """Return diffusers' name for one of Stable Diffusion's releases, None for any other name."""
-    if flat in _RELEASED_SINGLES:
-        return _RELEASED_SINGLES[flat]
+    if flat in RELEASED_SINGLES:
+        return RELEASED_SINGLES[flat]
     if found := _RELEASED_MIDDLE.fullmatch(flat):
         inner = "attentions_0" if found["place"] == "1" else f"resnets_{int(found['place']) // 2}"
         return f"mid_block_{inner}_{_layer(found['rest'])}"
@@ -172,4 +172,4 @@ def _from_release(flat: str, resnets: int) -> str | None:
 
 
 def _layer(rest: str) -> str:
-    return _RELEASED_RESNET.get(rest, rest)
+    return RELEASED_RESNET.get(rest, rest)
